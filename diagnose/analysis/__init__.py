@@ -1,0 +1,1 @@
+"""Pure functions from facts to derived facts that several checks need."""

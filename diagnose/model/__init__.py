@@ -1,0 +1,1 @@
+"""The nouns: target, facts, snapshot, finding, report. Frozen, typed, no I/O."""

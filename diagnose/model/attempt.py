@@ -1,0 +1,151 @@
+"""How one connect or bind ended, and what the kernel's witnesses say of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.model.fact import NOT_NEEDED, Fact
+from diagnose.model.network import Endpoint, Family
+
+
+class Outcome(StrEnum):
+    """One name for each way that an attempt can end."""
+
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    UNANSWERED = "unanswered"
+    UNREACHABLE = "unreachable"
+    DENIED = "denied"
+    ADDRESS_UNAVAILABLE = "address-unavailable"
+    RESET = "reset"
+    CLOSED = "closed"
+    NOT_ACCEPTED = "not-accepted"
+    NAME_NOT_FOUND = "name-not-found"
+    BOUND = "bound"
+    ADDRESS_IN_USE = "address-in-use"
+    OTHER = "other"
+
+    @property
+    def works(self) -> bool:
+        """Whether the user got what the attempt was for."""
+        return self in (Outcome.CONNECTED, Outcome.BOUND)
+
+
+class Acceptance(StrEnum):
+    """What the server side's row of our own connection shows."""
+
+    ACCEPTED = "accepted"
+    PENDING = "pending"
+    """Completed by the kernel, in the accept queue: the program has not taken it."""
+    DEFERRED = "deferred"
+    """SYN-RECV: the server waits for data first (TCP_DEFER_ACCEPT); healthy."""
+
+
+class IcmpError(Struct, frozen=True):
+    """An entry of the socket's error queue (IP_RECVERR, ip(7); IPV6_RECVERR, ipv6(7))."""
+
+    origin: Literal["local", "icmp", "icmp6"]
+    type: int
+    code: int
+    sender: str | None = None
+
+
+class ResetWitness(Struct, frozen=True):
+    """Whether the kernel's TCP itself sent the reset that we got, because no socket wanted the packet."""
+
+    by_kernel: bool
+    distinct: bool
+    """False: other traffic moved the counter as well, so it proves nothing."""
+    source: Literal["OutRsts", "tcp_send_reset"]
+    probes: int = 1
+    counted: int = 0
+    background: int = 0
+
+
+class Drop(Struct, frozen=True):
+    """Where and why the kernel freed our packet (tracepoint skb:kfree_skb)."""
+
+    reason: str
+    """Name from enum skb_drop_reason: NETFILTER_DROP, NO_SOCKET ..."""
+    symbol: str
+    """The function that dropped it, without offset: nft_do_chain, nf_hook_slow ..."""
+    packet: Literal["syn", "reply"] = "syn"
+
+
+class QueueWitness(Struct, frozen=True):
+    """The listener's own counters around our attempt (sock_diag)."""
+
+    listener: Endpoint
+    drops_before: int
+    drops_after: int
+    queue: int
+    backlog: int
+
+    @property
+    def dropped_ours(self) -> bool:
+        """The queue is over its limit and the drop counter rose while we waited."""
+        return self.drops_after > self.drops_before and self.queue > self.backlog
+
+
+class WireReply(Struct, frozen=True):
+    """The raw packet that answered our SYN, as captured on its way in."""
+
+    kind: Literal["syn-ack", "reset", "icmp"]
+    sender: str
+    ttl: int
+    """Hop limit as received."""
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    interface: str | None = None
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One connect to one address."""
+
+    address: str
+    port: int
+    family: Family
+    outcome: Outcome
+    ms: float
+    errno: str | None = None
+    source: Endpoint | None = None
+    """Our side, as the kernel chose it."""
+    local: bool = True
+    """The address belongs to this machine (this network namespace)."""
+    self_connected: int = 0
+    """How often the kernel first joined us to ourselves (simultaneous open) before this outcome."""
+    icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
+    """The error queue; known and empty: no ICMP error was behind it."""
+    acceptance: Fact[Acceptance] = NOT_NEEDED
+    reset: Fact[ResetWitness] = NOT_NEEDED
+    drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
+    queue: Fact[QueueWitness] = NOT_NEEDED
+    wire: Fact[tuple[WireReply, ...]] = NOT_NEEDED
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What was dialled."""
+        return Endpoint(self.address, self.port)
+
+
+class BindAttempt(Struct, frozen=True, kw_only=True):
+    """One bind, tried with and without SO_REUSEADDR, never listening."""
+
+    address: str
+    port: int
+    family: Family
+    outcome: Outcome
+    """With SO_REUSEADDR: what decides."""
+    errno: str | None
+    plain_outcome: Outcome
+    """Without SO_REUSEADDR."""
+    plain_errno: str | None
+    ms: float
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """What was asked for."""
+        return Endpoint(self.address, self.port)

@@ -1,0 +1,21 @@
+"""A check: its causes, and one pure function from a snapshot to what it has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from diagnose.model.fact import Missing
+from diagnose.model.finding import Cause, Finding
+from diagnose.model.snapshot import Snapshot
+
+Judge = Callable[[Snapshot], Iterable[Finding | Missing]]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Yields its findings, and a Missing for each fact that it needed and did not get."""
+
+    name: str
+    causes: tuple[Cause, ...]
+    judge: Judge

@@ -1,0 +1,34 @@
+"""Listeners on the target's port in other network namespaces."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from diagnose.model.network import Endpoint
+from diagnose.model.process import Container, Process
+
+
+class OtherListener(Struct, frozen=True, order=True):
+    """A LISTEN row on the target's port in another network namespace."""
+
+    namespace: int
+    """Inode of the namespace (or, where that is hidden, of its /proc/PID/net/tcp)."""
+    local: Endpoint
+    name: str | None = None
+    """Name under /run/netns, if it has one."""
+    process: Process | None = None
+    """The listener's holder; where it is hidden, None."""
+    container: Container | None = None
+    unit: str | None = None
+    init: int = 0
+    """A pid inside that namespace: the lowest seen."""
+
+
+class Elsewhere(Struct, frozen=True):
+    """What other namespaces were seen, and who listens on this port there."""
+
+    listeners: tuple[OtherListener, ...]
+    namespaces: int
+    """How many other namespaces were looked into."""
+    unreadable: int = 0
+    """Processes whose namespace could not be told."""

@@ -1,0 +1,95 @@
+"""What the machine's rule sets do to our packet: the walk through a faithful copy of them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.model.attempt import Outcome
+from diagnose.model.fact import NOT_NEEDED, Fact
+from diagnose.model.finding import Command
+
+
+class Backend(StrEnum):
+    """Which tool shows and changes a rule."""
+
+    NFT = "nft"
+    IPTABLES_NFT = "iptables-nft"
+    IP6TABLES_NFT = "ip6tables-nft"
+    IPTABLES_LEGACY = "iptables-legacy"
+    IP6TABLES_LEGACY = "ip6tables-legacy"
+
+
+class RuleRef(Struct, frozen=True):
+    """A rule, or the policy of a base chain, as its own tool names it on the machine diagnosed."""
+
+    backend: Backend
+    family: str
+    """nft family (ip, ip6, inet, netdev ...); for iptables ip or ip6."""
+    table: str
+    chain: str
+    text: str
+    """The rule as its tool lists it; for a policy "policy drop"."""
+    policy: bool = False
+    handle: int | None = None
+    """nft handle on the machine (not in the copy); None for a policy and for iptables rules."""
+    line: int | None = None
+    """1-based number in the chain, as `iptables -L --line-numbers` counts; None for a policy."""
+    comment: str | None = None
+
+
+class Step(Struct, frozen=True):
+    """One thing that happened to one packet on its walk."""
+
+    packet: Literal["syn", "syn-ack", "reset", "icmp", "other"]
+    hook: str
+    """output, postrouting, prerouting, input, ingress; empty: not told."""
+    rule: RuleRef
+    verdict: str
+    """accept, drop, reject, jump X, goto X, return, continue, queue, redirect, dnat ..."""
+
+
+class Rehearsed(Struct, frozen=True):
+    """Commands that were executed in the copy, and what the same probe met afterwards."""
+
+    commands: tuple[Command, ...]
+    mended: bool
+    opens: tuple[str, ...] = ()
+    """What else became reachable that was not before: "127.0.0.1:5432 from loopback" ..."""
+
+
+class Walk(Struct, frozen=True):
+    """What one probe met in the copy."""
+
+    address: str
+    port: int
+    outcome: Outcome
+    """How the probe ended in the copy, with a listener there."""
+    steps: tuple[Step, ...]
+    decider: RuleRef | None
+    """The rule or policy that ended it; None: nothing stood in the way, or it could not be told."""
+    verdict: Literal["accept", "drop", "reject", "unknown"]
+    packet: Literal["syn", "reply"] = "syn"
+    """Which packet the decider stopped."""
+    reject_with: str | None = None
+    """tcp reset, icmp port-unreachable ... where the decider rejects."""
+    doubts: tuple[str, ...] = ()
+    """What the copy could not carry and lies on this walk (state, order of equal priorities ...): likely at most."""
+    rehearsals: Fact[tuple[Rehearsed, ...]] = NOT_NEEDED
+    """The candidate remedies, tried in the copy."""
+
+
+class Shadow(Struct, frozen=True):
+    """The copy of the rule sets, and the probes sent in it."""
+
+    walks: tuple[Walk, ...]
+    uncarried: tuple[str, ...] = ()
+    """Parts of the rule sets that could not be copied, each with its reason."""
+    rules: int = 0
+    """How many rules were carried."""
+
+    def walk(self, address: str) -> Walk | None:
+        """The walk to this address."""
+        return next((w for w in self.walks if w.address == address), None)

@@ -1,0 +1,70 @@
+"""Names: what the resolver said, and the files that it read."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.model.network import Family
+
+
+class ResolvedAddress(Struct, frozen=True):
+    """One address, in the order that getaddrinfo gave."""
+
+    address: str
+    family: Family
+
+
+class Resolution(Struct, frozen=True):
+    """getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, flags 0) as this user."""
+
+    host: str
+    addresses: tuple[ResolvedAddress, ...]
+    ms: float
+    error: str | None = None
+    """EAI_NONAME, EAI_AGAIN ...; "DEADLINE" when the resolver was killed."""
+    literal: bool = False
+    """The host is an address as inet_pton reads it: nobody was asked."""
+    odd_literal: bool = False
+    """An address only by the lax rules of inet_aton (127.1, 0177.0.0.1, 2130706433)."""
+    source: Literal["getaddrinfo", "literal", "hosts file"] = "getaddrinfo"
+
+
+class HostsEntry(Struct, frozen=True):
+    """A line of /etc/hosts that maps names."""
+
+    line: int
+    """1-based."""
+    address: str
+    names: tuple[str, ...]
+    commented: bool = False
+    """The line is commented out, but would map names."""
+
+
+class HostsFile(Struct, frozen=True):
+    """/etc/hosts as bytes and mode, and what they mean to glibc."""
+
+    path: str
+    mode: int
+    """Permission bits."""
+    owner: int
+    readable: bool
+    """By the user who asks."""
+    bom: bool
+    """Starts with a UTF-8 byte order mark, which glibc reads as part of the first line's address."""
+    entries: tuple[HostsEntry, ...]
+
+    def mapping(self, name: str) -> tuple[HostsEntry, ...]:
+        """The active lines that map this name."""
+        return tuple(e for e in self.entries if not e.commented and name.lower() in (n.lower() for n in e.names))
+
+
+class ResolverConfig(Struct, frozen=True):
+    """nsswitch.conf's hosts line, resolv.conf's servers, gai.conf's lines."""
+
+    nsswitch_hosts: tuple[str, ...]
+    """The services in order; empty: the file has no hosts line."""
+    nameservers: tuple[str, ...]
+    gai_lines: tuple[str, ...]
+    """Active lines of /etc/gai.conf."""

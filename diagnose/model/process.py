@@ -1,0 +1,53 @@
+"""Processes, the containers and units they live in, and which sockets they hold."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+
+class Container(Struct, frozen=True, order=True):
+    """A container, as far as it could be told from outside or inside."""
+
+    engine: str
+    """docker, podman, containerd, kubernetes, lxc ... or "unknown"."""
+    id: str
+    name: str | None = None
+    """None: the engine was not asked or did not answer."""
+
+
+class Process(Struct, frozen=True, order=True):
+    """A process; text from /proc is kept raw here, and escaped where it is printed."""
+
+    pid: int
+    program: str
+    """comm, as the kernel has it (at most 15 bytes)."""
+    command: str
+    """The command line with secrets masked; empty for kernel threads or where it is unreadable."""
+    uid: int
+    user: str
+    state: str
+    """One letter: R S D T t Z X I (proc_pid_stat(5))."""
+    started_at: str
+    """RFC 3339 UTC, to the second."""
+    parent: int = 0
+    tracer: int = 0
+    """Pid of the debugger, or 0."""
+    executable: str | None = None
+    unit: str | None = None
+    """systemd unit, from the cgroup path."""
+    container: Container | None = None
+
+
+class Holder(Struct, frozen=True, order=True):
+    """A process that has a file descriptor of the socket with this inode."""
+
+    inode: int
+    process: Process
+
+
+class Holders(Struct, frozen=True):
+    """Who holds which socket, among the processes that could be looked into."""
+
+    found: tuple[Holder, ...]
+    unreadable: int
+    """How many processes hid their descriptors (other users'): an owner may be among them."""

@@ -1,0 +1,92 @@
+"""The answer: one model, many renderers."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.model.finding import Finding
+from diagnose.model.snapshot import Vantage
+from diagnose.model.target import Intent, Target
+
+SCHEMA: Literal["netdiag.report/1"] = "netdiag.report/1"
+SCHEMA_MANY: Literal["netdiag.reports/1"] = "netdiag.reports/1"
+
+
+class Verdict(StrEnum):
+    """Whether it works."""
+
+    REACHABLE = "reachable"
+    DEGRADED = "degraded"
+    UNREACHABLE = "unreachable"
+    BINDABLE = "bindable"
+    NOT_BINDABLE = "not-bindable"
+    INCONCLUSIVE = "inconclusive"
+
+    @property
+    def works(self) -> bool:
+        """Whether the user can go on."""
+        return self in (Verdict.REACHABLE, Verdict.BINDABLE)
+
+
+class CheckOutcome(StrEnum):
+    """found: a problem or warning; clear: all was known, and nothing; else skipped or crashed."""
+
+    FOUND = "found"
+    CLEAR = "clear"
+    SKIPPED = "skipped"
+    CRASHED = "crashed"
+
+
+class AttemptReport(Struct, frozen=True):
+    """One attempt, as scripts read it."""
+
+    address: str
+    port: int
+    outcome: str
+    errno: str | None
+    ms: float
+
+
+class CheckReport(Struct, frozen=True):
+    """One check's outcome."""
+
+    name: str
+    outcome: CheckOutcome
+    reason: str | None = None
+
+
+class NotChecked(Struct, frozen=True):
+    """What was wanted and could not be had."""
+
+    fact: str
+    reason: str
+    lift: str | None = None
+
+
+
+class Report(Struct, frozen=True, kw_only=True):
+    """The diagnosis of one target; keys are never removed or renamed within /1."""
+
+    schema: Literal["netdiag.report/1"] = SCHEMA
+    netdiag: str
+    started_at: str
+    duration_ms: float
+    target: Target
+    intent: Intent
+    vantage: Vantage
+    verdict: Verdict
+    attempts: tuple[AttemptReport, ...]
+    root_cause: Finding | None
+    findings: tuple[Finding, ...]
+    checks: tuple[CheckReport, ...]
+    not_checked: tuple[NotChecked, ...]
+
+
+class Reports(Struct, frozen=True, kw_only=True):
+    """Several targets, in the order asked."""
+
+    schema: Literal["netdiag.reports/1"] = SCHEMA_MANY
+    reports: tuple[Report, ...]

@@ -1,0 +1,89 @@
+"""Everything that was learnt about one target: the only input of a diagnosis."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.elsewhere import Elsewhere
+from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
+from diagnose.model.firewall import Shadow
+from diagnose.model.names import HostsFile, Resolution, ResolverConfig
+from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
+from diagnose.model.process import Container, Holders
+from diagnose.model.target import Intent, Scope, Target
+
+SCHEMA: Literal["netdiag.snapshot/1"] = "netdiag.snapshot/1"
+
+
+class Vantage(Struct, frozen=True):
+    """From where and as whom it was looked at."""
+
+    hostname: str
+    platform: str
+    """sys.platform: linux, darwin, win32."""
+    kernel: str
+    user: str
+    uid: int
+    privileged: bool
+    """Effective uid 0 with CAP_NET_ADMIN (Linux), administrator elsewhere."""
+    network_namespace: int | None
+    container: Container | None
+    origin: str | None = field(default=None, name="from")
+    sudo_user: str | None = None
+    """Who called sudo."""
+
+
+class Snapshot(Struct, frozen=True, kw_only=True):
+    """Facts only; every opinion is made from it, here or on another machine."""
+
+    schema: Literal["netdiag.snapshot/1"] = SCHEMA
+    netdiag: str
+    started_at: str
+    duration_ms: float
+    target: Target
+    intent: Intent
+    scope: Scope
+    vantage: Vantage
+    names: Fact[Resolution] = NOT_NEEDED
+    attempts: tuple[Attempt, ...] = ()
+    binds: tuple[BindAttempt, ...] = ()
+    links: Fact[Links] = NOT_NEEDED
+    sockets: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    """Every TCP socket whose local port is the target's, in any state that has a row."""
+    listeners: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    """The listening TCP sockets of this namespace, on every port."""
+    bound: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    """Sockets bound to the port and neither listening nor connected (sock_diag, kernel 6.8 and newer)."""
+    udp: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    """UDP sockets on the port."""
+    holders: Fact[Holders] = NOT_NEEDED
+    policy: Fact[PortPolicy] = NOT_NEEDED
+    routing: Fact[Routing] = NOT_NEEDED
+    hosts: Fact[HostsFile] = NOT_NEEDED
+    resolver: Fact[ResolverConfig] = NOT_NEEDED
+    elsewhere: Fact[Elsewhere] = NOT_NEEDED
+    firewall: Fact[Shadow] = NOT_NEEDED
+    candidates: tuple[Attempt, ...] = ()
+    """Connects to where else in this namespace the port listens: does it answer there?"""
+
+    def facts(self) -> tuple[tuple[str, Unknown], ...]:
+        """The facts of the whole snapshot that are not known, by their names for people."""
+        named = {
+            "name resolution": self.names,
+            "interfaces": self.links,
+            "socket table": self.sockets,
+            "listeners": self.listeners,
+            "bound sockets": self.bound,
+            "UDP sockets": self.udp,
+            "socket owners": self.holders,
+            "port sysctls": self.policy,
+            "routes": self.routing,
+            "hosts file": self.hosts,
+            "resolver configuration": self.resolver,
+            "other network namespaces": self.elsewhere,
+            "firewall rules": self.firewall,
+        }
+        return tuple((name, fact) for name, fact in named.items() if isinstance(fact, Unknown))

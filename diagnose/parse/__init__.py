@@ -1,0 +1,1 @@
+"""Pure functions from text or bytes to facts."""

@@ -1,0 +1,1 @@
+"""Probes ask the machine and write down what it said; they have no opinions."""
