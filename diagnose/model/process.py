@@ -36,6 +36,8 @@ class Process(Struct, frozen=True, order=True):
     unit: str | None = None
     """systemd unit, from the cgroup path."""
     container: Container | None = None
+    unit_owner: int | None = None
+    """Uid of the user whose own service manager runs the unit; None: the system's."""
 
 
 class Holder(Struct, frozen=True, order=True):
@@ -51,3 +53,5 @@ class Holders(Struct, frozen=True):
     found: tuple[Holder, ...]
     unreadable: int
     """How many processes hid their descriptors (other users'): an owner may be among them."""
+    unlisted: str | None = None
+    """Why /proc may not list every process (hidepid, a PID namespace of our own); None: it lists them all."""

@@ -50,7 +50,7 @@ def _bind(address: str, port: int, *, reuse: bool) -> tuple[Outcome, str | None]
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind(_socket_address(address, port))
     except OSError as error:
-        number = error.errno or 0
+        number = error.errno or errno.ENODEV  # if_nametoindex gives none
         return _OUTCOMES.get(number, Outcome.OTHER), errno.errorcode.get(number, str(number))
     return Outcome.BOUND, None
 
