@@ -100,6 +100,8 @@ class WireReply(Struct, frozen=True):
     icmp_type: int | None = None
     icmp_code: int | None = None
     interface: str | None = None
+    link: str | None = None
+    """Link-layer address that handed it to us; None: the interface has none (lo, tunnels)."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):
@@ -124,6 +126,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
     queue: Fact[QueueWitness] = NOT_NEEDED
     wire: Fact[tuple[WireReply, ...]] = NOT_NEEDED
+    first_hop: Fact[tuple[WireReply, ...]] = NOT_NEEDED
+    """What answered a SYN that may pass no router (TTL 1)."""
 
     @property
     def endpoint(self) -> Endpoint:

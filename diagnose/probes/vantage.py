@@ -1,0 +1,87 @@
+"""From where and as whom we look."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from diagnose.model.process import Container
+from diagnose.model.snapshot import Vantage
+
+CAP_NET_ADMIN = 12
+"""Bit number (include/uapi/linux/capability.h)."""
+
+
+def look(container: Container | None = None) -> Vantage:
+    """This process's machine, user and network namespace; never fails: what cannot be read is empty or None."""
+    uid = _uid()
+    hostname, kernel = _system()
+    return Vantage(
+        hostname=_text(hostname),
+        platform=sys.platform,
+        kernel=_text(kernel),
+        user=_text(_user(uid)),
+        uid=uid,
+        privileged=_is_privileged(uid),
+        network_namespace=_namespace(),
+        container=container,
+        sudo_user=_text(os.environ["SUDO_USER"]) if uid == 0 and "SUDO_USER" in os.environ else None,
+    )
+
+
+def _text(name: str) -> str:
+    """A name as JSON can carry it: bytes that are no UTF-8 become backslash escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _system() -> tuple[str, str]:
+    if sys.platform == "win32":
+        import socket  # here only: elsewhere os.uname knows both without it
+
+        version = sys.getwindowsversion()
+        return socket.gethostname(), f"{version.major}.{version.minor}.{version.build}"
+    names = os.uname()
+    return names.nodename, names.release
+
+
+def _uid() -> int:
+    if sys.platform == "win32":
+        return -1
+    return os.geteuid()
+
+
+def _user(uid: int) -> str:
+    if sys.platform == "win32":
+        return os.environ.get("USERNAME", "")
+    import pwd  # not on Windows
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a uid without an account is common in containers
+        return str(uid)
+
+
+def _is_privileged(uid: int) -> bool:
+    if sys.platform == "win32":
+        import ctypes
+
+        return bool(ctypes.windll.shell32.IsUserAnAdmin())
+    if sys.platform != "linux":
+        return uid == 0
+    return uid == 0 and bool(_effective_capabilities() >> CAP_NET_ADMIN & 1)
+
+
+def _effective_capabilities() -> int:
+    """CapEff of proc_pid_status(5); none where /proc is not mounted."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            return next((int(line[7:], 16) for line in status if line.startswith(b"CapEff:")), 0)
+    except OSError:
+        return 0
+
+
+def _namespace() -> int | None:
+    try:
+        return os.stat("/proc/self/ns/net").st_ino
+    except OSError:
+        return None
