@@ -1,0 +1,34 @@
+"""Options and rules for the whole suite."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+MACHINES = "fixtures/machines"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--record-machines keeps what the lab's scenarios saw."""
+    parser.addoption(
+        "--record-machines",
+        nargs="?",
+        const=MACHINES,
+        default=None,
+        metavar="FOLDER",
+        help=f"record every scenario that runs as a machine to replay (default {MACHINES})",
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With NETDIAG_LAB=required a scenario of the lab that cannot run has failed."""
+    report = yield
+    if report.skipped and item.get_closest_marker("lab") and os.environ.get("NETDIAG_LAB") == "required":
+        report.outcome = "failed"
+        report.longrepr = f"NETDIAG_LAB=required, but it cannot run: {report.longrepr}"
+    return report

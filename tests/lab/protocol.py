@@ -1,0 +1,150 @@
+"""What every scenario holds: cause and certainty, as root and as an ordinary user, and that the remedy mends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab.machine import NOBODY, ROOT, Answer, Machine
+from tests.lab.record import record
+
+RANK = ("possible", "likely", "proven")
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the scenario knows to be true, because it injected it."""
+
+    code: str | None
+    confidence: str | None
+    verdict: str
+    exit_code: int
+
+    def is_said_by(self, answer: Answer) -> bool:
+        """Whether the run came to the same."""
+        cause = answer.cause
+        said = (cause["code"], cause["confidence"]) if cause else (None, None)
+        return (*said, answer.report["verdict"], answer.exit_code) == (
+            self.code,
+            self.confidence,
+            self.verdict,
+            self.exit_code,
+        )
+
+    def weaker(self) -> tuple[Diagnosis, ...]:
+        """The same cause, less sure, or no cause at all: what honesty allows to whoever sees less."""
+        less = RANK[1 : RANK.index(self.confidence or "likely")]
+        same = tuple(Diagnosis(self.code, one, self.verdict, self.exit_code) for one in less)
+        return (self, *same, no_cause(self.verdict))
+
+
+def proven(code: str, verdict: str = "unreachable") -> Diagnosis:
+    """The kernel or the peer said so."""
+    return Diagnosis(code, "proven", verdict, 1)
+
+
+def likely(code: str, verdict: str = "unreachable") -> Diagnosis:
+    """All else is excluded."""
+    return Diagnosis(code, "likely", verdict, 1)
+
+
+def no_cause(verdict: str = "unreachable") -> Diagnosis:
+    """It does not work, and nobody can tell why."""
+    return Diagnosis(None, None, verdict, 0 if verdict in ("reachable", "bindable") else 3)
+
+
+def works(verdict: str = "reachable") -> Diagnosis:
+    """Nothing stands in the way."""
+    return Diagnosis(None, None, verdict, 0)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault on one machine, asked about in one way; `says` runs the whole protocol."""
+
+    machine: Machine
+    name: str
+    recordings: Path | None = None
+
+    def says(
+        self,
+        as_root: Diagnosis,
+        *,
+        as_nobody: Diagnosis | tuple[Diagnosis, ...] | None = None,
+        target: str | None = None,
+        arguments: tuple[str, ...] = (),
+        by_hand: Callable[[], object] | None = None,
+        then: Diagnosis | None = None,
+    ) -> Answer:
+        """Diagnose as an ordinary user and as root, then mend it with the first remedy and diagnose again.
+
+        by_hand is what a person does where the first remedy is prose; then is what is left once it is mended.
+        """
+        asked = (target or f"127.0.0.1:{self.machine.port}", *arguments)
+        self.diagnose("as an ordinary user", asked, NOBODY, as_nobody or as_root.weaker())
+        answer = self.diagnose("", asked, ROOT, as_root)
+        if answer.exit_code != 0:
+            self.mend(answer, asked, by_hand, then or works("bindable" if "--bind" in arguments else "reachable"))
+        return answer
+
+    def diagnose(
+        self, whom: str, asked: tuple[str, ...], uid: int, expected: Diagnosis | tuple[Diagnosis, ...]
+    ) -> Answer:
+        """One run that must come to one of the expected diagnoses."""
+        answer = self.machine.netdiag("run", "--json", *asked, uid=uid)
+        allowed = expected if isinstance(expected, tuple) else (expected,)
+        wanted = "\n  ".join(map(str, allowed))
+        assert any(one.is_said_by(answer) for one in allowed), f"{whom or 'as root'}: wanted\n  {wanted}\nbut\n{answer}"
+        if self.recordings:
+            record(self.machine, self.recordings, f"{self.name} {whom}".strip(), asked, uid)
+        return answer
+
+    def mend(
+        self, answer: Answer, asked: tuple[str, ...], by_hand: Callable[[], object] | None, then: Diagnosis
+    ) -> None:
+        """Execute the first remedy exactly as printed, diagnose again, and take it back by its undo."""
+        assert answer.cause is not None
+        assert answer.cause["remedies"], f"no remedy\n{answer}"
+        remedy = answer.cause["remedies"][0]
+        assert remedy["risk"] != "destructive", f"the first remedy is destructive\n{answer}"
+        if not remedy["commands"]:
+            assert by_hand, f"the first remedy is prose: the scenario must say what the person does\n{answer}"
+            by_hand()
+        elif is_diagnosis(remedy["commands"][0]):
+            self.dial(remedy)
+            return
+        else:
+            self.execute(remedy["commands"])
+        after = self.machine.netdiag("run", "--json", *asked)
+        assert then.is_said_by(after), (
+            f"after {remedy['summary']!r} wanted\n  {then}\nbut\n{after}\nfirst it was\n{answer}"
+        )
+        if remedy["undo"]:
+            self.execute(remedy["undo"])
+            again = self.machine.netdiag("run", "--json", *asked)
+            said = again.cause and again.cause["code"]
+            assert said == answer.cause["code"], (
+                f"the undo did not bring the fault back\n{again}\nfirst it was\n{answer}"
+            )
+
+    def dial(self, remedy: dict[str, Any]) -> None:
+        """The remedy is to dial another target: netdiag itself must find it well."""
+        for command in remedy["commands"]:
+            argv = command["argv"]
+            at = argv.index("netdiag")
+            uid = ROOT if command["needs_root"] else NOBODY
+            well = self.machine.netdiag(*argv[at + 1 :], uid=uid, before=tuple(argv[:at]))
+            assert well.exit_code == 0, f"{argv} exits {well.exit_code}: {well.text}{well.stderr!r}"
+
+    def execute(self, commands: list[dict[str, Any]]) -> None:
+        """Run commands as they stand."""
+        for command in commands:
+            assert command["argv"][0] != "sudo"
+            self.machine.run(*command["argv"])
+
+
+def is_diagnosis(command: dict[str, Any]) -> bool:
+    """Whether the command runs netdiag, here or in another namespace."""
+    return "netdiag" in command["argv"]

@@ -1,0 +1,157 @@
+"""How the command behaves on a hostile machine: it changes nothing, leaves nothing, and prints nothing raw."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.lab.machine import NETDIAG, NOBODY, ROOT, Machine, nothing_left_behind, wait_for
+from tests.lab.protocol import no_cause, proven, works
+
+RAW = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]")
+
+
+def test_looking_only_sends_and_binds_nothing(machine: Machine) -> None:
+    machine.serve()
+    before = machine.run("cat", "/proc/net/snmp")
+    answer = machine.netdiag("run", "--json", "--passive", f"localhost:{machine.port}")
+    assert no_cause("inconclusive").is_said_by(answer), str(answer)
+    assert answer.report["attempts"] == []
+    assert machine.run("cat", "/proc/net/snmp") == before
+
+
+@pytest.mark.parametrize("bind", [(), ("--bind",)])
+@pytest.mark.parametrize("form", ["text", "markdown", "json"])
+def test_hostile_names_of_processes_never_reach_the_terminal_raw(
+    machine: Machine, form: str, bind: tuple[str, ...]
+) -> None:
+    hostile = (b"\x1b[2J\x1b]0;owned\x07", b"\nroot cause: none\n", b"\xff\xfe", b"--password=hunter2secret")
+    machine.serve("accepts", "127.0.0.1", 0, "name=\x1b[31mred\nnew", arguments=hostile)
+    answer = machine.netdiag("run", "--format", form, *bind, f"127.0.0.1:{machine.port}")
+    assert str(machine.port) in answer.text
+    assert not RAW.search(answer.stdout), answer.stdout
+    assert b"hunter2secret" not in answer.stdout
+    assert not [line for line in answer.text.splitlines() if line.startswith("root cause: none")]
+    answer.stdout.decode()
+
+
+def test_a_hostile_comment_in_a_rule_never_reaches_the_terminal_raw(machine: Machine) -> None:
+    machine.serve()
+    port = str(machine.port)
+    comment = "\x1b[2Jaccept\nroot cause: none"
+    machine.run(
+        "iptables-legacy", "-A", "INPUT", "-p", "tcp", "--dport", port,
+        "-m", "comment", "--comment", comment, "-j", "DROP",
+    )  # fmt: skip
+    answer = machine.netdiag("run", f"127.0.0.1:{port}")
+    assert not RAW.search(answer.stdout), answer.stdout
+    assert answer.exit_code in (1, 3)
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("after", [0.05, 0.15, 0.3])
+def test_an_interrupted_run_leaves_nothing_behind(
+    machine: Machine, signal_number: signal.Signals, after: float
+) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    with nothing_left_behind(machine):
+        run = subprocess.Popen(
+            machine.inside([str(NETDIAG), "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(after)
+        run.send_signal(signal_number)
+        _, errors = run.communicate(timeout=3)
+    assert b"Traceback" not in errors, errors.decode()
+    assert run.returncode in (128 + signal_number, -signal_number), run.returncode
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_one(machine: Machine) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    with nothing_left_behind(machine):
+        for _ in range(3):
+            run = subprocess.Popen(
+                machine.inside([str(NETDIAG), "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            with pytest.raises(subprocess.TimeoutExpired):
+                run.wait(0.2)
+            run.kill()
+            run.wait()
+        machine.netdiag("run", f"127.0.0.1:{machine.port}")
+
+
+@pytest.mark.parametrize("option", ["--record", "--output"])
+def test_a_full_disk_gives_one_line_and_no_traceback(machine: Machine, option: str) -> None:
+    machine.run("mkdir", "/run/full")
+    machine.run("mount", "-t", "tmpfs", "-o", "size=4k,mode=777", "lab", "/run/full")
+    machine.run("sh", "-c", "head -c 4096 /dev/zero >/run/full/ballast")
+    answer = machine.netdiag("run", option, "/run/full/file", f"127.0.0.1:{machine.port}")
+    assert answer.exit_code not in (0, 1), answer
+    errors = answer.stderr.decode().strip().splitlines()
+    assert len(errors) == 1, errors
+    assert "/run/full/file" in errors[0]
+
+
+def test_a_recording_of_a_fault_says_the_same_on_another_machine(machine: Machine, another: Machine) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    there = machine.scratch / "recording"
+    there.mkdir()
+    first = machine.netdiag("run", "--json", "--record", f"{there}/snapshot.json", f"127.0.0.1:{machine.port}")
+    again = another.netdiag("replay", "--json", f"{there}/snapshot.json", uid=ROOT)
+    assert proven("firewall/rule-drops").is_said_by(first), str(first)
+    assert again.exit_code == first.exit_code
+    assert {**again.report, "netdiag": ""} == {**first.report, "netdiag": ""}
+
+
+def test_several_targets_share_one_report_and_the_worst_exit_code(machine: Machine) -> None:
+    machine.serve()
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", f"127.0.0.1:{machine.port + 1}")
+    reports = json.loads(answer.stdout)
+    assert reports["schema"] == "netdiag.reports/1"
+    assert [one["verdict"] for one in reports["reports"]] == ["reachable", "unreachable"]
+    assert answer.exit_code == 1
+
+
+def test_a_remedy_is_never_printed_with_a_shell_of_its_own(machine: Machine) -> None:
+    machine.serve("accepts", "127.0.0.1", 0, "name=$(reboot);`x`")
+    answer = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}")
+    assert answer.cause
+    for remedy in answer.cause["remedies"]:
+        for command in remedy["commands"]:
+            assert command["argv"][0] not in ("sh", "bash", "sudo"), command
+            assert not [word for word in command["argv"] if "reboot" in word], command
+
+
+def test_a_healthy_server_is_reported_in_a_blink_and_without_a_word_on_standard_error(machine: Machine) -> None:
+    machine.serve()
+    answer = machine.netdiag("run", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert "reachable" in answer.text
+    assert answer.exit_code == 0
+    assert answer.stderr == b""
+
+
+def test_packets_of_our_own_probe_and_only_those_are_kept(machine: Machine) -> None:
+    machine.serve()
+    machine.serve("refused_all_the_time", "127.0.0.1", machine.port + 300)
+    there = machine.scratch / "capture"
+    there.mkdir()
+    answer = machine.netdiag("run", "--json", "--pcap", f"{there}/probe.pcap", f"127.0.0.1:{machine.port}")
+    assert works().is_said_by(answer), str(answer)
+    wait_for((there / "probe.pcap").exists, "the capture")
+    capture = (there / "probe.pcap").read_bytes()
+    assert capture[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1", b"\x0a\x0d\x0d\x0a"), capture[:4]
+    assert machine.port.to_bytes(2) in capture
+    assert (machine.port + 300).to_bytes(2) not in capture

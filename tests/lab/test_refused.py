@@ -1,0 +1,99 @@
+"""Faults where this machine itself answers no."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.machine import Machine
+from tests.lab.protocol import Scenario, likely, proven
+
+NOTHING_LISTENS = proven("refused/nothing-listening")
+
+
+def test_a_port_where_nothing_listens_is_refused_by_the_kernel(machine: Machine, scenario: Scenario) -> None:
+    machine.serve(port=machine.port + 300)
+    scenario.says(NOTHING_LISTENS, as_nobody=NOTHING_LISTENS, by_hand=machine.serve)
+
+
+def test_nothing_listens_on_ipv6_either(machine: Machine, scenario: Scenario) -> None:
+    scenario.says(
+        NOTHING_LISTENS,
+        as_nobody=NOTHING_LISTENS,
+        target=f"[::1]:{machine.port}",
+        by_hand=lambda: machine.serve("accepts", "::1"),
+    )
+
+
+def test_nothing_listens_on_either_address_of_localhost(machine: Machine, scenario: Scenario) -> None:
+    scenario.says(
+        NOTHING_LISTENS,
+        as_nobody=NOTHING_LISTENS,
+        target=f"localhost:{machine.port}",
+        by_hand=lambda: machine.serve("accepts", "::"),
+    )
+
+
+@pytest.mark.parametrize("noise", ["127.0.0.1", "::1"])
+def test_nothing_listens_on_a_machine_that_refuses_others_all_the_time(
+    machine: Machine, scenario: Scenario, noise: str
+) -> None:
+    machine.serve("refused_all_the_time", noise, machine.port + 300)
+    scenario.says(NOTHING_LISTENS, by_hand=machine.serve)
+
+
+def test_a_socket_that_is_bound_and_never_listens_refuses(machine: Machine, scenario: Scenario) -> None:
+    holder = machine.serve("binds")
+
+    def listen_instead() -> None:
+        holder.kill()
+        machine.serve()
+
+    scenario.says(NOTHING_LISTENS, by_hand=listen_instead)
+
+
+def test_a_dev_server_that_moved_to_the_next_free_port_is_the_likely_one(machine: Machine, scenario: Scenario) -> None:
+    machine.serve(port=3001)
+    scenario.says(likely("refused/other-port"), target="127.0.0.1:3000")
+
+
+def test_two_near_listeners_are_candidates_and_neither_is_accused(machine: Machine, scenario: Scenario) -> None:
+    machine.serve(port=3001)
+    machine.serve(port=3002)
+    answer = scenario.says(NOTHING_LISTENS, target="127.0.0.1:3000", by_hand=lambda: machine.serve(port=3000))
+    assert "3001" in str(answer.report["findings"])
+    assert "3002" in str(answer.report["findings"])
+
+
+def test_a_server_on_another_local_address_answers_there(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "127.0.0.2")
+    machine.serve(port=machine.port + 1)
+    scenario.says(proven("refused/other-address"), as_nobody=proven("refused/other-address"))
+
+
+def test_a_server_on_ipv6_only_is_not_reached_over_ipv4(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "::1")
+    machine.serve(port=machine.port + 1)
+    scenario.says(proven("refused/other-family"), as_nobody=proven("refused/other-family"))
+
+
+def test_a_v6only_wildcard_is_not_reached_over_ipv4(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "::", 0, "v6only")
+    machine.serve("accepts", "::", machine.port + 1)
+    scenario.says(proven("refused/other-family"), as_nobody=proven("refused/other-family"))
+
+
+def test_a_server_on_ipv4_only_is_not_reached_over_ipv6(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    scenario.says(
+        proven("refused/other-family"), as_nobody=proven("refused/other-family"), target=f"[::1]:{machine.port}"
+    )
+
+
+def test_a_server_that_speaks_udp_only_refuses_tcp(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("datagrams")
+    scenario.says(proven("refused/udp-only"), as_nobody=proven("refused/udp-only"), by_hand=machine.serve)
+
+
+def test_a_udp_server_on_another_address_is_no_reason(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("datagrams", "127.0.0.2")
+    scenario.says(NOTHING_LISTENS, by_hand=machine.serve)
