@@ -1,0 +1,224 @@
+"""Which processes hold a socket, and what they are (proc(5))."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Collection, Sequence
+
+from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.model.process import Holder, Holders, Process
+from diagnose.parse.cgroup import membership
+from diagnose.parse.mask import mask_command
+
+LINUX = sys.platform == "linux"
+
+_COMMAND_LIMIT = 8192
+"""Bytes of a command line that are read: enough to recognise it."""
+_FIRST_PID_NAMESPACE = "pid:[4026531836]"
+"""PROC_PID_INIT_INO (linux/proc_ns.h): the namespace that has every process."""
+_LETTERS = {
+    "running": "R",
+    "sleeping": "S",
+    "idle": "I",
+    "disk-sleep": "D",
+    "stopped": "T",
+    "tracing-stop": "t",
+    "zombie": "Z",
+    "dead": "X",
+}
+"""psutil's states as proc_pid_stat(5) has them; others run."""
+_TWO_THREADS_FROM = 300
+"""Processes from which a second thread pays: half of readlink(2) is spent without the interpreter's lock."""
+
+
+class _Scan:
+    """What one pass over /proc/PID/fd found so far; several threads add to it."""
+
+    def __init__(self, inodes: Collection[int]) -> None:
+        self.wanted = {f"socket:[{inode}]": inode for inode in inodes}
+        self.found: set[tuple[int, int]] = set()
+        self.unreadable = 0
+        self.unvisited = 0
+
+    def run(self, pids: Sequence[bytes], deadline: float) -> None:
+        """Look into these processes until the deadline."""
+        for at, pid in enumerate(pids):
+            if time.monotonic() > deadline:
+                self.unvisited += len(pids) - at
+                return
+            try:
+                self._descriptors(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended meanwhile, and holds nothing any more
+            except OSError:
+                self.unreadable += 1
+
+    def _descriptors(self, pid: bytes) -> None:
+        """Look into one process; OSError when it hides or ends."""
+        wanted, readlink = self.wanted, os.readlink
+        directory = os.open(b"/proc/%s/fd" % pid, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in os.listdir(directory):
+                try:
+                    link = readlink(name, dir_fd=directory)
+                except FileNotFoundError:
+                    continue  # closed meanwhile
+                if link in wanted:
+                    self.found.add((wanted[link], int(pid)))
+        finally:
+            os.close(directory)
+
+
+def holders(inodes: Collection[int], deadline: float, *, portable: bool = not LINUX) -> Fact[Holders]:
+    """Every process with a descriptor of one of these sockets, as far as this user may look.
+
+    `deadline` is a point of time.monotonic(). Reading the command line of a hung process can block: run it where
+    the caller can leave it behind. `portable` asks psutil, for the pids that `sockets.look` has in place of inodes.
+    """
+    wanted = frozenset(inodes) - {0}
+    if not wanted:
+        return Known(Holders((), 0))
+    if portable:
+        return _from_psutil(wanted)
+    try:
+        pids = [name for name in os.listdir(b"/proc") if name.isdigit()]
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"/proc: {error.strerror}")
+    scan = _scanned(wanted, pids, deadline)
+    if scan.unvisited and {inode for inode, _ in scan.found} != wanted:
+        return Unknown(Reason.DEADLINE, f"looked into {len(pids) - scan.unvisited} of {len(pids)} processes")
+    processes = {pid: describe(pid) for pid in sorted({pid for _, pid in scan.found})}
+    found = tuple(Holder(inode, process) for inode, pid in sorted(scan.found) if (process := processes[pid]))
+    return Known(Holders(found, scan.unreadable + scan.unvisited, _unlisted()))
+
+
+def _scanned(inodes: Collection[int], pids: Sequence[bytes], deadline: float) -> _Scan:
+    """One pass over these processes, by two threads where there are many."""
+    scan = _Scan(inodes)
+    if len(pids) < _TWO_THREADS_FROM:
+        scan.run(pids, deadline)
+        return scan
+    second = _Scan(inodes)
+    thread = threading.Thread(target=second.run, args=(pids[1::2], deadline), daemon=True)
+    thread.start()
+    scan.run(pids[::2], deadline)
+    thread.join()
+    scan.found |= second.found
+    scan.unreadable += second.unreadable
+    scan.unvisited += second.unvisited
+    return scan
+
+
+def describe(pid: int) -> Process | None:
+    """A process; None when it has ended. Reading its command line waits where the process hangs in the kernel."""
+    try:
+        stat, status = _read(pid, "stat"), _read(pid, "status")
+        command, cgroup = _read(pid, "cmdline"), _read(pid, "cgroup")
+    except OSError:
+        return None
+    # the name in brackets may hold anything, brackets too
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    uid = int(facts["Uid"].split()[1])
+    member = membership(cgroup)
+    return Process(
+        pid=pid,
+        program=name,
+        command=mask_command(command.rstrip("\0").split("\0")),
+        uid=uid,
+        user=_users().get(uid, str(uid)),
+        state=fields[0],
+        started_at=_started_at(int(fields[19])),
+        parent=int(fields[1]),
+        tracer=int(facts.get("TracerPid", "0")),
+        executable=_executable(pid),
+        unit=member.unit,
+        container=member.container,
+        unit_owner=member.unit_owner,
+    )
+
+
+def _read(pid: int, name: str) -> str:
+    """The start of a file of /proc/PID, undecodable bytes as \\xNN."""
+    with open(f"/proc/{pid}/{name}", "rb") as file:
+        return file.read(_COMMAND_LIMIT).decode("utf-8", "backslashreplace")
+
+
+def _executable(pid: int) -> str | None:
+    """The program file; None where it is hidden or there is none (kernel threads)."""
+    try:
+        return os.readlink(b"/proc/%d/exe" % pid).decode("utf-8", "backslashreplace")
+    except OSError:
+        return None
+
+
+def _started_at(ticks: int) -> str:
+    """When a process started: field 22 of stat counts from boot, as CLOCK_BOOTTIME does."""
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(boot + ticks / os.sysconf("SC_CLK_TCK")))
+
+
+def _users() -> dict[int, str]:
+    """Names by uid from /etc/passwd alone: getpwuid(3) may ask a directory server and wait for it."""
+    users: dict[int, str] = {}
+    try:
+        with open("/etc/passwd", encoding="utf-8", errors="backslashreplace") as passwd:
+            for line in passwd:
+                fields = line.split(":")
+                if len(fields) > 2 and fields[2].isdecimal():
+                    users.setdefault(int(fields[2]), fields[0])
+    except OSError:
+        return {}
+    return users
+
+
+def _unlisted() -> str | None:
+    """Why there may be processes that /proc does not list; None: it lists all of this machine."""
+    try:
+        os.stat("/proc/1")
+        if os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE:
+            return "only the processes of our own PID namespace are listed"
+    except FileNotFoundError:
+        return "/proc hides other users' processes (hidepid)"
+    except OSError as error:
+        return f"whether /proc lists every process is not told: {error.strerror}"
+    return None
+
+
+def _from_psutil(pids: Collection[int]) -> Fact[Holders]:
+    """The same from psutil, by pid: what macOS and Windows have of it."""
+    import psutil  # 40 ms, and never on Linux
+
+    attributes = (
+        "name",
+        "cmdline",
+        "username",
+        "status",
+        "create_time",
+        "ppid",
+        "exe",
+        *(("uids",) if os.name == "posix" else ()),
+    )
+    found: list[Holder] = []
+    for pid in sorted(pids):
+        try:
+            told = psutil.Process(pid).as_dict(attributes, ad_value=None)
+        except psutil.NoSuchProcess:
+            continue
+        process = Process(
+            pid=pid,
+            program=told["name"] or "",
+            command=mask_command(told["cmdline"] or []),
+            uid=told["uids"].effective if told.get("uids") else 0,
+            user=told["username"] or "",
+            state=_LETTERS.get(told["status"] or "", "R"),
+            started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told["create_time"] or 0)),
+            parent=told["ppid"] or 0,
+            executable=told["exe"] or None,
+        )
+        found.append(Holder(pid, process))
+    return Known(Holders(tuple(found), 0))
