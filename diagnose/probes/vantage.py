@@ -51,14 +51,27 @@ def _uid() -> int:
 
 
 def _user(uid: int) -> str:
+    """The account's name; its number where it has none that is known at once."""
     if sys.platform == "win32":
         return os.environ.get("USERNAME", "")
-    import pwd  # not on Windows
+    if sys.platform == "darwin":  # accounts are in no file there
+        import pwd
 
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return str(uid)
+    return _accounts().get(str(uid).encode(), str(uid))
+
+
+def _accounts() -> dict[bytes, str]:
+    """Names by uid from /etc/passwd alone: getpwuid(3) may ask a directory server and wait for it."""
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:  # a uid without an account is common in containers
-        return str(uid)
+        with open("/etc/passwd", "rb") as passwd:
+            rows = [line.split(b":") for line in passwd]
+    except OSError:
+        return {}
+    return {row[2]: os.fsdecode(row[0]) for row in reversed(rows) if len(row) > 2}
 
 
 def _is_privileged(uid: int) -> bool:
