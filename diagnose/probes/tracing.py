@@ -1,0 +1,521 @@
+"""The kernel's own word on one connect: tracepoints read in a tracing instance of our own (as root).
+
+The thread that a line names is whichever one a softirq interrupted, so a drop is joined by packet: the stack of
+net_dev_queue shows the packet that our connect sent, and only a drop of that packet is ours
+(Documentation/trace/ftrace.rst, include/trace/events/{skb,net,tcp}.h).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.model.attempt import Drop, ResetWitness
+from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
+from diagnose.model.network import Endpoint, TcpState
+from diagnose.parse.ftrace import Event, complete, events
+from diagnose.probes.connect import errno_name, read_icmp_errors, report_icmp_errors
+
+TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
+PREFIX = "netdiag-"
+
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.h
+_DROP, _QUEUE, _RECEIVE = "skb/kfree_skb", "net/net_dev_queue", "net/netif_receive_skb"
+_RESET, _STATE = "tcp/tcp_send_reset", "sock/inet_sock_set_state"
+_OPTIONS = (
+    "nohash-ptr",  # addresses as they are: a hash may collide
+    "nooverwrite",  # when the buffer is full, the beginning stays: our packet is there
+    "stacktrace",  # as an option, not as a trigger: a trigger's removal takes 60 ms more
+    "irq-info",
+    "context-info",
+    "nolatency-format",
+    "noraw",
+    "nohex",
+    "nobin",
+)
+_IP_ONLY = "protocol == 0x0800 || protocol == 0x86dd"
+
+# functions that send a packet of their own from within a hook: what is queued or freed below them is not our SYN
+_SENDS_ANOTHER = ("nf_send_", "nf_dup_", "nft_reject", "reject_tg", "nft_dup", "nft_fwd", "tee_tg", "icmp", "__icmp")
+_SOFTIRQ_ENTRY = ("handle_softirqs", "__do_softirq", "run_ksoftirqd")
+_TCP_INPUT = ("tcp_v4_rcv", "tcp_v6_rcv")
+
+_POLL_FIRST, _POLL_LAST = 0.0005, 0.016
+_REJECTION = 0.002
+"""Seconds that the answer of a rule may take after the line of its drop."""
+_READS = 256
+"""Reads at one look, each of a few KiB: on a machine that drops without end a look must end."""
+_READS_AT_LEAST = 16
+_STALE_READS = 4
+"""Reads after which what an earlier probe left in the buffer is thrown away at once instead."""
+
+
+class TracedConnect(Struct, frozen=True, kw_only=True):
+    """A connect of our own and what the kernel told of it while it was under way."""
+
+    connected: bool
+    errno: str | None
+    """Why it failed; None with `connected` false: no answer within the wait, or before a drop settled it."""
+    source: Endpoint | None
+    drops: Fact[tuple[Drop, ...]]
+    """Known only by a line about our packet, or, and then empty, by the connection itself."""
+    reset: Fact[ResetWitness]
+    ms: float
+
+
+class Told(Struct, frozen=True):
+    """What the events say of one connect."""
+
+    drops: tuple[Drop, ...] = ()
+    kernel_reset: bool = False
+    packets: frozenset[str] = frozenset()
+    """The addresses of our SYN and of what answered it."""
+    left: bool = False
+    """The socket has left SYN-SENT: an answer came, and addresses of packets may be used again."""
+
+
+def told(trace: Sequence[Event], thread: int, source: int, target: int) -> Told:
+    """Joins the events to the connect that `thread` made from port `source` to port `target`."""
+    ours, left = _window(trace, thread, source, target)
+    syns: set[str] = set()
+    replies: set[str] = set()
+    drops: list[Drop] = []
+    received: dict[int, str] = {}
+    kernel_reset = False
+    for event in ours:
+        packet = event.packet
+        if event.name == "tcp_send_reset":
+            kernel_reset = kernel_reset or _joins(event.fields(), source, target)
+        elif event.name == "kfree_skb":
+            whose = _whose(event, packet, thread, syns, replies, received)
+            if whose and (drop := event.drop()):
+                drops.append(Drop(*drop, packet=whose))
+        elif event.pid != thread:
+            continue
+        elif event.in_task:
+            received.pop(event.cpu, None)
+            if event.name == "net_dev_queue" and _sends_syn(event):
+                syns.add(packet)
+        elif event.in_softirq and event.name == "netif_receive_skb":
+            received[event.cpu] = packet
+        elif event.name == "net_dev_queue" and packet not in syns and _answers_one_of(event, syns, received):
+            replies.add(packet)
+    return Told(tuple(drops), kernel_reset, frozenset(syns | replies), left)
+
+
+def _window(trace: Sequence[Event], thread: int, source: int, target: int) -> tuple[list[Event], bool]:
+    """The events while the socket was in SYN-SENT, and whether it left that state."""
+    inside: list[Event] = []
+    begun = False
+    for event in trace:
+        if event.name == "inet_sock_set_state":
+            fields = event.fields()
+            if (fields.get("sport"), fields.get("dport")) != (str(source), str(target)):
+                continue
+            if fields.get("newstate") == "TCP_SYN_SENT" and event.pid == thread and event.in_task:
+                begun, inside = True, []
+            elif begun and fields.get("oldstate") == "TCP_SYN_SENT":
+                return inside, True
+        elif begun:
+            inside.append(event)
+    return inside, False
+
+
+def _whose(
+    event: Event, packet: str, thread: int, syns: set[str], replies: set[str], received: dict[int, str]
+) -> Literal["syn", "reply"] | None:
+    """Which of our packets the kernel freed there: "syn", "reply", or none of them."""
+    if packet in syns or (event.pid == thread and event.in_task and _sends_syn(event)):
+        return "syn"
+    if event.pid != thread or not event.in_softirq:
+        return None
+    # an answer dropped on its way out, inside the reception of our SYN; or received again and dropped there
+    if _answers_one_of(event, syns, received) or (packet in replies and received.get(event.cpu) == packet):
+        return "reply"
+    return None
+
+
+def _sends_syn(event: Event) -> bool:
+    """By its stack: connect's own packet on its way out, not one that a hook sent meanwhile."""
+    return "tcp_connect" in event.stack and not any(name.startswith(_SENDS_ANOTHER) for name in event.stack)
+
+
+def _answers_one_of(event: Event, syns: set[str], received: dict[int, str]) -> bool:
+    """Whether TCP was at work on our SYN there: the packet received last on that CPU, and, by the stack, still is."""
+    if not event.in_softirq or received.get(event.cpu) not in syns:
+        return False
+    for name in event.stack:
+        if name.startswith(_SOFTIRQ_ENTRY):
+            return False
+        if name in _TCP_INPUT:
+            return True
+    return False
+
+
+def _joins(fields: dict[str, str], source: int, target: int) -> bool:
+    """A reset between exactly our two ports; older kernels print the received packet's direction."""
+    ports = {_port(fields.get("src", "")), _port(fields.get("dest", ""))}
+    return ports == {str(source), str(target)}
+
+
+def _port(endpoint: str) -> str:
+    return endpoint.rpartition(":")[2]
+
+
+class _Story:
+    """What the trace tells of one connect, as far as it has been read."""
+
+    def __init__(self, thread: int, source: int, target: int) -> None:
+        self.told = Told()
+        self._thread, self._source, self._target = thread, source, target
+        self._lines: list[str] = []
+        self._trace: list[Event] = []
+
+    def add(self, text: str) -> None:
+        """Takes the next piece of text; the empty one says that there is no more at present."""
+        self._lines += text.split("\n")  # not splitlines: a task's name may hold other line separators
+        count = complete(self._lines) if text else len(self._lines)
+        ready, self._lines = self._lines[:count], self._lines[count:]
+        self._trace += events(ready)
+        self.told = told(self._trace, self._thread, self._source, self._target)
+        if self.told.packets:
+            self._trace = [event for event in self._trace if self._matters(event)]
+
+    def _matters(self, event: Event) -> bool:
+        return event.pid == self._thread or event.name != "kfree_skb" or event.packet in self.told.packets
+
+
+class Tracer:
+    """A tracing instance of this process; `close` removes it and may take 50 ms: do it after the answer."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._pipe = -1
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._closed = False
+
+    def __enter__(self) -> Tracer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def open(self) -> None:
+        """Makes the instance; OSError with the kernel's errno, and then nothing is left behind."""
+        try:
+            os.mkdir(self._path)
+            self._write("tracing_on", "0")
+            for option in _OPTIONS:
+                self._write("trace_options", option)
+            self._write(f"events/{_DROP}/filter", _IP_ONLY)
+            for event in (_RECEIVE, _QUEUE):
+                self._write(f"events/{event}/filter", "common_pid == 0")
+            for event in (_DROP, _QUEUE, _RECEIVE, _RESET, _STATE):
+                self._write(f"events/{event}/enable", "1")
+            self._pipe = os.open(f"{self._path}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileExistsError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Ends a probe under way and removes the instance, however often Ctrl-C is pressed; harmless when repeated."""
+        self._closing.set()
+        interrupt: BaseException | None = None
+        while not self._closed:
+            try:
+                self._give_back()
+            except (KeyboardInterrupt, SystemExit) as again:
+                interrupt = again
+        if interrupt is not None:
+            raise interrupt
+
+    def _give_back(self) -> None:
+        with self._lock:
+            if self._pipe >= 0:
+                pipe, self._pipe = self._pipe, -1
+                os.close(pipe)
+            _remove(self._path)
+            self._closed = True
+
+    def probe(self, address: str, port: int, wait: float) -> TracedConnect:
+        """Connects from this thread and reads what the kernel told, until it did or for at most `wait` seconds.
+
+        OSError when the instance or a socket cannot be had.
+        """
+        with self._lock:
+            if self._closing.is_set():
+                raise OSError(errno.ESHUTDOWN, "the tracer is closed")
+            self._discard()
+            self._follow(threading.get_native_id())
+            try:
+                return self._connect(address, port, wait)
+            finally:
+                self._write("tracing_on", "0")
+
+    def _connect(self, address: str, port: int, wait: float) -> TracedConnect:
+        family, _, _, _, sockaddr = socket.getaddrinfo(
+            address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        with _socket(family, port) as sock:
+            source: int = sock.getsockname()[1]
+            self._write(f"events/{_STATE}/filter", f"sport == {source} && dport == {port}")
+            self._write("tracing_on", "1")
+            began = time.monotonic()
+            number = sock.connect_ex(sockaddr)
+            story = _Story(threading.get_native_id(), source, port)
+            for pause in _pauses(began + wait):
+                number, connected = _progress(sock, number)
+                self._read(story, sock, began + wait)
+                if connected or number or self._closing.is_set():
+                    break
+                if story.told.drops:  # a rule that rejects sends its answer before it frees our packet
+                    _await(sock, _REJECTION)
+                    number, connected = _progress(sock, number)
+                    break
+                _await(sock, pause)
+            self._read(story, sock, began + wait)
+            return TracedConnect(
+                connected=connected,
+                errno=errno_name(number) if number else None,
+                source=_source(sock),
+                drops=self._drops(story.told, sock, connected),
+                reset=_reset(story.told, sock, number),
+                ms=round((time.monotonic() - began) * 1000, 3),
+            )
+
+    def _drops(self, story: Told, sock: socket.socket, connected: bool) -> Fact[tuple[Drop, ...]]:
+        # Once an answer came, our packet's address may be another packet's: the line that says so must have been
+        # read, or the socket must still wait for the answer.
+        if story.drops and (story.left or _awaits_answer(sock)):
+            return Known(story.drops)
+        if connected:
+            return Known(())
+        if lost := self._lost():
+            return Unknown(Reason.FAILED, f"{lost} events of the trace were lost: this machine is busy", "run again")
+        return Unknown(Reason.NOT_VISIBLE, "the kernel reported no drop of our packet, which proves nothing")
+
+    def _follow(self, thread: int) -> None:
+        for event in (_RECEIVE, _QUEUE):
+            self._write(f"events/{event}/filter", f"common_pid == {thread}")
+
+    def _discard(self) -> None:
+        """Empties the buffer of what came after an earlier probe's last look; it is off meanwhile."""
+        for _ in range(_STALE_READS):
+            if not self._chunk():
+                return
+        os.close(os.open(f"{self._path}/trace", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC))
+
+    def _read(self, story: _Story, sock: socket.socket, deadline: float) -> None:
+        """Reads until the story is told or the buffer is empty, and no further: each line costs the kernel time."""
+        for count in range(_READS):
+            if story.told.left or (story.told.drops and _awaits_answer(sock)):
+                return
+            chunk = self._chunk()
+            story.add(chunk.decode(errors="backslashreplace"))
+            if not chunk or (count >= _READS_AT_LEAST and time.monotonic() > deadline):
+                return
+
+    def _chunk(self) -> bytes:
+        try:
+            return os.read(self._pipe, 1 << 16)
+        except BlockingIOError:
+            return b""
+
+    def _lost(self) -> int:
+        """Events that did not find room, over all CPUs."""
+        lost = 0
+        with os.scandir(f"{self._path}/per_cpu") as cpus:
+            for cpu in cpus:
+                with open(f"{cpu.path}/stats", encoding="ascii") as stats:
+                    lost += sum(int(line.split(":")[1]) for line in stats if line.startswith(_LOST))
+        return lost
+
+    def _write(self, name: str, text: str) -> None:
+        file = os.open(f"{self._path}/{name}", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+
+
+_LOST = ("overrun:", "commit overrun:", "dropped events:")
+
+
+def _awaits_answer(sock: socket.socket) -> bool:
+    """Whether the socket is in SYN-SENT (the first byte of struct tcp_info, linux/tcp.h)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.SYN_SENT
+
+
+def _socket(family: int, target: int) -> socket.socket:
+    """A socket bound to a port that is not the target's, so that we are never joined to ourselves."""
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        report_icmp_errors(sock)
+        sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
+        if sock.getsockname()[1] != target:
+            return sock
+        other = _socket(family, target)  # while this one holds the target's port, nobody else gets it
+    except BaseException:
+        sock.close()
+        raise
+    sock.close()
+    return other
+
+
+def _pauses(deadline: float) -> Iterator[float]:
+    """How long to wait before each next look: short at first, and one last look when the deadline has passed."""
+    pause = _POLL_FIRST
+    while (left := deadline - time.monotonic()) > 0:
+        yield min(pause, left)
+        pause = min(pause * 2, _POLL_LAST)
+    yield 0.0
+
+
+def _progress(sock: socket.socket, number: int) -> tuple[int, bool]:
+    """The errno (0: none yet) and whether it is connected."""
+    if number not in (0, errno.EINPROGRESS):
+        return number, False
+    if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return error, False
+    try:
+        sock.getpeername()
+    except OSError:
+        return 0, False
+    return 0, True
+
+
+def _await(sock: socket.socket, pause: float) -> None:
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    poller.poll(pause * 1000)
+
+
+def _source(sock: socket.socket) -> Endpoint | None:
+    name = sock.getsockname()
+    return Endpoint(name[0].partition("%")[0], name[1]) if name[1] else None
+
+
+def _reset(story: Told, sock: socket.socket, number: int) -> Fact[ResetWitness]:
+    """Who sent the reset: the kernel's TCP by its own line, or somebody else where our SYN never got to it."""
+    if number not in (errno.ECONNREFUSED, errno.ECONNRESET):
+        return Unknown(Reason.NOT_NEEDED, "there was no reset")
+    if story.kernel_reset:
+        return Known(ResetWitness(by_kernel=True, distinct=True, source="tcp_send_reset", counted=1))
+    match read_icmp_errors(sock):
+        case Known(value=()):
+            pass
+        case Known():
+            return Unknown(Reason.NOT_NEEDED, "an ICMP error refused it, not a reset")
+        case Unknown() as unknown:
+            return unknown
+    if any(drop.packet == "syn" and drop.reason == "NETFILTER_DROP" for drop in story.drops):
+        return Known(ResetWitness(by_kernel=False, distinct=True, source="tcp_send_reset"))
+    return Unknown(Reason.NOT_VISIBLE, "the kernel reported no reset between our two ports, which proves nothing")
+
+
+def open_tracer() -> Fact[Tracer]:
+    """A tracer, or why there is none: not root, tracefs not mounted (it never is mounted here), an old kernel."""
+    if not sys.platform.startswith("linux"):
+        return NOT_LINUX
+    if os.geteuid() != 0:
+        return Unknown(Reason.NEEDS_ROOT, "tracing belongs to root", "run again with sudo")
+    if not _sees_every_process():
+        return Unknown(
+            Reason.NOT_VISIBLE, "in a PID namespace the trace's thread ids are not ours", "run it on the host"
+        )
+    root = next((path for path in TRACEFS if os.path.isdir(f"{path}/instances")), None)
+    if root is None:
+        return Unknown(
+            Reason.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing, as root"
+        )
+    if too_old := _too_old(root):
+        return Unknown(Reason.KERNEL_TOO_OLD, too_old)
+    tracer = Tracer(f"{root}/instances/{_instance()}")
+    try:
+        tracer.open()
+    except PermissionError as error:
+        return Unknown(Reason.NEEDS_ROOT, f"{error.filename or root}: {error.strerror}", "run it on the host as root")
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"{error.filename or root}: {error.strerror}")
+    return Known(tracer)
+
+
+def _too_old(root: str) -> str:
+    """What this kernel's tracepoints lack, or nothing."""
+    for event, needed in ((_DROP, "reason"), (_QUEUE, "skbaddr"), (_RECEIVE, "skbaddr"), (_RESET, ""), (_STATE, "")):
+        try:
+            with open(f"{root}/events/{event}/format", encoding="ascii", errors="backslashreplace") as format_:
+                text = format_.read()
+        except FileNotFoundError:
+            return f"it has no tracepoint {event}"
+        if needed and f" {needed};" not in text:
+            return f"its tracepoint {event} does not tell the {needed}"
+    return ""
+
+
+def _sees_every_process() -> bool:
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def _instance() -> str:
+    pid = os.getpid()
+    return f"{PREFIX}{pid}-{_started(pid)}"
+
+
+def _started(pid: int) -> int | None:
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="backslashreplace") as stat:
+            return int(stat.read().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def sweep() -> tuple[str, ...]:
+    """Removes the instances that killed runs left behind (their pid and start time are gone), and names them.
+
+    Each takes about 50 ms: after the answer.
+    """
+    if not sys.platform.startswith("linux") or os.geteuid() != 0 or not _sees_every_process():
+        return ()
+    removed: list[str] = []
+    for root in TRACEFS:
+        try:
+            names = sorted(os.listdir(f"{root}/instances"))
+        except OSError:  # not mounted there
+            continue
+        removed += [name for name in names if _is_leftover(name) and _remove(f"{root}/instances/{name}")]
+    return tuple(removed)
+
+
+def _is_leftover(name: str) -> bool:
+    pid, _, started = name.removeprefix(PREFIX).partition("-")
+    if not (name.startswith(PREFIX) and pid.isdigit() and started.isdigit()):
+        return False
+    return _started(int(pid)) != int(started)
+
+
+def _remove(path: str) -> bool:
+    try:
+        os.rmdir(path)
+    except (FileNotFoundError, OSError) as error:
+        return isinstance(error, FileNotFoundError)
+    return True
