@@ -9,7 +9,8 @@ from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_NEEDED, Fact
-from diagnose.model.finding import Command
+from diagnose.model.finding import Command, Remedy
+from diagnose.model.network import Endpoint
 
 
 class Backend(StrEnum):
@@ -58,6 +59,8 @@ class Rehearsed(Struct, frozen=True):
     mended: bool
     opens: tuple[str, ...] = ()
     """What else became reachable that was not before: "127.0.0.1:5432 from loopback" ..."""
+    remedy: Remedy | None = None
+    """The whole remedy; its undo was executed as well, and is empty where it did not restore the rules."""
 
 
 class Walk(Struct, frozen=True):
@@ -73,12 +76,18 @@ class Walk(Struct, frozen=True):
     verdict: Literal["accept", "drop", "reject", "unknown"]
     packet: Literal["syn", "reply"] = "syn"
     """Which packet the decider stopped."""
+    hook: str = ""
+    """Where the decider stopped it; empty: not told."""
     reject_with: str | None = None
     """tcp reset, icmp port-unreachable ... where the decider rejects."""
     doubts: tuple[str, ...] = ()
     """What the copy could not carry and lies on this walk (state, order of equal priorities ...): likely at most."""
     rehearsals: Fact[tuple[Rehearsed, ...]] = NOT_NEEDED
     """The candidate remedies, tried in the copy."""
+    depends: tuple[Step, ...] = ()
+    """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
+    arrives: Endpoint | None = None
+    """Where the SYN was sent in the end, when a rule changed its destination."""
 
 
 class Shadow(Struct, frozen=True):

@@ -1,0 +1,550 @@
+"""The nf_tables rule set as the kernel dumps it, read and written back as bytes (linux/netfilter/nf_tables.h).
+
+The expressions of a rule stay opaque: what the kernel dumped is what it is given again, whichever tool and version
+made the rule. Only what names a rule to people (reject, comment, state) is looked into.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from enum import IntEnum
+from itertools import pairwise
+
+from msgspec import Struct
+
+from diagnose.parse import nfnetlink as nl
+
+SUBSYSTEM = 10
+"""NFNL_SUBSYS_NFTABLES."""
+
+
+class Kind(IntEnum):
+    """The messages that hold a part of a rule set (enum nf_tables_msg_types)."""
+
+    TABLE = 0
+    CHAIN = 3
+    RULE = 6
+    SET = 9
+    ELEMENTS = 12
+    OBJECT = 18
+    FLOWTABLE = 22
+
+    @property
+    def get(self) -> int:
+        """The request that dumps parts of this kind."""
+        return SUBSYSTEM << 8 | int(self) + 1
+
+    @property
+    def new(self) -> int:
+        """The request that creates one, and the message that a dump holds."""
+        return SUBSYSTEM << 8 | int(self)
+
+
+GET_GENERATION = SUBSYSTEM << 8 | 16
+TRACE = SUBSYSTEM << 8 | 17
+BATCH_BEGIN, BATCH_END = 0x10, 0x11
+
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+"""enum of NFPROTO_ (linux/netfilter.h)."""
+_HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+_NETDEV_HOOKS = ("ingress", "egress")
+
+_DORMANT, _OWNER = 1, 2
+_CHAIN_BINDING = 4
+_SET_ANONYMOUS, _SET_INTERVAL = 1, 4
+
+_KEPT = {
+    # everything but handles, use counts and the ids that hold within one transaction only
+    Kind.TABLE: frozenset({1, 6}),
+    Kind.CHAIN: frozenset({1, 3, 4, 5, 7, 12}),
+    Kind.RULE: frozenset({1, 2, 4, 7}),
+    Kind.SET: frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18}),
+    Kind.ELEMENTS: frozenset({1, 2, 3}),
+    Kind.OBJECT: frozenset({1, 2, 3, 4, 8}),
+    Kind.FLOWTABLE: frozenset({1, 2, 3, 7}),
+}
+
+
+class TableKey(Struct, frozen=True, order=True):
+    """Family number and name of a table."""
+
+    family: int
+    name: bytes
+
+
+class ChainKey(Struct, frozen=True, order=True):
+    """A chain of a table."""
+
+    table: TableKey
+    name: bytes
+
+
+class Table(Struct, frozen=True):
+    """A table, as dumped."""
+
+    key: TableKey
+    body: bytes
+    flags: int
+
+    @property
+    def dormant(self) -> bool:
+        """Its chains are not hooked in."""
+        return bool(self.flags & _DORMANT)
+
+    @property
+    def owned(self) -> bool:
+        """Only the socket of the program that made it may change it (flags owner)."""
+        return bool(self.flags & _OWNER)
+
+
+class Hook(Struct, frozen=True):
+    """Where a base chain is hooked in."""
+
+    name: str
+    priority: int
+    kind: str
+    """filter, nat or route."""
+    drops: bool
+    """The policy is drop."""
+    devices: tuple[bytes, ...] = ()
+
+
+class Chain(Struct, frozen=True):
+    """A chain, as dumped; only a base chain has a hook."""
+
+    key: ChainKey
+    body: bytes
+    hook: Hook | None
+    anonymous: bool
+
+
+class Rule(Struct, frozen=True):
+    """A rule, as dumped."""
+
+    chain: ChainKey
+    handle: int
+    body: bytes
+    expressions: bytes
+    userdata: bytes
+
+
+class Set(Struct, frozen=True):
+    """A set or map, as dumped, with the messages that hold its elements."""
+
+    table: TableKey
+    name: bytes
+    body: bytes
+    flags: int
+    elements: tuple[bytes, ...] = ()
+
+
+class Other(Struct, frozen=True):
+    """A named object (counter, quota, limit ...) or a flowtable, as dumped."""
+
+    kind: Kind
+    table: TableKey
+    name: bytes
+    body: bytes
+
+
+class Ruleset(Struct, frozen=True):
+    """All tables of a network namespace."""
+
+    tables: tuple[Table, ...]
+    chains: tuple[Chain, ...]
+    rules: tuple[Rule, ...]
+    sets: tuple[Set, ...]
+    others: tuple[Other, ...]
+
+    def only(self, wanted: Iterable[TableKey]) -> Ruleset:
+        """The part that lies in these tables."""
+        keys = frozenset(wanted)
+        return Ruleset(
+            tuple(t for t in self.tables if t.key in keys),
+            tuple(c for c in self.chains if c.key.table in keys),
+            tuple(r for r in self.rules if r.chain.table in keys),
+            tuple(s for s in self.sets if s.table in keys),
+            tuple(o for o in self.others if o.table in keys),
+        )
+
+
+EMPTY = Ruleset((), (), (), (), ())
+
+
+class Expression(Struct, frozen=True):
+    """One expression of a rule: its name, and its attributes as bytes."""
+
+    name: str
+    data: bytes
+
+
+Message = tuple[int, bytes]
+"""Type and payload of a netlink message; the payload opens with struct nfgenmsg."""
+
+
+def ruleset(messages: Iterable[Message]) -> Ruleset:
+    """The rule set in the messages of its dumps; ValueError when they are not what nf_tables.h describes."""
+    tables: list[Table] = []
+    chains: list[Chain] = []
+    rules: list[Rule] = []
+    sets: dict[tuple[TableKey, bytes], Set] = {}
+    others: list[Other] = []
+    elements: dict[tuple[TableKey, bytes], list[bytes]] = {}
+    for kind, payload in messages:
+        if kind >> 8 != SUBSYSTEM or len(payload) < nl.GENERIC:
+            raise ValueError(f"netlink message {kind:#x} is not of nf_tables")
+        try:
+            found = nl.by_type(payload, nl.GENERIC)
+            key = TableKey(payload[0], nl.name(found[1]))
+            match kind & 0xFF:
+                case Kind.TABLE:
+                    tables.append(Table(key, payload, nl.number(found.get(2))))
+                case Kind.CHAIN:
+                    chains.append(_chain(key, payload, found))
+                case Kind.RULE:
+                    rules.append(_rule(key, payload, found))
+                case Kind.SET:
+                    name = nl.name(found[2])
+                    sets[key, name] = Set(key, name, payload, nl.number(found.get(3)))
+                case Kind.ELEMENTS:
+                    elements.setdefault((key, nl.name(found[2])), []).append(payload)
+                case Kind.OBJECT | Kind.FLOWTABLE:
+                    others.append(Other(Kind(kind & 0xFF), key, nl.name(found[2]), payload))
+                case _:
+                    raise ValueError(f"netlink message {kind:#x} holds no part of a rule set")
+        except KeyError as error:
+            raise ValueError(f"netlink message {kind:#x} lacks attribute {error}") from error
+    filled = tuple(Set(s.table, s.name, s.body, s.flags, tuple(elements.get(where, ()))) for where, s in sets.items())
+    return Ruleset(tuple(tables), tuple(chains), tuple(rules), filled, tuple(others))
+
+
+def _chain(table: TableKey, payload: bytes, found: Mapping[int, bytes]) -> Chain:
+    hook = _hook(table.family, found) if 4 in found else None
+    anonymous = bool(nl.number(found.get(10)) & _CHAIN_BINDING)
+    return Chain(ChainKey(table, nl.name(found[3])), payload, hook, anonymous)
+
+
+def _hook(family: int, found: Mapping[int, bytes]) -> Hook:
+    hook = nl.by_type(found[4])
+    names = _NETDEV_HOOKS if family == 5 else _HOOKS
+    number = nl.number(hook[1])
+    devices = tuple(nl.name(value) for _, value in nl.walk(hook[4])) if 4 in hook else ()
+    return Hook(
+        # hook 5 of inet is its ingress, bound to devices as netdev's
+        names[number] if number < len(names) else "ingress",
+        nl.signed(hook[2]),
+        nl.name(found.get(7, b"filter")).decode("ascii", "backslashreplace"),
+        nl.number(found.get(5), 1) == 0,
+        devices or ((nl.name(hook[3]),) if 3 in hook else ()),
+    )
+
+
+def _rule(table: TableKey, payload: bytes, found: Mapping[int, bytes]) -> Rule:
+    chain = ChainKey(table, nl.name(found[2]))
+    return Rule(chain, nl.number(found[3]), payload, found.get(4, b""), found.get(7, b""))
+
+
+# ------ what is said of a rule
+
+
+def expressions(rule: Rule) -> Iterator[Expression]:
+    """The rule's expressions in order; ValueError when they are torn."""
+    for _, element in nl.walk(rule.expressions):
+        found = nl.by_type(element)
+        yield Expression(nl.name(found.get(1, b"")).decode("ascii", "backslashreplace"), found.get(2, b""))
+
+
+def comment(rule: Rule) -> str | None:
+    """The comment in the rule's user data (libnftnl/udata.h), or of an xt comment match."""
+    offset = 0
+    while offset + 2 <= len(rule.userdata):
+        kind, length = rule.userdata[offset], rule.userdata[offset + 1]
+        if kind == 0:
+            return readable(nl.name(rule.userdata[offset + 2 : offset + 2 + length]))
+        offset += 2 + length
+    for expression in expressions(rule):
+        if expression.name == "match":
+            name, info = extension(expression)
+            if name == "comment":
+                return readable(nl.name(info))
+    return None
+
+
+def extension(expression: Expression) -> tuple[str, bytes]:
+    """Name and data of an xt match or target inside nf_tables (enum nft_match_attributes)."""
+    found = nl.by_type(expression.data)
+    return nl.name(found.get(1, b"")).decode("ascii", "backslashreplace"), found.get(3, b"")
+
+
+def readable(value: bytes) -> str:
+    """Bytes of the kernel as text; what is no UTF-8 is kept as an escape."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+_ICMP = {
+    0: "net-unreachable",
+    1: "host-unreachable",
+    2: "prot-unreachable",
+    3: "port-unreachable",
+    9: "net-prohibited",
+    10: "host-prohibited",
+    13: "admin-prohibited",
+}
+_ICMP6 = {0: "no-route", 1: "admin-prohibited", 3: "addr-unreachable", 4: "port-unreachable", 5: "policy-fail"}
+_ICMPX = {0: "no-route", 1: "port-unreachable", 2: "host-unreachable", 3: "admin-prohibited"}
+
+
+def reject_with(rule: Rule) -> str | None:
+    """How the rule rejects, in nft's words; None when it does not."""
+    for expression in expressions(rule):
+        if expression.name == "reject":
+            found = nl.by_type(expression.data)
+            return _native_reject(rule.chain.table.family, nl.number(found.get(1)), nl.number(found.get(2)))
+        if expression.name == "target":
+            name, info = extension(expression)
+            if name == "REJECT":
+                return xt_reject(rule.chain.table.family == 10, info)
+    return None
+
+
+def _native_reject(family: int, kind: int, code: int) -> str:
+    if kind == 1:
+        return "tcp reset"
+    if kind == 2:
+        return f"icmpx {_ICMPX.get(code, code)}"
+    return f"icmpv6 {_ICMP6.get(code, code)}" if family == 10 else f"icmp {_ICMP.get(code, code)}"
+
+
+_XT_REJECT = (
+    "icmp net-unreachable",
+    "icmp host-unreachable",
+    "icmp prot-unreachable",
+    "icmp port-unreachable",
+    "icmp echo-reply",
+    "icmp net-prohibited",
+    "icmp host-prohibited",
+    "tcp reset",
+    "icmp admin-prohibited",
+)
+_XT_REJECT6 = (
+    "icmpv6 no-route",
+    "icmpv6 admin-prohibited",
+    "icmpv6 not-neighbour",
+    "icmpv6 addr-unreachable",
+    "icmpv6 port-unreachable",
+    "icmpv6 echo-reply",
+    "tcp reset",
+    "icmpv6 policy-fail",
+    "icmpv6 reject-route",
+)
+
+
+def xt_reject(six: bool, info: bytes) -> str:
+    """How an xt REJECT target rejects (enum ipt_reject_with, ip6t_reject_with), in nft's words."""
+    names = _XT_REJECT6 if six else _XT_REJECT
+    with_ = int.from_bytes(info[:4], "little" if struct.pack("=H", 1)[0] else "big")
+    return names[with_] if with_ < len(names) else f"code {with_}"
+
+
+# ------ written back
+
+
+def clone(
+    rules: Ruleset, base_chains: Iterable[Chain], reverse: frozenset[tuple[TableKey, bytes]]
+) -> Iterator[Message]:
+    """The requests that create this rule set where there is none, in an order that meets every reference.
+
+    Base chains come in the order given, which is the order of their registration. The elements of the sets in
+    `reverse` are given back to front: an interval set is dumped from its end.
+    """
+    for table in rules.tables:
+        flags = nl.u32(2, table.flags & (_DORMANT | _OWNER))
+        yield Kind.TABLE.new, table.body[:4] + nl.keep(table.body, nl.GENERIC, _KEPT[Kind.TABLE]) + flags
+    for chain in (*(c for c in rules.chains if c.hook is None), *base_chains):
+        yield Kind.CHAIN.new, _verbatim(Kind.CHAIN, chain.body)
+    for other in rules.others:
+        yield other.kind.new, _verbatim(other.kind, other.body)
+    for identity, one in enumerate(rules.sets, 1):
+        yield Kind.SET.new, _verbatim(Kind.SET, one.body) + nl.u32(10, identity)
+        backwards = (one.table, one.name) in reverse
+        for body in one.elements[::-1] if backwards else one.elements:
+            yield Kind.ELEMENTS.new, _reversed(body) if backwards else _verbatim(Kind.ELEMENTS, body)
+    for rule in rules.rules:
+        yield Kind.RULE.new, _verbatim(Kind.RULE, rule.body) + _compatibility(rule)
+
+
+def _verbatim(kind: Kind, body: bytes) -> bytes:
+    return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, _KEPT[kind])
+
+
+def _reversed(body: bytes) -> bytes:
+    elements = b"".join(nl.nest(1, one) for one in reversed(_elements(body)))
+    return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, frozenset({1, 2})) + nl.nest(3, elements)
+
+
+def _elements(body: bytes) -> list[bytes]:
+    return [value for _, value in nl.walk(nl.by_type(body, nl.GENERIC).get(3, b""))]
+
+
+def intervals(rules: Ruleset) -> frozenset[tuple[TableKey, bytes]]:
+    """The sets of intervals."""
+    return frozenset((s.table, s.name) for s in rules.sets if s.flags & _SET_INTERVAL)
+
+
+_L4PROTO = 16
+"""NFT_META_L4PROTO."""
+
+
+def _compatibility(rule: Rule) -> bytes:
+    """NFTA_RULE_COMPAT for a rule with xt extensions: the protocol that they are checked against.
+
+    The kernel takes it and does not dump it; iptables-nft derives it from `-p`, which is the rule's protocol test
+    (nft_parse_compat, net/netfilter/nft_compat.c).
+    """
+    parts = list(expressions(rule))
+    if not any(part.name in ("match", "target") for part in parts):
+        return b""
+    for load, test in pairwise(parts):
+        if test.name == "cmp" and _loads_protocol(rule.chain.table.family, load):
+            found = nl.by_type(test.data)
+            value = nl.by_type(found.get(3, b"")).get(1, b"")
+            inverted = nl.number(found.get(2)) == 1
+            if len(value) == 1:
+                return nl.nest(5, nl.u32(1, value[0]) + nl.u32(2, 2 if inverted else 0))
+    return b""
+
+
+def _loads_protocol(family: int, part: Expression) -> bool:
+    if part.name == "meta":
+        return nl.number(nl.by_type(part.data).get(2)) == _L4PROTO
+    if part.name == "payload":
+        found = nl.by_type(part.data)
+        where = (nl.number(found.get(2)), nl.number(found.get(3)), nl.number(found.get(4)))
+        return where == (1, 6 if family == 10 else 9, 1)
+    return False
+
+
+# ------ compared
+
+
+def differences(original: Ruleset, copy: Ruleset) -> dict[TableKey, str]:
+    """The tables whose copy does not list equal to the original, each with the first difference.
+
+    Not compared: handles, use counts, and what only time moves (expiry of elements, `last`).
+    """
+    found: dict[TableKey, str] = {}
+    for key, mine, theirs in _pairs(original, copy):
+        if mine != theirs and key not in found:
+            found[key] = _first_difference(mine, theirs)
+    return found
+
+
+def _pairs(original: Ruleset, copy: Ruleset) -> Iterator[tuple[TableKey, list[bytes], list[bytes]]]:
+    mine, theirs = _canonical(original), _canonical(copy)
+    for table in original.tables:
+        yield table.key, mine.get(table.key, []), theirs.get(table.key, [])
+
+
+def _canonical(rules: Ruleset) -> dict[TableKey, list[bytes]]:
+    parts: dict[TableKey, list[bytes]] = {t.key: [b"table %d" % (t.flags & _DORMANT)] for t in rules.tables}
+    for chain in sorted(rules.chains, key=lambda c: c.key):
+        parts[chain.key.table].append(b"chain " + _verbatim(Kind.CHAIN, chain.body)[nl.GENERIC :])
+    for one in sorted(rules.sets, key=lambda s: (s.table, s.name)):
+        parts[one.table].append(b"set " + _verbatim(Kind.SET, one.body)[nl.GENERIC :])
+        elements = [element for body in one.elements for element in _elements(body)]
+        parts[one.table].extend(sorted(map(_timeless, elements)))
+    for other in sorted(rules.others, key=lambda o: (o.table, o.kind, o.name)):
+        parts[other.table].append(b"object " + _verbatim(other.kind, other.body)[nl.GENERIC :])
+    for rule in sorted(rules.rules, key=lambda r: r.chain):
+        parts[rule.chain.table].append(
+            b"rule " + rule.chain.name + b"\0" + _timeless_rule(rule) + b"\0" + rule.userdata
+        )
+    return parts
+
+
+_ELEMENT_TIMELESS = frozenset({1, 2, 3, 4, 6, 7, 9, 10, 11})
+
+
+def _timeless(element: bytes) -> bytes:
+    """The element without its expiry."""
+    return nl.keep(element, 0, _ELEMENT_TIMELESS)
+
+
+def _timeless_rule(rule: Rule) -> bytes:
+    if b"last\0" not in rule.expressions:
+        return rule.expressions
+    return b"".join(e.name.encode() + (b"" if e.name == "last" else e.data) for e in expressions(rule))
+
+
+def _first_difference(mine: list[bytes], theirs: list[bytes]) -> str:
+    if not theirs:
+        return "the table is not in the copy"
+    for one, other in zip(mine, theirs, strict=False):
+        if one != other:
+            return f"{one.split(b' ', 1)[0].decode('ascii', 'replace')[:8]} listed otherwise in the copy"
+    return f"{len(mine)} parts, {len(theirs)} in the copy"
+
+
+# ------ nft's own listing: the words for people
+
+_HANDLE = re.compile(r"^(?P<text>.*?)\s*# handle (?P<handle>\d+)$", re.DOTALL)
+
+
+def listing(text: str, wanted: Mapping[tuple[str, str, str], tuple[int, ...]]) -> dict[tuple[str, str, str, int], str]:
+    """The text of each rule in `nft -a list ruleset`, by (family, table, chain, handle).
+
+    `wanted` gives the handles of each chain in order, as the kernel has them: a chain whose listing does not show
+    exactly these (a comment that looks like a rule, another version of nft) is left out rather than guessed.
+    """
+    found: dict[tuple[str, str, str, int], str] = {}
+    for where, lines in _chain_blocks(text):
+        expected = wanted.get(where)
+        if expected is None:
+            continue
+        rules = _rules_of(lines, expected)
+        if rules is not None:
+            found.update({(*where, handle): rule for handle, rule in zip(expected, rules, strict=True)})
+    return found
+
+
+_TABLE_LINE = re.compile(r"^table (\w+) (\S+) \{")
+_CHAIN_LINE = re.compile(r"^\tchain (\S+) \{")
+_BASE_LINE = re.compile(r"^type \w+ hook \w+ (device|devices|priority)\b")
+
+
+def _chain_blocks(text: str) -> Iterator[tuple[tuple[str, str, str], list[str]]]:
+    table: tuple[str, str] | None = None
+    where: tuple[str, str, str] | None = None
+    lines: list[str] = []
+    for line in text.split("\n"):
+        if where is not None:
+            if line == "\t}":
+                yield where, lines
+                where = None
+            else:
+                lines.append(line)
+        elif opened := _CHAIN_LINE.match(line):
+            where, lines = (*table, opened[1]) if table else None, []
+        elif opened := _TABLE_LINE.match(line):
+            table = opened[1], opened[2]
+
+
+def _rules_of(lines: list[str], expected: tuple[int, ...]) -> list[str] | None:
+    rules: list[str] = []
+    pending: list[str] = []
+    position = 0
+    for line in lines:
+        stripped = line.strip()
+        if not pending and (_BASE_LINE.match(stripped) or stripped.startswith("comment ") or not stripped):
+            continue
+        pending.append(stripped)
+        ended = _HANDLE.match(" ".join(pending))
+        if ended is None:
+            continue
+        if position >= len(expected) or int(ended["handle"]) != expected[position]:
+            return None
+        rules.append(ended["text"])
+        pending, position = [], position + 1
+    return rules if not pending and position == len(expected) else None

@@ -1,0 +1,268 @@
+"""The rules of iptables-legacy as the kernel keeps them: one block of bytes a table (linux/netfilter/x_tables.h)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Literal
+
+from msgspec import Struct
+
+from diagnose.parse.nft import readable, xt_reject
+
+HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
+
+_INFO = struct.Struct("=32s13I")
+_EXTENSION = struct.Struct("=H29sB")
+_OFFSETS = struct.Struct("=HH")
+_COUNTERS = struct.Struct("=QQ")
+_VERDICT = struct.Struct("=i")
+_ACCEPT, _DROP, _QUEUE, _RETURN = -2, -1, -4, -5
+"""A verdict is kept as its negative minus one; from 0 on it is an offset to jump to."""
+
+INFO_SIZE = _INFO.size
+BYTE_ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
+ENTRIES_HEADER = struct.calcsize("@32sI0Q")
+"""struct ipt_get_entries before its entries."""
+
+
+class Layout(Struct, frozen=True):
+    """Where struct ipt_entry or ip6t_entry has its fields."""
+
+    six: bool
+    flags: int
+    goto: int
+    offsets: int
+    comefrom: int
+    counters: int
+    header: int
+
+
+IPV4 = Layout(
+    False,
+    flags=82,
+    goto=0x02,
+    offsets=88,
+    comefrom=92,
+    counters=struct.calcsize("@96x0Q"),
+    header=struct.calcsize("@96x2Q"),
+)
+IPV6 = Layout(
+    True,
+    flags=131,
+    goto=0x04,
+    offsets=140,
+    comefrom=144,
+    counters=struct.calcsize("@148x0Q"),
+    header=struct.calcsize("@148x2Q"),
+)
+
+
+class Info(Struct, frozen=True):
+    """struct ipt_getinfo: what the kernel says of a table before its entries."""
+
+    table: str
+    valid_hooks: int
+    entry: tuple[int, ...]
+    underflow: tuple[int, ...]
+    entries: int
+    size: int
+
+
+class Block(Struct, frozen=True):
+    """A table: its shape and its entries as one block of bytes."""
+
+    layout: Layout
+    info: Info
+    data: bytes
+
+
+class Extension(Struct, frozen=True):
+    """A match or a target of a rule."""
+
+    name: str
+    data: bytes
+
+
+class Rule(Struct, frozen=True):
+    """One entry: a rule, or the policy that ends a built-in chain."""
+
+    chain: str
+    line: int
+    """1-based, as `iptables -L --line-numbers` counts; 0: the policy, or the return that ends a user chain."""
+    hook: str | None
+    """Of a built-in chain."""
+    matches: tuple[Extension, ...]
+    target: str
+    """ACCEPT, DROP, QUEUE, RETURN, an extension's name; JUMP or GOTO; empty: the rule only counts."""
+    data: bytes
+    """Of the target extension."""
+    destination: str | None
+    """The chain of a jump or goto."""
+    offset: int
+    """In the block."""
+
+    @property
+    def policy(self) -> bool:
+        """It is what the built-in chain does in the end."""
+        return self.line == 0 and self.hook is not None
+
+    @property
+    def comment(self) -> str | None:
+        """Text of a comment match."""
+        text = next((m.data for m in self.matches if m.name == "comment"), None)
+        return None if text is None else readable(text.partition(b"\0")[0])
+
+
+def info(data: bytes) -> Info:
+    """struct ipt_getinfo; ValueError when it is shorter."""
+    if len(data) < _INFO.size:
+        raise ValueError(f"{len(data)} bytes of table information")
+    name, valid, *numbers = _INFO.unpack_from(data)
+    table = readable(name.partition(b"\0")[0])
+    return Info(table, valid, tuple(numbers[:5]), tuple(numbers[5:10]), numbers[10], numbers[11])
+
+
+def canonical(block: Block) -> bytes:
+    """The entries without what the kernel counts or notes for itself."""
+    data = bytearray(block.data)
+    for offset, _ in _entries(block):
+        start = offset + block.layout.comefrom
+        data[start : offset + block.layout.header] = bytes(block.layout.header - block.layout.comefrom)
+    return bytes(data)
+
+
+def replacement(block: Block, current: Info) -> tuple[bytes, bytes]:
+    """struct ipt_replace before and after its pointer to the old counters; `current` is the table being replaced."""
+    head = struct.pack(
+        "@32sIII5I5II0P",
+        block.info.table.encode(),
+        current.valid_hooks,
+        block.info.entries,
+        block.info.size,
+        *block.info.entry,
+        *block.info.underflow,
+        current.entries,
+    )
+    return head, block.data
+
+
+def rules(block: Block) -> tuple[Rule, ...]:
+    """Every entry but the heads of user chains, in order; ValueError when the block is not one of entries."""
+    shape = list(_entries(block))
+    heads = _heads(block, shape)
+    starts = {offset: hook for hook, offset in enumerate(block.info.entry) if block.info.valid_hooks >> hook & 1}
+    ends = {offset for hook, offset in enumerate(block.info.underflow) if block.info.valid_hooks >> hook & 1}
+    found: list[Rule] = []
+    chain, hook, line = "", None, 0
+    for offset, following in shape:
+        if offset in starts:
+            hook = HOOKS[starts[offset]]
+            chain, line = hook.upper(), 0
+        elif following in heads:
+            chain, hook, line = heads[following], None, 0
+            continue
+        if following == block.info.size:
+            break
+        last = offset in ends or (hook is None and _ends_chain(following, heads, block))
+        line = 0 if last else line + 1
+        found.append(_rule(block, offset, following, heads, chain, line, hook))
+    return tuple(found)
+
+
+def _ends_chain(following: int, heads: dict[int, str], block: Block) -> bool:
+    """The entry behind is the head of a user chain, or the one that ends the table."""
+    return following < block.info.size and (
+        _end(block, following) in heads or _end(block, following) == block.info.size
+    )
+
+
+def _end(block: Block, offset: int) -> int:
+    return offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[1])
+
+
+def _entries(block: Block) -> Iterator[tuple[int, int]]:
+    """Start and end of each entry."""
+    offset = 0
+    while offset < block.info.size:
+        if offset + block.layout.header > len(block.data):
+            raise ValueError("torn table entry")
+        following = _end(block, offset)
+        if following < offset + block.layout.header:
+            raise ValueError("table entry shorter than its header")
+        yield offset, following
+        offset = following
+
+
+def _heads(block: Block, shape: list[tuple[int, int]]) -> dict[int, str]:
+    """User chains by the offset of their first rule; the entry before it bears the name."""
+    found: dict[int, str] = {}
+    for offset, following in shape:
+        name, data = _target(block, offset)
+        if name == "ERROR" and following != block.info.size:
+            found[following] = readable(data.partition(b"\0")[0])
+    return found
+
+
+def _target(block: Block, offset: int) -> tuple[str, bytes]:
+    target, following = _OFFSETS.unpack_from(block.data, offset + block.layout.offsets)
+    return _extension(block.data, offset + target, offset + following)
+
+
+def _extension(data: bytes, offset: int, limit: int) -> tuple[str, bytes]:
+    if offset + _EXTENSION.size > limit:
+        raise ValueError("torn match or target")
+    size, name, _ = _EXTENSION.unpack_from(data, offset)
+    if size < _EXTENSION.size or offset + size > limit:
+        raise ValueError("match or target of a wrong size")
+    return readable(name.partition(b"\0")[0]), data[offset + _EXTENSION.size : offset + size]
+
+
+def _rule(
+    block: Block, offset: int, following: int, heads: dict[int, str], chain: str, line: int, hook: str | None
+) -> Rule:
+    layout, data = block.layout, block.data
+    name, extra = _target(block, offset)
+    target, destination = name, None
+    if not name:
+        verdict = int(_VERDICT.unpack_from(extra)[0])
+        destination = heads.get(verdict)
+        target = _standard(verdict, following, bool(data[offset + layout.flags] & layout.goto))
+    return Rule(
+        chain=chain,
+        line=line,
+        hook=hook,
+        matches=tuple(_matches(block, offset)),
+        target=target,
+        data=extra,
+        destination=destination,
+        offset=offset,
+    )
+
+
+def _standard(verdict: int, following: int, goto: bool) -> str:
+    if verdict < 0:
+        return {_ACCEPT: "ACCEPT", _DROP: "DROP", _QUEUE: "QUEUE", _RETURN: "RETURN"}.get(verdict, f"verdict {verdict}")
+    if verdict == following and not goto:
+        return ""
+    return "GOTO" if goto else "JUMP"
+
+
+def _matches(block: Block, offset: int) -> Iterator[Extension]:
+    end = offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[0])
+    at = offset + block.layout.header
+    while at < end:
+        name, data = _extension(block.data, at, end)
+        yield Extension(name, data)
+        at += _EXTENSION.size + len(data)
+
+
+def matched(block: Block, of: tuple[Rule, ...]) -> tuple[int, ...]:
+    """How many packets each of these rules has matched."""
+    start = block.layout.counters
+    return tuple(int(_COUNTERS.unpack_from(block.data, rule.offset + start)[0]) for rule in of)
+
+
+def reject_with(rule: Rule, layout: Layout) -> str | None:
+    """How the rule rejects, in nft's words; None when it does not."""
+    return xt_reject(layout.six, rule.data) if rule.target == "REJECT" else None

@@ -1,0 +1,310 @@
+"""A copy of the machine's rule sets in a network namespace of this thread's own."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Collection, Iterable
+
+from diagnose.parse import nfnetlink, nft, xtables
+from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
+from diagnose.parse.xtables import Block
+from diagnose.probes.netlink import ROUTE, Netlink, attribute
+from diagnose.probes.shadow import legacy, libc, netfilter
+from diagnose.probes.shadow.machine import LOOPBACK, LocalAddress, Machine, interfaces_needed
+from diagnose.probes.shadow.netfilter import RefusedError, Writer
+
+_NEW_LINK, _NEW_ADDRESS = 16, 20
+_CREATE, _EXCLUSIVE = 0x400, 0x200
+_LINK = struct.Struct("=BxHiII")
+_ADDRESS = struct.Struct("=BBBBI")
+_UP = 1
+_NO_DAD = 0x02
+_IFNAME, _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 3, 18, 1, 2, 1
+_LOCAL, _IFA_ADDRESS = 2, 1
+
+_GLOBAL_TARGETS = frozenset({"IDLETIMER", "LED"})
+"""Targets whose state is the whole machine's, whichever namespace their rule is in: not to be touched by a copy."""
+
+FIRST, LAST = -(1 << 31), (1 << 31) - 1
+_OBSERVED = ("prerouting", "input", "output", "postrouting")
+_HOOK_NUMBERS = {"prerouting": 0, "input": 1, "output": 3, "postrouting": 4}
+_INET = 1
+
+
+class UncarriedError(Exception):
+    """A part of the rule sets that could not be copied, and why."""
+
+
+class Copy:
+    """The namespace that this thread has entered for good, and what it carries.
+
+    `uncarried` names each part that it lacks, by its hooks and in words.
+    """
+
+    def __init__(self, machine: Machine, dialled: Collection[str], *, backwards: bool) -> None:
+        self.machine = machine
+        self.backwards = backwards
+        """Base chains of one priority are registered in the other order."""
+        self.uncarried: list[str] = []
+        self.lost_hooks: set[str] = set()
+        """Hooks of base chains that the copy lacks."""
+        self.carried = nft.EMPTY
+        self.blocks: tuple[Block, ...] = ()
+        self.rules: dict[tuple[TableKey, int], Rule] = {}
+        """The machine's rule by table and by handle in the copy."""
+        self.observer = _free_name(machine.rules)
+        libc.unshare_network()
+        self._links(dialled)
+        self._sysctls()
+        self.writer: Writer | None = None
+        self._load()
+
+    def close(self) -> None:
+        """Give the sockets back; the namespace goes with the last of them and the thread."""
+        if self.writer is not None:
+            self.writer.close()
+
+    # ------ addresses and sysctls
+
+    def _links(self, dialled: Collection[str]) -> None:
+        with Netlink(ROUTE) as client:
+            client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP))
+            needed = interfaces_needed(self.machine, dialled)
+            for number, name in enumerate(needed):
+                self._interface(client, name, number)
+            for address in self.machine.addresses:
+                if address.interface in needed or (address.interface == "lo" and address.address in dialled):
+                    self._address(client, address)
+
+    def _interface(self, client: Netlink, name: str, number: int) -> None:
+        index = self.machine.links.get(name, 0)
+        spare = max(self.machine.links.values(), default=1) + 1 + number
+        peer = _LINK.pack(0, 0, spare, _UP, _UP) + attribute(_IFNAME, b"netdiag%d\0" % number)
+        kind = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, peer))
+        request = _LINK.pack(0, 0, index, _UP, _UP) + attribute(_IFNAME, name.encode() + b"\0")
+        try:
+            client.request(_NEW_LINK, _CREATE | _EXCLUSIVE, request + attribute(_LINKINFO, kind))
+        except OSError as error:
+            self.uncarried.append(f"interface {name}: {error.strerror}")
+
+    def _address(self, client: Netlink, address: LocalAddress) -> None:
+        packed = socket.inet_pton(address.family, address.address)
+        flags = _NO_DAD if address.family == socket.AF_INET6 else 0
+        request = _ADDRESS.pack(address.family, address.prefix, flags, address.scope, address.index)
+        request += attribute(_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+        try:
+            client.request(_NEW_ADDRESS, _CREATE | _EXCLUSIVE, request)
+        except FileExistsError:
+            pass  # the kernel gave lo its own address, or an interface its link-local one
+        except OSError as error:
+            self.uncarried.append(f"address {address.address}: {error.strerror}")
+
+    def _sysctls(self) -> None:
+        for name, value in self.machine.sysctls.items():
+            try:
+                with open(f"/proc/sys/net/{name}", "r+", encoding="ascii") as file:
+                    if file.read().strip() != value:
+                        file.seek(0)
+                        file.write(value)
+            except FileNotFoundError:
+                continue  # conntrack's appear with the first rule that needs it
+            except OSError as error:
+                self.uncarried.append(f"sysctl net/{name}: {error.strerror}")
+
+    # ------ rule sets
+
+    def _load(self) -> None:
+        steps = [self._load_nft, self._load_legacy]
+        for step in reversed(steps) if self.backwards else steps:
+            step()
+        self._verify_nft()
+
+    def _load_legacy(self) -> None:
+        carried: list[Block] = []
+        for block in self.machine.blocks[:: -1 if self.backwards else 1]:
+            side = legacy.SIDES[1 if block.layout.six else 0]
+            try:
+                _refuse_global_targets(block)
+                legacy.write(side, block)
+                if xtables.canonical(legacy.read(side, block.info.table)) != xtables.canonical(block):
+                    raise UncarriedError("listed otherwise in the copy")
+            except (OSError, UncarriedError) as error:
+                self.uncarried.append(
+                    f"{tool_of(block.layout.six, legacy=True)} table {block.info.table}: {_words(error)}"
+                )
+                self.lost_hooks.update(rule.hook for rule in xtables.rules(block) if rule.hook)
+            else:
+                carried.append(block)
+        self.blocks = tuple(carried)
+
+    def _load_nft(self) -> None:
+        rules = self.machine.rules
+        if not rules.tables:
+            return
+        self.writer = Writer()
+        try:
+            self._commit(rules)
+            self.carried = rules
+        except RefusedError:
+            # one by one, so that one table that cannot be carried does not cost the others
+            for table in rules.tables:
+                part = rules.only((table.key,))
+                try:
+                    self._commit(part)
+                except RefusedError as error:
+                    self._lose(table.key, str(error))
+                else:
+                    self.carried = _joined(self.carried, part)
+
+    def _commit(self, rules: Ruleset) -> None:
+        assert self.writer is not None
+        _refuse_global_expressions(rules)
+        base = [chain for chain in rules.chains if chain.hook is not None]
+        if self.backwards:
+            base.reverse()
+        try:
+            self.writer.commit(nft.clone(rules, base, frozenset()))
+        except RefusedError:
+            # kernels differ in the order in which they want the elements of an interval set
+            self.writer.commit(nft.clone(rules, base, nft.intervals(rules)))
+
+    def _lose(self, table: TableKey, why: str) -> None:
+        family = nft.FAMILIES.get(table.family, str(table.family))
+        self.uncarried.append(f"nft table {family} {nft.readable(table.name)}: {why}")
+        hooks = (c.hook for c in self.machine.rules.chains if c.key.table == table)
+        self.lost_hooks.update(hook.name for hook in hooks if hook is not None)
+
+    def _verify_nft(self) -> None:
+        """A copy that does not list equal to the original is no copy."""
+        if not self.carried.tables:
+            return
+        copied = netfilter.dump(5.0)
+        for table, difference in nft.differences(self.carried, copied).items():
+            self._lose(table, difference)
+        theirs = _by_chain(copied)
+        for chain, mine in _by_chain(self.carried).items():
+            for original, copy in zip(mine, theirs.get(chain, ()), strict=False):
+                self.rules[chain.table, copy.handle] = original
+
+    # ------ observers
+
+    def observe(self) -> None:
+        """Traces every packet, and tells of each hook whether a packet came in and went out again.
+
+        Chains that accept everything, at the first and the last priority there are: they change no verdict.
+        """
+        if self.writer is None:
+            self.writer = Writer()
+        self.writer.commit(_observers(self.observer))
+
+
+def tool_of(six: bool, *, legacy: bool) -> str:
+    """The tool of an iptables backend."""
+    return ("ip6tables" if six else "iptables") + ("-legacy" if legacy else "-nft")
+
+
+def shared_priorities(machine: Machine) -> tuple[str, ...]:
+    """The places where two chains have one hook and one priority, so that the order of their registration decides."""
+    seen: dict[tuple[str, str, int, bytes], set[str]] = {}
+    for chain in machine.rules.chains:
+        if chain.hook is None or chain.hook.kind == "nat" or _dormant(machine.rules, chain.key):
+            continue
+        name = f"{nft.FAMILIES.get(chain.key.table.family)} {nft.readable(chain.key.table.name)}"
+        for family in _FAMILIES_OF.get(chain.key.table.family, ()):
+            for device in chain.hook.devices or (b"",):
+                seen.setdefault((family, chain.hook.name, chain.hook.priority, device), set()).add(
+                    f"{name} {nft.readable(chain.key.name)}"
+                )
+    for block in machine.blocks:
+        family = "ip6" if block.layout.six else "ip"
+        for rule in xtables.rules(block):
+            if rule.hook and rule.policy and block.info.table in _LEGACY_PRIORITIES:
+                where = (family, rule.hook, _LEGACY_PRIORITIES[block.info.table], b"")
+                seen.setdefault(where, set()).add(f"{tool_of(block.layout.six, legacy=True)} {block.info.table}")
+    return tuple(
+        f"{' and '.join(sorted(chains))} at {hook}, priority {priority}"
+        for (_, hook, priority, _), chains in sorted(seen.items())
+        if len(chains) > 1 and hook != "forward"
+    )
+
+
+_FAMILIES_OF = {1: ("ip", "ip6"), 2: ("ip",), 10: ("ip6",), 5: ("netdev",)}
+_LEGACY_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+
+
+def _dormant(rules: Ruleset, chain: ChainKey) -> bool:
+    return any(table.dormant for table in rules.tables if table.key == chain.table)
+
+
+def _by_chain(rules: Ruleset) -> dict[ChainKey, list[Rule]]:
+    found: dict[ChainKey, list[Rule]] = {}
+    for rule in rules.rules:
+        found.setdefault(rule.chain, []).append(rule)
+    return found
+
+
+def _joined(one: Ruleset, other: Ruleset) -> Ruleset:
+    return Ruleset(
+        one.tables + other.tables,
+        one.chains + other.chains,
+        one.rules + other.rules,
+        one.sets + other.sets,
+        one.others + other.others,
+    )
+
+
+def _refuse_global_targets(block: Block) -> None:
+    found = {rule.target for rule in xtables.rules(block)} & _GLOBAL_TARGETS
+    if found:
+        raise UncarriedError(f"{', '.join(sorted(found))} would touch the machine's own state")
+
+
+def _refuse_global_expressions(rules: Ruleset) -> None:
+    for rule in rules.rules:
+        if not any(name.encode() in rule.expressions for name in _GLOBAL_TARGETS):
+            continue
+        for part in nft.expressions(rule):
+            if part.name == "target" and nft.extension(part)[0] in _GLOBAL_TARGETS:
+                raise RefusedError(errno.EPERM, "would touch the machine's own state", 0)
+
+
+def _words(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _free_name(rules: Ruleset) -> bytes:
+    taken = {table.key.name for table in rules.tables}
+    name = b"netdiag"
+    while name in taken:
+        name += b"_"
+    return name
+
+
+def _observers(table: bytes) -> Iterable[Message]:
+    where = nfnetlink.generic(_INET)
+    yield Kind.TABLE.new, where + nfnetlink.text(1, table)
+    for hook in _OBSERVED:
+        for place, priority in (("in", FIRST), ("out", LAST)):
+            chain = f"{hook}_{place}".encode()
+            yield Kind.CHAIN.new, where + nfnetlink.text(1, table) + nfnetlink.text(3, chain) + _base(hook, priority)
+    for hook in ("prerouting", "output"):
+        chain = nfnetlink.text(1, table) + nfnetlink.text(2, f"{hook}_in".encode())
+        yield Kind.RULE.new, where + chain + nfnetlink.nest(4, _TRACE)
+
+
+def _base(hook: str, priority: int) -> bytes:
+    where = nfnetlink.u32(1, _HOOK_NUMBERS[hook]) + nfnetlink.u32(2, priority)
+    return nfnetlink.nest(4, where) + nfnetlink.u32(5, 1) + nfnetlink.text(7, b"filter")
+
+
+def _expression(name: bytes, data: bytes) -> bytes:
+    return nfnetlink.nest(1, nfnetlink.text(1, name) + nfnetlink.nest(2, data))
+
+
+_REGISTER, _META_NFTRACE = 1, 12
+_TRACE = _expression(
+    b"immediate", nfnetlink.u32(1, _REGISTER) + nfnetlink.nest(2, nfnetlink.attribute(1, b"\x01"))
+) + _expression(b"meta", nfnetlink.u32(2, _META_NFTRACE) + nfnetlink.u32(3, _REGISTER))
+"""`meta nftrace set 1`."""

@@ -1,0 +1,45 @@
+"""The few calls of libc that Python 3.11 does not have."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def unshare_network() -> None:
+    """Gives this thread, and only it, a network namespace of its own (unshare(2)); OSError EPERM without CAP_SYS_ADMIN.
+
+    The namespace ends with the thread and its sockets, so with the process, however that ends.
+    """
+    _check(_LIBC.unshare(_CLONE_NEWNET))
+
+
+def filesystem_user(uid: int) -> None:
+    """The user as whom this thread opens sockets and files (setfsuid(2)): the owner that rules see."""
+    _LIBC.setfsuid(uid)
+
+
+def read_option(descriptor: int, level: int, option: int, request: bytes, size: int) -> bytes:
+    """getsockopt(2) for options that read their buffer before they fill it."""
+    buffer = ctypes.create_string_buffer(request, size)
+    length = ctypes.c_uint32(size)
+    _check(_LIBC.getsockopt(descriptor, level, option, buffer, ctypes.byref(length)))
+    return buffer.raw[: length.value]
+
+
+def replace_table(descriptor: int, level: int, option: int, head: bytes, counters: int, entries: bytes) -> None:
+    """setsockopt(2) of struct ipt_replace: head, pointer to room for the old table's counters, entries."""
+    room = ctypes.create_string_buffer(16 * counters)
+    pointer = bytes(ctypes.c_void_p(ctypes.addressof(room)))
+    request = head + pointer + entries
+    _check(_LIBC.setsockopt(descriptor, level, option, request, len(request)))

@@ -1,0 +1,157 @@
+"""The machine's rule sets, addresses and sysctls, read from its own network namespace."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from diagnose.model.network import SocketRow
+from diagnose.parse import nft
+from diagnose.parse.nft import Ruleset
+from diagnose.parse.xtables import Block
+from diagnose.probes.netlink import ROUTE, Netlink, attributes
+from diagnose.probes.shadow import legacy, netfilter
+
+_GET_LINK, _GET_ADDRESS = 18, 22
+_LINK = struct.Struct("=BxHiII")
+"""struct ifinfomsg."""
+_ADDRESS = struct.Struct("=BBBBI")
+"""struct ifaddrmsg."""
+_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
+LOOPBACK = 1
+"""Index of lo in every namespace."""
+
+_SYSCTLS = (
+    "ipv4/ip_local_port_range",
+    "ipv4/ip_nonlocal_bind",
+    "ipv4/ip_forward",
+    "ipv4/fwmark_reflect",
+    "ipv4/tcp_fwmark_accept",
+    "ipv4/tcp_syncookies",
+    "ipv4/tcp_timestamps",
+    "ipv4/tcp_ecn",
+    "ipv4/conf/all/rp_filter",
+    "ipv4/conf/lo/rp_filter",
+    "ipv4/conf/all/route_localnet",
+    "ipv4/conf/lo/route_localnet",
+    "ipv4/conf/all/accept_local",
+    "ipv4/conf/lo/accept_local",
+    "ipv4/conf/all/src_valid_mark",
+    "ipv4/conf/lo/src_valid_mark",
+    "ipv6/conf/all/disable_ipv6",
+    "ipv6/conf/lo/disable_ipv6",
+    "ipv6/conf/all/forwarding",
+    "ipv6/fwmark_reflect",
+    "netfilter/nf_conntrack_tcp_loose",
+    "netfilter/nf_conntrack_tcp_be_liberal",
+    "netfilter/nf_conntrack_helper",
+)
+"""Under /proc/sys/net, of this namespace: what decides about a packet to oneself beside the rules."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalAddress:
+    """An address of an interface."""
+
+    index: int
+    interface: str
+    family: int
+    prefix: int
+    scope: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """All that the copy is made of."""
+
+    rules: Ruleset
+    blocks: tuple[Block, ...]
+    addresses: tuple[LocalAddress, ...]
+    links: dict[str, int]
+    """Index by name."""
+    sysctls: dict[str, str]
+    listeners: tuple[SocketRow, ...]
+    queues: frozenset[int]
+    """NFQUEUE numbers that a program serves."""
+
+    @property
+    def size(self) -> int:
+        """How many rules there are: policies that let everything pass are none."""
+        return len(self.rules.rules) + sum(block.info.entries for block in self.blocks)
+
+
+def rules(timeout: float) -> Ruleset:
+    """The nf_tables rule set; empty where the kernel has no nf_tables."""
+    try:
+        return netfilter.dump(timeout)
+    except OSError as error:
+        # no NETLINK_NETFILTER; no nf_tables behind it
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
+            return nft.EMPTY
+        raise
+
+
+def blocks() -> tuple[Block, ...]:
+    """The tables of iptables-legacy and ip6tables-legacy."""
+    return tuple(legacy.read(side, name) for side in legacy.SIDES for name in legacy.tables(side))
+
+
+def links(timeout: float) -> tuple[dict[str, int], tuple[LocalAddress, ...]]:
+    """Index of every interface by name, and every address."""
+    with Netlink(ROUTE, timeout) as client:
+        names = dict(_links(client))
+        by_index = {index: name for name, index in names.items()}
+        return names, tuple(_addresses(client, by_index))
+
+
+def _links(client: Netlink) -> Iterator[tuple[str, int]]:
+    for _, body in client.dump(_GET_LINK, _LINK.pack(0, 0, 0, 0, 0)):
+        index = _LINK.unpack_from(body)[2]
+        name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        yield nft.readable(name), index
+
+
+def _addresses(client: Netlink, names: dict[int, str]) -> Iterator[LocalAddress]:
+    for _, body in client.dump(_GET_ADDRESS, _ADDRESS.pack(0, 0, 0, 0, 0)):
+        family, prefix, _, scope, index = _ADDRESS.unpack_from(body)
+        found = attributes(body, _ADDRESS.size)
+        packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS, b"")
+        if family in (socket.AF_INET, socket.AF_INET6) and packed:
+            yield LocalAddress(index, names.get(index, ""), family, prefix, scope, socket.inet_ntop(family, packed))
+
+
+def sysctls() -> dict[str, str]:
+    """The deciding sysctls that this kernel has, by their path under /proc/sys/net."""
+    found: dict[str, str] = {}
+    for name in _SYSCTLS:
+        try:
+            with open(f"/proc/sys/net/{name}", encoding="ascii", errors="backslashreplace") as file:
+                found[name] = file.read().strip()
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            continue  # this kernel decides without it
+    return found
+
+
+def queues() -> frozenset[int]:
+    """The NFQUEUE numbers that a program has bound (nfnetlink_queue.c, seq_show: the first column)."""
+    try:
+        with open(
+            "/proc/thread-self/net/netfilter/nfnetlink_queue", encoding="ascii", errors="backslashreplace"
+        ) as file:
+            return frozenset(int(line.split()[0]) for line in file if line.split())
+    except FileNotFoundError:
+        return frozenset()
+
+
+def interfaces_needed(machine: Machine, dialled: Collection[str]) -> tuple[str, ...]:
+    """The interfaces, lo aside, that hold a dialled address or that a chain is bound to."""
+    holders = {a.interface for a in machine.addresses if a.address in dialled}
+    bound = {
+        os.fsdecode(device) for chain in machine.rules.chains if chain.hook is not None for device in chain.hook.devices
+    }
+    return tuple(sorted((holders | bound) - {"lo", ""}))

@@ -1,0 +1,195 @@
+"""Netfilter's netlink socket: dumps of nf_tables, transactions, and the trace of packets."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+from diagnose.parse import nfnetlink, nft
+from diagnose.parse.nft import Kind, Message, Ruleset
+from diagnose.probes.netlink import Netlink
+
+NETFILTER = 12
+"""NETLINK_NETFILTER, netlink(7)."""
+_SOL_NETLINK, _ADD_MEMBERSHIP, _EXT_ACK, _CAP_ACK = 270, 1, 11, 10
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_GROUP_TRACE = 9
+"""NFNLGRP_NFTRACE."""
+_REQUEST, _ACK, _CREATE, _APPEND = 0x01, 0x04, 0x400, 0x800
+_HEADER = struct.Struct("=IHHII")
+_NLMSG_ERROR = 2
+_BUFFER = 1 << 20
+_ERROR_TEXT = 1
+"""NLMSGERR_ATTR_MSG."""
+
+
+class RefusedError(Exception):
+    """The kernel did not take a transaction: the errno, its own words, and which message it was."""
+
+    def __init__(self, number: int, words: str, message: int) -> None:
+        super().__init__(f"{os.strerror(number)}{': ' + words if words else ''}")
+        self.number = number
+        self.message = message
+
+
+def dump(timeout: float) -> Ruleset:
+    """Every table of the current network namespace, as one generation.
+
+    OSError with the kernel's errno (EPERM without CAP_NET_ADMIN; EPROTONOSUPPORT, EOPNOTSUPP or EINVAL where the
+    kernel has no nf_tables), InterruptedError when it changed during every attempt, ValueError when unreadable.
+    """
+    with Netlink(NETFILTER, timeout) as client:
+        for _ in range(5):
+            before = _generation(client)
+            rules = _dump_once(client)
+            if _generation(client) == before:
+                return rules
+    raise InterruptedError(errno.EINTR, "the rule set changed while it was read")
+
+
+def generation(timeout: float) -> int:
+    """The number of the present generation of the rule set: it changes with every transaction."""
+    with Netlink(NETFILTER, timeout) as client:
+        return _generation(client)
+
+
+def _generation(client: Netlink) -> int:
+    answers = client.request(nft.GET_GENERATION, 0, nfnetlink.generic(0))
+    return nfnetlink.number(nfnetlink.by_type(answers[0], nfnetlink.GENERIC).get(1)) if answers else 0
+
+
+def _dump_once(client: Netlink) -> Ruleset:
+    tables = client.dump(Kind.TABLE.get, nfnetlink.generic(0))
+    if not tables:
+        return nft.EMPTY
+    messages: list[Message] = list(tables)
+    for kind in (Kind.CHAIN, Kind.SET, Kind.RULE, Kind.OBJECT):
+        messages += client.dump(kind.get, nfnetlink.generic(0))
+    messages += _optional(client, Kind.FLOWTABLE)
+    for one in nft.ruleset(messages).sets:
+        where = nfnetlink.text(1, one.table.name) + nfnetlink.text(2, one.name)
+        messages += client.dump(Kind.ELEMENTS.get, nfnetlink.generic(one.table.family) + where)
+    return nft.ruleset(messages)
+
+
+def _optional(client: Netlink, kind: Kind) -> list[Message]:
+    try:
+        return client.dump(kind.get, nfnetlink.generic(0))
+    except OSError as error:
+        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # kernels before 4.16 have no flowtables
+            return []
+        raise
+
+
+class Writer:
+    """A socket that writes rule sets into the namespace in which it was opened.
+
+    It stays open as long as the copy: tables with `flags owner` go with it.
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
+        self._socket.settimeout(5.0)
+        self._socket.setsockopt(_SOL_NETLINK, _EXT_ACK, 1)
+        self._socket.setsockopt(_SOL_NETLINK, _CAP_ACK, 1)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def commit(self, messages: Iterable[Message]) -> None:
+        """One transaction; RefusedError with the first message that the kernel did not take."""
+        parts = [self._frame(nft.BATCH_BEGIN, _REQUEST, 0, nfnetlink.generic(0, nft.SUBSYSTEM))]
+        count = 0
+        for count, (kind, payload) in enumerate(messages, 1):
+            parts.append(self._frame(kind, _REQUEST | _CREATE | _APPEND, count, payload))
+        if not count:
+            return
+        parts.append(self._frame(nft.BATCH_END, _REQUEST, count + 1, nfnetlink.generic(0, nft.SUBSYSTEM)))
+        # the answer to a request of its own ends the errors of the transaction: without one there is no answer at all
+        data = b"".join(parts)
+        self._grow(len(data), count)
+        self._socket.send(data)
+        self._socket.send(self._frame(nft.GET_GENERATION, _REQUEST | _ACK, count + 2, nfnetlink.generic(0)))
+        self._raise_first_error(count + 2)
+
+    def _frame(self, kind: int, flags: int, sequence: int, payload: bytes) -> bytes:
+        return nfnetlink.message(kind, flags, sequence, payload)
+
+    def _grow(self, size: int, count: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, max(size + 4096, 1 << 18))
+        # an error for each message at worst
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, max(count * 1024, 1 << 18))
+
+    def _raise_first_error(self, last: int) -> None:
+        first: RefusedError | None = None
+        while True:
+            for kind, sequence, body in _messages(self._socket.recv(_BUFFER)):
+                if kind != _NLMSG_ERROR:
+                    continue
+                number = -int.from_bytes(body[:4], _ORDER, signed=True)
+                if sequence == last:
+                    if first is not None:
+                        raise first
+                    return
+                if number and first is None:
+                    first = RefusedError(number, _words(body), sequence - 1)
+
+
+_ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, sequence number and payload of each message of a datagram."""
+    offset = 0
+    while offset + _HEADER.size <= len(data):
+        length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, "netlink message shorter than its header")
+        yield kind, sequence, data[offset + _HEADER.size : offset + length]
+        offset += (length + 3) & ~3
+
+
+def _words(body: bytes) -> str:
+    """The kernel's own text for an error (NLMSGERR_ATTR_MSG); with NETLINK_CAP_ACK only the header is echoed."""
+    try:
+        found = nfnetlink.by_type(body, 4 + _HEADER.size)
+    except ValueError:
+        return ""
+    return nft.readable(nfnetlink.name(found.get(_ERROR_TEXT, b"")))
+
+
+class Tracer:
+    """The trace messages of the namespace in which it was opened."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETFILTER
+        )
+        # without a port of its own a socket is passed over, as the sender's would be (do_one_broadcast, af_netlink.c)
+        self._socket.bind((0, 0))
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
+        self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_TRACE)
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+
+    def read(self) -> Iterator[bytes]:
+        """The payloads that have come until now; OSError ENOBUFS when some were lost."""
+        while True:
+            try:
+                data = self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                return
+            for kind, _, body in _messages(data):
+                if kind == nft.TRACE:
+                    yield body

@@ -1,0 +1,236 @@
+"""The same connect as on the machine, made in the copy, with the kernel telling what its rules do to each packet."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from diagnose.model.attempt import Outcome
+from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
+from diagnose.parse import nft_trace, xtables
+from diagnose.parse.nft_trace import Code, Event
+from diagnose.parse.xtables import Block
+from diagnose.probes.connect import outcome_of, report_icmp_errors
+from diagnose.probes.shadow import legacy, libc
+from diagnose.probes.shadow.copy import Copy
+from diagnose.probes.shadow.netfilter import Tracer
+
+_PATIENCE = 0.25
+"""Seconds for a probe whose packets vanish without a rule that the kernel names."""
+_AFTERMATH = 0.003
+"""Seconds for the reset or ICMP error of a rule that the kernel has already named."""
+_LISTENERS = 1024
+"""So many of the machine's listeners are stood in for at most."""
+_STOPPING = frozenset({Code.DROP, Code.STOLEN, Code.QUEUE})
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """One connect in the copy."""
+
+    endpoint: Endpoint
+    outcome: Outcome
+    source: Endpoint | None
+    events: tuple[Event, ...]
+    lost: bool
+    """Trace messages were lost: what they said is not known."""
+    matched: tuple[tuple[Block, tuple[tuple[xtables.Rule, int], ...]], ...]
+    """The rules of each iptables-legacy table that matched, with the number of packets."""
+
+
+class Prober:
+    """Listeners like the machine's, and a socket for the kernel's trace, in the namespace of this thread."""
+
+    def __init__(self, copy: Copy, endpoints: Sequence[Endpoint]) -> None:
+        self._copy = copy
+        self._stack = ExitStack()
+        self._tracer = Tracer()
+        self._stack.callback(self._tracer.close)
+        self._listeners: list[socket.socket] = []
+        self._rules = {id(block): xtables.rules(block) for block in copy.blocks}
+        for row in _first(copy.machine.listeners, endpoints):
+            self._listen(row.local, row.uid, v6only=row.v6only, device=row.device)
+        for endpoint in endpoints:
+            self._listen(endpoint, os.geteuid())
+
+    def close(self) -> None:
+        """Give the sockets back."""
+        self._stack.close()
+
+    def _listen(self, endpoint: Endpoint, uid: int, *, v6only: bool | None = None, device: str | None = None) -> None:
+        """A listener with the owner that the machine's has, which is who owner rules see behind an answer."""
+        six = family_of(endpoint.address) == "ipv6"
+        libc.filesystem_user(uid)
+        try:
+            sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+        finally:
+            libc.filesystem_user(os.geteuid())
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if six:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(bool(v6only)))
+            if device is not None:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+            sock.bind(_sockaddr(endpoint))
+            sock.listen(64)
+            sock.setblocking(False)
+        except OSError:
+            # an address or device that the copy does not have, or one that is listened on already: the probe tells
+            sock.close()
+            return
+        self._stack.callback(sock.close)
+        self._listeners.append(sock)
+
+    def probe(self, endpoint: Endpoint, until: float) -> Probe:
+        """One connect to it; `until` is by time.monotonic."""
+        before = self._counters()
+        _, lost = self._read()
+        six = family_of(endpoint.address) == "ipv6"
+        with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM) as sock:
+            sock.setblocking(False)
+            report_icmp_errors(sock)
+            number = sock.connect_ex(_sockaddr(endpoint))
+            source = _source(sock)
+            watch = _Watch(self, before, min(until, time.monotonic() + _PATIENCE))
+            outcome = watch.outcome(sock, number)
+        events, lost_later = self._read()
+        events = tuple(watch.events) + events
+        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, self._deltas(before))
+
+    def _read(self) -> tuple[tuple[Event, ...], bool]:
+        events: list[Event] = []
+        try:
+            for payload in self._tracer.read():
+                events.append(nft_trace.event(payload))  # noqa: PERF401 (what came before an error counts)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return tuple(events), True
+        return tuple(events), False
+
+    def _accept(self) -> bool:
+        """Whether a server took a connection; it is closed with a reset, so that nothing of it is left."""
+        for listener in self._listeners:
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                continue
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.close()
+            return True
+        return False
+
+    def _counters(self) -> dict[int, tuple[int, ...]]:
+        return {id(block): xtables.matched(_again(block), self._rules[id(block)]) for block in self._copy.blocks}
+
+    def _deltas(
+        self, before: dict[int, tuple[int, ...]]
+    ) -> tuple[tuple[Block, tuple[tuple[xtables.Rule, int], ...]], ...]:
+        after = self._counters()
+        return tuple(
+            (
+                block,
+                tuple(
+                    (rule, now - then)
+                    for rule, then, now in zip(self._rules[id(block)], before[id(block)], after[id(block)], strict=True)
+                    if now > then
+                ),
+            )
+            for block in self._copy.blocks
+        )
+
+
+class _Watch:
+    """Waits for the end of one connect, and no longer than the kernel needs to name what stopped it."""
+
+    def __init__(self, prober: Prober, before: dict[int, tuple[int, ...]], until: float) -> None:
+        self._prober = prober
+        self._before = before
+        self._until = until
+        self.events: list[Event] = []
+        self.lost = False
+
+    def outcome(self, sock: socket.socket, number: int) -> Outcome:
+        if number not in (0, errno.EINPROGRESS):
+            return outcome_of(number)
+        while True:
+            if _writable(sock, 0):
+                number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                return outcome_of(number) if number else self._taken()
+            left = self._until - time.monotonic()
+            if left <= 0:
+                return Outcome.UNANSWERED
+            if self._stopped():
+                if _writable(sock, _AFTERMATH):
+                    continue
+                return Outcome.UNANSWERED
+            _writable(sock, min(left, 0.005))
+
+    def _taken(self) -> Outcome:
+        """The client's side is up; the server's only with the last packet of the handshake."""
+        while True:
+            if self._prober._accept():
+                return Outcome.CONNECTED
+            if self._stopped() or time.monotonic() >= self._until:
+                return Outcome.NOT_ACCEPTED
+            time.sleep(0.001)
+
+    def _stopped(self) -> bool:
+        """The kernel said that a rule or policy stopped a packet of ours."""
+        events, lost = self._prober._read()
+        self.events += events
+        self.lost |= lost
+        if any(event.code in _STOPPING for event in self.events):
+            return True
+        return any(stops(rule) for _, rules in self._prober._deltas(self._before) for rule, _ in rules)
+
+
+def stops(rule: xtables.Rule) -> bool:
+    """The rule of iptables-legacy, once it matches, lets the packet go no further."""
+    return rule.target in ("DROP", "QUEUE", "REJECT", "NFQUEUE", "TARPIT", "DELUDE", "STEAL", "SYNPROXY")
+
+
+def _again(block: Block) -> Block:
+    side = legacy.SIDES[1 if block.layout.six else 0]
+    return legacy.read(side, block.info.table)
+
+
+def _first(rows: Iterable[SocketRow], endpoints: Sequence[Endpoint]) -> list[SocketRow]:
+    """The listeners to stand in for: those of the dialled ports and of one address before wildcards, once each."""
+    ports = {endpoint.port for endpoint in endpoints}
+    ordered = sorted(rows, key=lambda r: (r.local.port not in ports, is_wildcard(r.local.address), r))
+    seen: set[tuple[Endpoint, str | None]] = set()
+    chosen: list[SocketRow] = []
+    for row in ordered:
+        if (row.local, row.device) not in seen and len(chosen) < _LISTENERS:
+            seen.add((row.local, row.device))
+            chosen.append(row)
+    return chosen
+
+
+def _writable(sock: socket.socket, seconds: float) -> bool:
+    poller = select.poll()
+    poller.register(sock, select.POLLOUT)
+    return bool(poller.poll(seconds * 1000))
+
+
+def _source(sock: socket.socket) -> Endpoint | None:
+    try:
+        address, port = sock.getsockname()[:2]
+    except OSError:
+        return None
+    return Endpoint(address, port)
+
+
+def _sockaddr(endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    address, _, zone = endpoint.address.partition("%")
+    if family_of(endpoint.address) == "ipv4":
+        return address, endpoint.port
+    index = int(zone) if zone.isdigit() else socket.if_nametoindex(zone) if zone else 0
+    return address, endpoint.port, 0, index

@@ -1,0 +1,216 @@
+"""From what the kernel told of a probe in the copy to the walk, in the names that the machine has for its rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from diagnose.model.firewall import RuleRef, Step, Walk
+from diagnose.parse import nft, xtables
+from diagnose.parse.nft import ChainKey
+from diagnose.parse.nft_trace import Code, Event, PacketKind, Said
+from diagnose.parse.xtables import Block
+from diagnose.probes.shadow.copy import Copy
+from diagnose.probes.shadow.probing import Probe, stops
+from diagnose.probes.shadow.words import Words
+
+_STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
+_ANSWERS: tuple[PacketKind, ...] = ("syn-ack", "reset", "icmp")
+_ROUTE = (
+    "output_in",
+    "output_out",
+    "postrouting_in",
+    "postrouting_out",
+    "prerouting_in",
+    "prerouting_out",
+    "input_in",
+    "input_out",
+)
+"""The observers in the order in which a packet to oneself meets them."""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One packet's way through one base chain, and the chains that it jumps to."""
+
+    packet: PacketKind
+    base: ChainKey
+    events: list[Event] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A rule or policy that let a packet go no further."""
+
+    packet: PacketKind
+    rule: RuleRef
+    verdict: str
+    reject_with: str | None
+    queue: int | None = None
+
+
+class Walker:
+    """Reads the probes of one copy."""
+
+    def __init__(self, copy: Copy, words: Words) -> None:
+        self._copy = copy
+        self._words = words
+        self._chains = {chain.key: chain for chain in copy.carried.chains}
+
+    def walk(self, probe: Probe) -> Walk:
+        """What the probe met."""
+        evaluations = list(_evaluations(probe.events))
+        rules = [e for e in evaluations if e.base.table.name != self._copy.observer]
+        steps = [step for e in rules for step in self._steps(e)]
+        stop = None if probe.outcome.works else self._stop(probe, rules, evaluations)
+        doubts = list(self._doubts(probe, stop))
+        one_way = stop is not None and stop.packet == "syn"
+        steps += [step for block, hits in probe.matched for step in self._legacy_steps(block, hits, one_way=one_way)]
+        return Walk(
+            address=probe.endpoint.address,
+            port=probe.endpoint.port,
+            outcome=probe.outcome,
+            steps=tuple(steps),
+            decider=None if stop is None else stop.rule,
+            verdict=self._verdict(probe, stop),
+            packet="syn" if stop is None or stop.packet == "syn" else "reply",
+            reject_with=None if stop is None else stop.reject_with,
+            doubts=tuple(doubts),
+        )
+
+    # ------ what nf_tables told
+
+    def _steps(self, evaluation: Evaluation) -> Iterable[Step]:
+        hook = self._hook(evaluation.base)
+        for event in evaluation.events:
+            reference = self._reference(event)
+            if reference is None:
+                continue
+            yield Step(evaluation.packet, hook, reference, self._said(event))
+
+    def _reference(self, event: Event) -> RuleRef | None:
+        if event.said is Said.POLICY:
+            chain = self._chains.get(event.chain)
+            return None if chain is None else self._words.policy(chain)
+        rule = self._copy.rules.get((event.chain.table, event.handle))
+        return None if rule is None else self._words.rule(rule)
+
+    def _said(self, event: Event) -> str:
+        if event.code in (Code.JUMP, Code.GOTO):
+            return f"{event.code.name.lower()} {nft.readable(event.target)}"
+        rule = self._copy.rules.get((event.chain.table, event.handle))
+        if event.code is Code.DROP and rule is not None and event.said is Said.RULE and nft.reject_with(rule):
+            return "reject"
+        return event.code.name.lower()
+
+    def _hook(self, base: ChainKey) -> str:
+        chain = self._chains.get(base)
+        return "" if chain is None or chain.hook is None else chain.hook.name
+
+    # ------ who stopped it
+
+    def _stop(self, probe: Probe, rules: Sequence[Evaluation], all_of_them: Sequence[Evaluation]) -> Stop | None:
+        """The first packet of the connection that was stopped, and by what; None when it cannot be told."""
+        for packets in (("syn",), _ANSWERS, ("other",)):
+            native = [s for e in rules if e.packet in packets for s in self._native_stops(e)]
+            if native:
+                return native[0]
+            place = _vanished(all_of_them, packets)
+            if place is not None:
+                return self._legacy_stop(probe, place, packets)
+        return None
+
+    def _native_stops(self, evaluation: Evaluation) -> Iterable[Stop]:
+        for event in evaluation.events:
+            if event.code not in _STOPPING or event.said is Said.RETURN:
+                continue
+            reference = self._reference(event)
+            if reference is None:
+                continue
+            rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
+            reject = nft.reject_with(rule) if rule is not None and event.code is Code.DROP else None
+            verdict = "reject" if reject else _STOPPING[event.code]
+            queue = event.queue if event.code is Code.QUEUE else None
+            yield Stop(evaluation.packet, reference, "queue" if queue is not None else verdict, reject, queue)
+
+    def _legacy_stop(self, probe: Probe, place: str, packets: tuple[PacketKind, ...]) -> Stop | None:
+        """The one rule of iptables-legacy that can have stopped a packet at this hook."""
+        six = ":" in probe.endpoint.address
+        found = [
+            (block, rule)
+            for block, hits in probe.matched
+            if block.layout.six == six
+            for rule, _ in hits
+            if stops(rule) and rule.hook in (None, place)
+        ]
+        named = [one for one in found if one[1].hook == place]
+        candidates = found if len(found) == 1 else named
+        if len(candidates) != 1:
+            return None
+        block, rule = candidates[0]
+        reject = xtables.reject_with(rule, block.layout)
+        queue = int.from_bytes(rule.data[:2], xtables.BYTE_ORDER) if rule.target == "NFQUEUE" else None
+        verdict = "queue" if queue is not None else "reject" if reject else "drop"
+        return Stop(packets[0], self._words.legacy(block, rule), verdict, reject, queue)
+
+    def _legacy_steps(self, block: Block, hits: Iterable[tuple[xtables.Rule, int]], *, one_way: bool) -> Iterable[Step]:
+        for rule, _ in hits:
+            if rule.line == 0 and not rule.policy:
+                continue
+            verdict = rule.target.lower() or "continue"
+            if rule.destination is not None:
+                verdict = f"{verdict} {rule.destination}"
+            yield Step("syn" if one_way else "other", rule.hook or "", self._words.legacy(block, rule), verdict)
+
+    # ------ what is to be thought of it
+
+    def _verdict(self, probe: Probe, stop: Stop | None) -> Literal["accept", "drop", "reject", "unknown"]:
+        if probe.lost:
+            return "unknown"
+        if stop is None:
+            return "accept" if probe.outcome.works else "unknown"
+        if stop.queue is not None and stop.queue in self._copy.machine.queues:
+            return "unknown"
+        if stop.verdict == "stolen":
+            return "unknown"
+        return "reject" if stop.verdict == "reject" else "drop"
+
+    def _doubts(self, probe: Probe, stop: Stop | None) -> Iterable[str]:
+        if probe.lost:
+            yield "the kernel told more than could be read of this walk"
+        if stop is None and not probe.outcome.works:
+            yield "the probe failed in the copy and the kernel named no rule"
+        if stop is not None and stop.queue is not None and stop.queue in self._copy.machine.queues:
+            yield f"a program on this machine decides about queue {stop.queue}"
+        if stop is not None and stop.verdict == "stolen":
+            yield "the rule takes the packet out of the way; what then happens to it is not told"
+        if self._copy.uncarried:
+            yield from (f"not copied: {part}" for part in self._copy.uncarried)
+
+
+def _evaluations(events: Iterable[Event]) -> Iterable[Evaluation]:
+    """The messages by packet and base chain.
+
+    The first of each has the headers. Walks can be nested (the reset of a reject rule goes out before the rule's own
+    verdict is told), so the messages that follow are joined by the packet's id.
+    """
+    current: dict[int, Evaluation] = {}
+    order: list[Evaluation] = []
+    for event in events:
+        if event.packet is not None:
+            current[event.packet_id] = Evaluation(event.packet.kind, event.chain)
+            order.append(current[event.packet_id])
+        if event.packet_id in current:
+            current[event.packet_id].events.append(event)
+    return order
+
+
+def _vanished(evaluations: Sequence[Evaluation], packets: tuple[PacketKind, ...]) -> str | None:
+    """The hook at which such a packet came in and did not go out; None: there was none, or it arrived."""
+    seen = [nft.readable(e.base.name) for e in evaluations if e.packet in packets]
+    places = [place for place in _ROUTE if place in seen]
+    if not places or places[-1] == "input_out":
+        return None
+    hook, _, side = places[-1].rpartition("_")
+    return hook if side == "in" else "ingress"

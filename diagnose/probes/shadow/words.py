@@ -1,0 +1,184 @@
+"""The rules in the words of their own tools: asked beside the copying, matched by table, chain and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from diagnose.model.firewall import Backend, RuleRef
+from diagnose.parse import iptables_save, nft, xtables
+from diagnose.parse.nft import Chain, ChainKey, Rule, Ruleset, TableKey
+from diagnose.parse.xtables import Block
+from diagnose.probes.shadow.tool import Run, find
+
+_IPTABLES = frozenset({b"filter", b"nat", b"mangle", b"raw", b"security"})
+_BUILT_IN = frozenset({b"PREROUTING", b"INPUT", b"FORWARD", b"OUTPUT", b"POSTROUTING"})
+_IP, _IP6 = 2, 10
+
+
+@dataclass(slots=True)
+class Listings:
+    """The tools' answers, as far as they came."""
+
+    nft: dict[tuple[str, str, str, int], str] = field(default_factory=dict)
+    save: dict[Backend, dict[tuple[str, str], tuple[str, ...]]] = field(default_factory=dict)
+    complaints: list[str] = field(default_factory=list)
+    """Tools that are missing, failed or could not be understood."""
+
+
+class Asking:
+    """The tools, started: they list while the copy is made."""
+
+    def __init__(self, rules: Ruleset, blocks: Iterable[Block]) -> None:
+        self._rules = rules
+        self._runs: list[tuple[Backend, Run]] = []
+        self._complaints: list[str] = []
+        if rules.tables:
+            self._start(Backend.NFT, ("nft",), "-a", "-t", "list", "ruleset")
+        for family, backend in ((_IP, Backend.IPTABLES_NFT), (_IP6, Backend.IP6TABLES_NFT)):
+            if any(key.family == family for key in xtables_like(rules)):
+                self._start(backend, _SAVE[backend])
+        for six, backend in ((False, Backend.IPTABLES_LEGACY), (True, Backend.IP6TABLES_LEGACY)):
+            if any(block.layout.six == six for block in blocks):
+                self._start(backend, _SAVE[backend])
+
+    def _start(self, backend: Backend, names: tuple[str, ...], *arguments: str) -> None:
+        path = find(*names)
+        if path is None:
+            self._complaints.append(f"{names[0]} is not installed: its rules have no text here")
+            return
+        try:
+            self._runs.append((backend, Run((path, *arguments))))
+        except OSError as error:
+            self._complaints.append(f"{path}: {error.strerror}")
+
+    def listings(self, until: float) -> Listings:
+        """What they said, waited for until then (time.monotonic)."""
+        found = Listings(complaints=self._complaints)
+        for backend, run in self._runs:
+            try:
+                status, text, complaints = run.wait(until)
+                if status:
+                    raise ValueError(complaints.strip().splitlines()[-1] if complaints.strip() else f"status {status}")
+                self._understand(found, backend, text)
+            except (ValueError, TimeoutError) as error:
+                found.complaints.append(f"{run.argv[0]}: {error}")
+        return found
+
+    def _understand(self, found: Listings, backend: Backend, text: str) -> None:
+        if backend is Backend.NFT:
+            found.nft = nft.listing(text, handles(self._rules))
+            return
+        legacy = backend in (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
+        if ("nf_tables" in text.partition("\n")[0]) == legacy and text:
+            raise ValueError("this program is of the other backend")
+        found.save[backend] = iptables_save.rules(text)
+
+    def end(self) -> None:
+        """Kills the tools that still run."""
+        for _, run in self._runs:
+            run.end()
+
+
+_SAVE = {
+    Backend.IPTABLES_NFT: ("iptables-nft-save", "iptables-save"),
+    Backend.IP6TABLES_NFT: ("ip6tables-nft-save", "ip6tables-save"),
+    Backend.IPTABLES_LEGACY: ("iptables-legacy-save", "iptables-save"),
+    Backend.IP6TABLES_LEGACY: ("ip6tables-legacy-save", "ip6tables-save"),
+}
+
+
+def handles(rules: Ruleset) -> dict[tuple[str, str, str], tuple[int, ...]]:
+    """The handles of each chain in order, by the names that nft prints."""
+    found: dict[tuple[str, str, str], tuple[int, ...]] = {_names(chain.key): () for chain in rules.chains}
+    grouped: dict[ChainKey, list[int]] = {}
+    for rule in rules.rules:
+        grouped.setdefault(rule.chain, []).append(rule.handle)
+    found.update({_names(chain): tuple(numbers) for chain, numbers in grouped.items()})
+    return found
+
+
+def xtables_like(rules: Ruleset) -> frozenset[TableKey]:
+    """The tables that iptables-nft would take for its own: the name, and a built-in chain."""
+    return frozenset(
+        chain.key.table
+        for chain in rules.chains
+        if chain.hook is not None
+        and chain.key.table.family in (_IP, _IP6)
+        and chain.key.table.name in _IPTABLES
+        and chain.key.name in _BUILT_IN
+    )
+
+
+class Words:
+    """Names each rule as the machine's tools do."""
+
+    def __init__(self, rules: Ruleset, listings: Listings) -> None:
+        self._listings = listings
+        self._like = xtables_like(rules)
+        self._positions: dict[tuple[TableKey, int], int] = {}
+        lengths: dict[ChainKey, int] = {}
+        for rule in rules.rules:
+            lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
+            self._positions[rule.chain.table, rule.handle] = lengths[rule.chain]
+        self._lengths = lengths
+        self.native: set[tuple[TableKey, int]] = set()
+        """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
+
+    def rule(self, rule: Rule) -> RuleRef:
+        """A rule of nf_tables: as iptables-nft prints it where it made it, else as nft does."""
+        line = self._positions[rule.chain.table, rule.handle]
+        saved = None if (rule.chain.table, rule.handle) in self.native else self._saved(rule.chain, line)
+        if saved is not None:
+            backend = Backend.IP6TABLES_NFT if rule.chain.table.family == _IP6 else Backend.IPTABLES_NFT
+            return self._reference(backend, rule.chain, saved, line=line, comment=nft.comment(rule))
+        text = self._listings.nft.get((*_names(rule.chain), rule.handle), "")
+        return self._reference(Backend.NFT, rule.chain, text, handle=rule.handle, line=line, comment=nft.comment(rule))
+
+    def policy(self, chain: Chain) -> RuleRef:
+        """The policy of a base chain."""
+        text = "policy drop" if chain.hook is not None and chain.hook.drops else "policy accept"
+        backend = Backend.NFT
+        if chain.key.table in self._like and chain.key.name in _BUILT_IN:
+            backend = Backend.IP6TABLES_NFT if chain.key.table.family == _IP6 else Backend.IPTABLES_NFT
+        return self._reference(backend, chain.key, text, policy=True)
+
+    def legacy(self, block: Block, rule: xtables.Rule) -> RuleRef:
+        """A rule or policy of iptables-legacy."""
+        backend = Backend.IP6TABLES_LEGACY if block.layout.six else Backend.IPTABLES_LEGACY
+        family = "ip6" if block.layout.six else "ip"
+        if rule.policy:
+            text = f"policy {rule.target.lower()}"
+            return RuleRef(backend, family, block.info.table, rule.chain, text, policy=True)
+        texts = self._listings.save.get(backend, {}).get((block.info.table, rule.chain), ())
+        expected = sum(1 for other in xtables.rules(block) if other.chain == rule.chain and other.line)
+        text = texts[rule.line - 1] if len(texts) == expected else ""
+        return RuleRef(backend, family, block.info.table, rule.chain, text, line=rule.line, comment=rule.comment)
+
+    def _saved(self, chain: ChainKey, line: int) -> str | None:
+        if chain.table not in self._like:
+            return None
+        backend = Backend.IP6TABLES_NFT if chain.table.family == _IP6 else Backend.IPTABLES_NFT
+        where = nft.readable(chain.table.name), nft.readable(chain.name)
+        texts = self._listings.save.get(backend, {}).get(where, ())
+        return texts[line - 1] if len(texts) == self._lengths[chain] else None
+
+    def _reference(
+        self,
+        backend: Backend,
+        chain: ChainKey,
+        text: str,
+        *,
+        policy: bool = False,
+        handle: int | None = None,
+        line: int | None = None,
+        comment: str | None = None,
+    ) -> RuleRef:
+        family, table, name = _names(chain)
+        shown = line if backend is not Backend.NFT else None
+        return RuleRef(backend, family, table, name, text, policy, handle, shown, comment)
+
+
+def _names(chain: ChainKey) -> tuple[str, str, str]:
+    family = nft.FAMILIES.get(chain.table.family, str(chain.table.family))
+    return family, nft.readable(chain.table.name), nft.readable(chain.name)
