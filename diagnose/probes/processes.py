@@ -72,10 +72,10 @@ class _Scan:
             os.close(directory)
 
 
-def holders(inodes: Collection[int], deadline: float, *, portable: bool = not LINUX) -> Fact[Holders]:
+def holders(inodes: Collection[int], seconds: float, *, portable: bool = not LINUX) -> Fact[Holders]:
     """Every process with a descriptor of one of these sockets, as far as this user may look.
 
-    `deadline` is a point of time.monotonic(). Reading the command line of a hung process can block: run it where
+    The look ends after so many seconds. Reading the command line of a hung process can block: run it where
     the caller can leave it behind. `portable` asks psutil, for the pids that `sockets.look` has in place of inodes.
     """
     wanted = frozenset(inodes) - {0}
@@ -87,7 +87,7 @@ def holders(inodes: Collection[int], deadline: float, *, portable: bool = not LI
         pids = [name for name in os.listdir(b"/proc") if name.isdigit()]
     except OSError as error:
         return Unknown(Reason.FAILED, f"/proc: {error.strerror}")
-    scan = _scanned(wanted, pids, deadline)
+    scan = _scanned(wanted, pids, time.monotonic() + seconds)
     if scan.unvisited and {inode for inode, _ in scan.found} != wanted:
         return Unknown(Reason.DEADLINE, f"looked into {len(pids) - scan.unvisited} of {len(pids)} processes")
     processes = {pid: describe(pid) for pid in sorted({pid for _, pid in scan.found})}

@@ -1,0 +1,112 @@
+"""Processes in words, and how to stop one in the terms of whoever runs it."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from diagnose.analysis.owner import Hidden, Owned, Owner, OwnerUnknown, Unheld
+from diagnose.model.finding import Command, Remedy, Risk
+from diagnose.model.process import Container, Process
+
+_LAUNCHERS = frozenset(
+    ("atd", "containerd", "cron", "crond", "dbus", "docker", "gdm", "getty", "podman", "serial-getty", "snapd", "ssh")
+) | {"sshd", "systemd-logind", "systemd-user-sessions"}
+"""Services whose cgroup holds what they started for others: to stop them would stop far more than this process."""
+_FORWARDERS = frozenset(("docker-proxy", "conmon", "rootlessport", "pasta", "slirp4netns"))
+"""Programs that hold a published port for a container engine, which restarts or outlives them."""
+_NO_UNDO = "This cannot be undone; start the program again afterwards."
+
+
+def describe_process(process: Process) -> str:
+    """python3 (pid 123, user bob, since 2026-11-23 10:02:11 UTC): python3 -m http.server 8080."""
+    since = process.started_at.replace("T", " ").replace("Z", " UTC")
+    home = process.unit or (_container_name(process.container) if process.container else None)
+    place = f", in {home}" if home else ""
+    command = f": {process.command}" if process.command else ""
+    return f"{process.program} (pid {process.pid}, user {process.user}, since {since}{place}){command}"
+
+
+def describe_owner(owner: Owner) -> str:
+    """Who owns a socket, or why that is not known, as one line."""
+    match owner:
+        case Owned(processes=processes):
+            return "held by " + "; ".join(describe_process(one) for one in processes)
+        case Hidden(uid=uid, lift=lift):
+            return f"owner hidden: a process of user id {uid} ({lift})"
+        case Unheld():
+            return "no process has a descriptor of it"
+        case OwnerUnknown(unknown=unknown):
+            return f"owner not known: {unknown}"
+        case _:
+            assert_never(owner)
+
+
+def stop_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
+    """How `uid` stops the process, by the tool that owns it; SIGTERM where nobody else does."""
+    if process.pid == 1:
+        return (Remedy(summary="Pid 1 holds it for a socket unit: systemctl list-sockets names the unit to stop."),)
+    if process.program in _FORWARDERS:
+        return (
+            Remedy(
+                summary=f"{process.program} holds it for a container: find the container that publishes the port "
+                "(docker ps or podman ps, column PORTS) and stop that; the engine looks after this process."
+            ),
+        )
+    stopped = _stop_container(process, uid) or _stop_unit(process, uid)
+    return (*([stopped] if stopped else []), _terminate(process, uid, instead=stopped is not None))
+
+
+def _stop_container(process: Process, uid: int) -> Remedy | None:
+    container = process.container
+    if container is None or container.engine not in ("docker", "podman"):
+        return None
+    if container.engine == "podman" and process.unit:
+        return None  # started by a unit, which would start it again
+    needs_root = container.engine == "docker" or process.uid != uid
+    if container.engine == "podman" and needs_root and process.uid != 0:
+        return None  # a rootless container: root's own podman does not know it
+    name = container.name or container.id[:12]
+    return Remedy(
+        summary=f"Stop the {container.engine} container {name} that it belongs to",
+        commands=(Command((container.engine, "stop", name), needs_root),),
+        undo=(Command((container.engine, "start", name), needs_root),),
+        risk=Risk.DISRUPTIVE,
+        survives_reboot=None,
+    )
+
+
+def _stop_unit(process: Process, uid: int) -> Remedy | None:
+    unit = process.unit
+    if unit is None or _base(unit) in _LAUNCHERS:
+        return None
+    control: tuple[str, ...] = ("systemctl",)
+    if process.unit_owner is not None:
+        control += ("--user",) if process.unit_owner == uid else (f"--machine={process.unit_owner}@.host", "--user")
+    needs_root = process.unit_owner != uid
+    return Remedy(
+        summary=f"Stop the unit {unit} that it belongs to",
+        commands=(Command((*control, "stop", unit), needs_root),),
+        undo=(Command((*control, "start", unit), needs_root),),
+        risk=Risk.DISRUPTIVE,
+        survives_reboot=False,
+    )
+
+
+def _terminate(process: Process, uid: int, *, instead: bool) -> Remedy:
+    ask = f"Ask {process.program} to end (SIGTERM)"
+    why = f"Or {ask[0].lower()}{ask[1:]}; what runs it may start it again" if instead else ask
+    return Remedy(
+        summary=f"{why}. {_NO_UNDO}",
+        commands=(Command(("kill", str(process.pid)), needs_root=process.uid != uid),),
+        risk=Risk.DISRUPTIVE,
+        survives_reboot=None,
+    )
+
+
+def _base(unit: str) -> str:
+    """ssh for ssh.service, getty for getty@tty1.service."""
+    return unit.removesuffix(".service").partition("@")[0]
+
+
+def _container_name(container: Container) -> str:
+    return f"{container.engine} container {container.name or container.id[:12]}"
