@@ -77,7 +77,7 @@ def _stop_container(process: Process, uid: int) -> Remedy | None:
 
 def _stop_unit(process: Process, uid: int) -> Remedy | None:
     unit = process.unit
-    if unit is None or _base(unit) in _LAUNCHERS:
+    if unit is None or unit.startswith("-") or _base(unit) in _LAUNCHERS:
         return None
     control: tuple[str, ...] = ("systemctl",)
     if process.unit_owner is not None:

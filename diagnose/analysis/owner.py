@@ -47,8 +47,6 @@ def owner(row: SocketRow, holders: Fact[Holders]) -> Owner:
     processes = tuple(one.process for one in seen.found if one.inode == row.inode)
     if processes:
         return Owned(processes)
-    if seen.unreadable:
-        return Hidden(row.uid, "run it again with sudo")
     if seen.unlisted:
-        return Hidden(row.uid, f"look from outside, as root: {seen.unlisted}")
-    return Unheld()
+        return Hidden(row.uid, f"look from the host, outside any container: {seen.unlisted}")
+    return Hidden(row.uid, "run it again with sudo") if seen.unreadable else Unheld()

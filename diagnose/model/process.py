@@ -54,4 +54,4 @@ class Holders(Struct, frozen=True):
     unreadable: int
     """How many processes hid their descriptors (other users'): an owner may be among them."""
     unlisted: str | None = None
-    """Why /proc may not list every process (hidepid, a PID namespace of our own); None: it lists them all."""
+    """Why not even root may see every owner from here (a PID namespace of our own); None: root would."""

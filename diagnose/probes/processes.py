@@ -92,7 +92,8 @@ def holders(inodes: Collection[int], seconds: float, *, portable: bool = not LIN
         return Unknown(Reason.DEADLINE, f"looked into {len(pids) - scan.unvisited} of {len(pids)} processes")
     processes = {pid: describe(pid) for pid in sorted({pid for _, pid in scan.found})}
     found = tuple(Holder(inode, process) for inode, pid in sorted(scan.found) if (process := processes[pid]))
-    return Known(Holders(found, scan.unreadable + scan.unvisited, _unlisted()))
+    hidden = scan.unreadable + scan.unvisited + _hidden_by_mount()
+    return Known(Holders(found, hidden, _unlisted(hidden)))
 
 
 def _scanned(inodes: Collection[int], pids: Sequence[bytes], deadline: float) -> _Scan:
@@ -176,17 +177,19 @@ def _users() -> dict[int, str]:
     return users
 
 
-def _unlisted() -> str | None:
-    """Why there may be processes that /proc does not list; None: it lists all of this machine."""
+def _hidden_by_mount() -> int:
+    """1 where /proc leaves out other users' processes (hidepid, proc(5)): who knows how many."""
+    return 0 if os.path.exists("/proc/1") else 1
+
+
+def _unlisted(hidden: int) -> str | None:
+    """Why there may be owners that not even root sees from here; None: root would see them all."""
     try:
-        os.stat("/proc/1")
         if os.readlink("/proc/self/ns/pid") != _FIRST_PID_NAMESPACE:
             return "only the processes of our own PID namespace are listed"
-    except FileNotFoundError:
-        return "/proc hides other users' processes (hidepid)"
     except OSError as error:
-        return f"whether /proc lists every process is not told: {error.strerror}"
-    return None
+        return f"our PID namespace is not told ({error.strerror})"
+    return "some processes hide their descriptors even from root" if hidden and os.geteuid() == 0 else None
 
 
 def _from_psutil(pids: Collection[int]) -> Fact[Holders]:
