@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import selectors
 import socket
 import struct
@@ -164,6 +165,28 @@ def refused_all_the_time(address: str, port: int, _: frozenset[str]) -> None:
             client.connect_ex((address, port))
 
 
+def crowd(_: str, __: int, options: frozenset[str]) -> None:
+    """A crowded machine: processes=N with sockets=M listening each, all gone when this one is."""
+    wanted = dict(option.split("=", 1) for option in options)
+    processes = int(wanted["processes"])
+    alive, held = os.pipe()
+    stands, told = os.pipe()
+    for number in range(processes):
+        if os.fork() == 0:
+            os.close(held)
+            address = f"127.1.{number // 250}.{number % 250 + 1}"
+            kept = [bound(address, 0, frozenset()) for _ in range(int(wanted["sockets"]))]
+            for one in kept:
+                one.listen(1)
+            os.write(told, b".")
+            os.read(alive, 1)
+            os._exit(0)
+    for number in range(processes):
+        assert os.read(stands, 1), number
+    ready()
+    rest()
+
+
 def names(address: str, port: int, options: frozenset[str]) -> None:
     """A name server: answers A for NAME=ADDRESS options, and for any other name that it does not exist."""
     known = dict(option.split("=", 1) for option in options)
@@ -201,6 +224,7 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         calls_out,
         lingers,
         refused_all_the_time,
+        crowd,
         names,
     )
 }

@@ -1,0 +1,51 @@
+# `make run` diagnoses, `make test` proves; both prepare what they need on a fresh machine.
+SHELL := /bin/bash
+TARGET ?= 127.0.0.1:62893
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -q
+MACHINES := fixtures/machines
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check lab record bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
+
+run: $(VENV)/.installed  ## diagnose TARGET (default 127.0.0.1:62893)
+	@$(BIN)/netdiag run '$(TARGET)'; code=$$?; case $$code in 0|1|3) ;; *) exit $$code ;; esac
+
+test: system check lab  ## everything: style, types, layers, unit, replay, properties, and real faults
+
+check: $(VENV)/.tested  ## all that needs neither root nor real faults
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -m 'not lab'
+
+lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root)
+	$(PYTEST) -m lab
+
+record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
+	$(PYTEST) -m lab --record-machines $(MACHINES)
+
+bench: $(VENV)/.tested  ## the speed budgets, as ratios measured side by side (root)
+	$(BIN)/python -m bench.budgets
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: system
+system:
+	@./scripts/system-packages
+
+$(VENV)/.installed: pyproject.toml
+	@./scripts/environment $(VENV) .
+	@touch $@
+
+$(VENV)/.tested: pyproject.toml $(VENV)/.installed
+	@./scripts/environment $(VENV) '.[test]'
+	@touch $@
