@@ -40,6 +40,8 @@ class HostsEntry(Struct, frozen=True):
     names: tuple[str, ...]
     commented: bool = False
     """The line is commented out, but would map names."""
+    valid: bool = True
+    """False: what stands where the address belongs is none, so glibc skips the line."""
 
 
 class HostsFile(Struct, frozen=True):
@@ -54,10 +56,13 @@ class HostsFile(Struct, frozen=True):
     bom: bool
     """Starts with a UTF-8 byte order mark, which glibc reads as part of the first line's address."""
     entries: tuple[HostsEntry, ...]
+    exists: bool = True
+    """False: there is no such file, and nothing else here means anything."""
 
     def mapping(self, name: str) -> tuple[HostsEntry, ...]:
         """The active lines that map this name."""
-        return tuple(e for e in self.entries if not e.commented and name.lower() in (n.lower() for n in e.names))
+        active = (e for e in self.entries if e.valid and not e.commented)
+        return tuple(e for e in active if name.lower() in (n.lower() for n in e.names))
 
 
 class ResolverConfig(Struct, frozen=True):
