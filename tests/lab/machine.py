@@ -154,6 +154,7 @@ class Machine:
         for server in self.servers:
             server.kill()
         Server(self.keeper).kill()
+        reap(children())
         shutil.rmtree(self.scratch)
 
     def inside(self, argv: Sequence[str | bytes], uid: int = ROOT) -> list[str | bytes]:
@@ -220,8 +221,9 @@ class Machine:
 class nothing_left_behind:  # noqa: N801 (reads as a statement)
     """Fails when processes, tracing instances, mounts, rules or files are there that were not before."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, patience: float = 3.0) -> None:
         self.machine = machine
+        self.patience = patience
 
     def __enter__(self) -> None:
         self.instances = tracing_instances()
@@ -231,8 +233,8 @@ class nothing_left_behind:  # noqa: N801 (reads as a statement)
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is not None:
             return
-        wait_for(lambda: not reap(children() - self.children), "its processes to end")
-        wait_for(lambda: not tracing_instances() - self.instances, "its tracing instance to go")
+        wait_for(lambda: not reap(children() - self.children), "its processes to end", self.patience)
+        wait_for(lambda: not tracing_instances() - self.instances, "its tracing instance to go", self.patience)
         after = self.machine.fingerprint()
         assert after == self.state, f"the run changed the machine: {changed(self.state, after)}"
         files = sorted(path.name for path in (self.machine.scratch / "cwd").iterdir())
