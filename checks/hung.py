@@ -1,0 +1,223 @@
+"""hung: it is there, the kernel answers for it, and nothing comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diagnose.analysis.describe import describe_process
+from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
+from diagnose.analysis.reach import failing, reached, severity
+from diagnose.analysis.wording import connect_evidence, row_text, title
+from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.check import Check
+from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
+from diagnose.model.network import SocketRow
+from diagnose.model.process import Process
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent
+
+ACCEPT_QUEUE_FULL = Cause(
+    "hung/accept-queue-full", Stage.SOCKET, "The accept queue is full: the program does not take connections"
+)
+PROCESS_STOPPED = Cause("hung/process-stopped", Stage.PROCESS, "The process is stopped (Ctrl-Z, SIGSTOP)")
+NOT_ACCEPTING = Cause(
+    "hung/not-accepting", Stage.PROCESS, "The kernel completes the connection, the program does not take it"
+)
+
+_HUNG = (Outcome.NOT_ACCEPTED, Outcome.UNANSWERED)
+
+
+def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    """What became of a connection that the kernel took and the program did not."""
+    if snapshot.intent is Intent.BIND:
+        return
+    for attempt in failing(snapshot):
+        if attempt.local and attempt.outcome in _HUNG:
+            yield from _hung(snapshot, attempt)
+
+
+def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            yield Missing("listeners", unknown)
+            rows: tuple[SocketRow, ...] = ()
+        case Known(value=listening):
+            rows = reached(listening, attempt.address, attempt.port)
+    hidden = _hidden(snapshot, rows)
+    if hidden:
+        yield Missing("socket owners", hidden)
+    stopped = _stopped(snapshot, rows)
+    if stopped:
+        yield _process_stopped(snapshot, attempt, rows, stopped)
+    if attempt.outcome is Outcome.NOT_ACCEPTED:
+        yield _not_accepting(snapshot, attempt, rows)
+    elif rows:
+        yield from _queue_full(snapshot, attempt)
+
+
+def _hidden(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> Unknown | None:
+    """Why the holder, whose state matters, is not known."""
+    for row in rows:
+        match owner(row, snapshot.holders):
+            case Hidden(lift=lift):
+                return Unknown(Reason.NEEDS_ROOT, f"the holder of {row.local} is hidden", lift)
+            case OwnerUnknown(unknown=unknown):
+                return unknown
+            case _:
+                continue
+    return None
+
+
+def _stopped(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, ...]:
+    """The holders, where every one of them is stopped: a single one that runs could still accept."""
+    holders: list[Process] = []
+    for row in rows:
+        match owner(row, snapshot.holders):
+            case Owned(processes=processes):
+                holders.extend(processes)
+            case _:
+                return ()
+    return tuple(holders) if holders and all(one.state == "T" for one in holders) else ()
+
+
+def _process_stopped(
+    snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...], stopped: tuple[Process, ...]
+) -> Finding:
+    first = stopped[0]
+    return Finding(
+        code=PROCESS_STOPPED.code,
+        title=title(f"{first.program} (pid {first.pid}) holds {rows[0].local} and is stopped"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation="The process is suspended: by Ctrl-Z in its terminal, or by SIGSTOP. The kernel still completes "
+        "connections for it until its accept queue is full, so clients connect and then wait for ever.",
+        evidence=(
+            *(Evidence(f"State: T (stopped): {describe_process(one)}", f"/proc/{one.pid}/stat") for one in stopped[:3]),
+            *(Evidence(row_text(row), "sock_diag") for row in rows),
+            connect_evidence(attempt),
+        ),
+        remedies=(_continue(snapshot, stopped), _terminate(snapshot, stopped)),
+        explains=(NOT_ACCEPTING.code, ACCEPT_QUEUE_FULL.code, "resolution/prefers-other-family"),
+    )
+
+
+def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
+    pids = tuple(str(one.pid) for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    return Remedy(
+        summary="Let it run on (in its own terminal: fg)",
+        commands=(Command(("kill", "-CONT", *pids), needs_root),),
+        undo=(Command(("kill", "-STOP", *pids), needs_root),),
+        risk=Risk.SAFE,
+        survives_reboot=None,
+    )
+
+
+def _terminate(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
+    pids = tuple(str(one.pid) for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    return Remedy(
+        summary="Or end it, if it is a leftover: a stopped process acts on SIGTERM only when it goes on. "
+        "This cannot be undone; start the program again afterwards.",
+        commands=(Command(("kill", "-TERM", *pids), needs_root), Command(("kill", "-CONT", *pids), needs_root)),
+        risk=Risk.DISRUPTIVE,
+    )
+
+
+def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Finding:
+    waited = f"{attempt.ms / 1000:.1f} s"
+    return Finding(
+        code=NOT_ACCEPTING.code,
+        title=title(f"The server on {attempt.endpoint} did not accept the connection within {waited}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation="The kernel completed the connection, and it waits in the accept queue: the program has not "
+        "called accept(2). It may be busy with another client, blocked, deadlocked, out of file descriptors, or the "
+        "socket may have been inherited by a process that knows nothing of it.",
+        evidence=(
+            Evidence(f"our connection to {attempt.endpoint} has no inode on the server's side", "sock_diag"),
+            *(Evidence(f"{row_text(row)}, {row.queue} waiting of {row.backlog}", "sock_diag") for row in rows),
+            *_holder_evidence(snapshot, rows),
+        ),
+        remedies=_look_inside(snapshot, rows),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
+def _holder_evidence(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(f"held by {describe_process(one)}, state {one.state}", "/proc/PID/stat")
+        for one in _holders(snapshot, rows)[:3]
+    )
+
+
+def _holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, ...]:
+    found: list[Process] = []
+    for row in rows:
+        match owner(row, snapshot.holders):
+            case Owned(processes=processes):
+                found.extend(processes)
+            case _:
+                continue
+    return tuple(found)
+
+
+def _look_inside(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
+    looks = tuple(
+        Command(("cat", f"/proc/{one.pid}/wchan", f"/proc/{one.pid}/syscall"), needs_root=True)
+        for one in _holders(snapshot, rows)[:1]
+    )
+    return (
+        Remedy(
+            summary="See where it hangs before you restart it: a stack dump (py-spy dump --pid, jstack, gdb -p) shows "
+            "it; the kernel's view is",
+            commands=looks,
+        )
+        if looks
+        else Remedy(summary="Run netdiag as root: it names the program and shows what state it is in."),
+        Remedy(
+            summary="Then restart the program in the way it was started. If this comes back under load, give it more "
+            "workers; if it has run out of file descriptors, raise its limit.",
+            risk=Risk.DISRUPTIVE,
+        ),
+    )
+
+
+def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+    match attempt.queue:
+        case Unknown(reason=Reason.NOT_NEEDED):
+            return
+        case Unknown() as unknown:
+            yield Missing("listener's queue", unknown)
+            return
+        case Known(value=witness):
+            if witness.queue <= witness.backlog:
+                return
+    netfilter = isinstance(attempt.drops, Known) and any(d.reason == "NETFILTER_DROP" for d in attempt.drops.value)
+    proven = witness.dropped_ours and not netfilter
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    covering = reached(rows, attempt.address, attempt.port)
+    yield Finding(
+        code=ACCEPT_QUEUE_FULL.code,
+        title=title(f"The accept queue of {witness.listener} is full: {witness.queue} wait, {witness.backlog} may"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if proven else Confidence.LIKELY,
+        explanation="Connections arrive faster than the program takes them, or it takes none at all. The kernel drops "
+        "further ones without an answer, which feels like a firewall.",
+        evidence=(
+            Evidence(f"{witness.queue} connections wait, the backlog is {witness.backlog}", "sock_diag"),
+            Evidence(
+                f"the listener's own drop counter: {witness.drops_before} before our probe, "
+                f"{witness.drops_after} after it",
+                "sock_diag SKMEMINFO",
+            ),
+            *_holder_evidence(snapshot, covering),
+            connect_evidence(attempt),
+        ),
+        remedies=_look_inside(snapshot, covering),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
+CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING), judge)

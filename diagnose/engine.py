@@ -1,0 +1,180 @@
+"""Snapshot and checks -> Report; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.check import Check
+from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.finding import Confidence, Finding, Severity, Stage
+from diagnose.model.report import AttemptReport, CheckOutcome, CheckReport, NotChecked, Report, Verdict
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent
+
+_SEVERITIES = list(Severity)
+_CONFIDENCES = list(Confidence)
+_BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
+"""Stages whose proven local state is a verdict even when nothing was sent."""
+
+
+class _Examined:
+    """What one check said of one snapshot."""
+
+    def __init__(self, check: Check, snapshot: Snapshot) -> None:
+        self.findings: list[Finding] = []
+        self.missing: list[Missing] = []
+        self.crash: str | None = None
+        self.name = check.name
+        self.ran = snapshot.scope.runs(check.name)
+        if self.ran:
+            self._judge(check, snapshot)
+
+    def _judge(self, check: Check, snapshot: Snapshot) -> None:
+        try:
+            for said in check.judge(snapshot):
+                if isinstance(said, Missing):
+                    self.missing.append(said)
+                else:
+                    self.findings.append(said)
+        except Exception as error:  # noqa: BLE001 - one broken check must not cost the other answers
+            self.crash = f"{type(error).__name__}: {error}"
+
+    def report(self) -> CheckReport:
+        """Its line in the report."""
+        if not self.ran:
+            return CheckReport(self.name, CheckOutcome.SKIPPED, "not asked for")
+        if self.crash:
+            return CheckReport(self.name, CheckOutcome.CRASHED, self.crash)
+        if any(f.severity is not Severity.INFO for f in self.findings):
+            return CheckReport(self.name, CheckOutcome.FOUND)
+        if self.missing:
+            needed = "; ".join(sorted({f"{m.fact}: {m.unknown}" for m in self.missing}))
+            return CheckReport(self.name, CheckOutcome.SKIPPED, needed)
+        return CheckReport(self.name, CheckOutcome.CLEAR)
+
+
+def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
+    """Judges the facts by every check, in order; the same snapshot always gives the same report."""
+    stages = {cause.code: cause.stage for check in checks for cause in check.causes}
+    examined = [_Examined(check, snapshot) for check in checks]
+    found = [finding for one in examined for finding in one.findings]
+    verdict = _verdict(snapshot, found, stages)
+    if verdict.works:
+        found = [_without_blame(finding) for finding in found]
+    root = _root_cause(found, stages, verdict)
+    return Report(
+        netdiag=snapshot.netdiag,
+        started_at=snapshot.started_at,
+        duration_ms=snapshot.duration_ms,
+        target=snapshot.target,
+        intent=snapshot.intent,
+        vantage=snapshot.vantage,
+        verdict=verdict,
+        attempts=_attempts(snapshot),
+        root_cause=root,
+        findings=_ranked(found, root, stages),
+        checks=tuple(one.report() for one in examined),
+        not_checked=_not_checked(snapshot, [missing for one in examined for missing in one.missing]),
+    )
+
+
+def exit_code(reports: Iterable[Report]) -> int:
+    """0 it works, 1 it does not and the root cause is named, 3 otherwise; several: 1 before 3 before 0."""
+    codes = {0 if report.verdict.works else 1 if report.root_cause else 3 for report in reports}
+    return 1 if 1 in codes else 3 if 3 in codes else 0
+
+
+def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Stage]) -> Verdict:
+    if snapshot.intent is Intent.BIND:
+        return _bind_verdict(snapshot)
+    if snapshot.attempts:
+        return _connect_verdict(snapshot.attempts)
+    match snapshot.names:
+        case Known(value=resolution) if resolution.error and resolution.error != "DEADLINE":
+            return Verdict.UNREACHABLE
+        case _:
+            blocked = any(_blocks(finding, stages) for finding in found)
+            return Verdict.UNREACHABLE if blocked else Verdict.INCONCLUSIVE
+
+
+def _blocks(finding: Finding, stages: dict[str, Stage]) -> bool:
+    return (
+        finding.severity is Severity.PROBLEM
+        and finding.confidence is Confidence.PROVEN
+        and stages.get(finding.code) in _BLOCKS_ALONE
+    )
+
+
+def _bind_verdict(snapshot: Snapshot) -> Verdict:
+    if not snapshot.binds:
+        return Verdict.INCONCLUSIVE
+    works = all(one.outcome is Outcome.BOUND for one in snapshot.binds)
+    return Verdict.BINDABLE if works else Verdict.NOT_BINDABLE
+
+
+def _connect_verdict(attempts: Sequence[Attempt]) -> Verdict:
+    by_address: dict[str, list[bool]] = {}
+    for one in attempts:
+        by_address.setdefault(one.address, []).append(one.outcome.works)
+    works = list(by_address.values())
+    if not any(any(tries) for tries in works):
+        return Verdict.UNREACHABLE
+    return Verdict.REACHABLE if all(works[0]) else Verdict.DEGRADED
+
+
+def _without_blame(finding: Finding) -> Finding:
+    """What would be a problem is only worth knowing where the target works all the same."""
+    if finding.severity is not Severity.PROBLEM:
+        return finding
+    return Finding(
+        code=finding.code,
+        title=finding.title,
+        severity=Severity.INFO,
+        confidence=finding.confidence,
+        explanation=finding.explanation,
+        evidence=finding.evidence,
+        remedies=finding.remedies,
+        explains=finding.explains,
+    )
+
+
+def _root_cause(found: Sequence[Finding], stages: dict[str, Stage], verdict: Verdict) -> Finding | None:
+    if verdict.works:
+        return None
+    named = [f for f in found if f.severity is Severity.PROBLEM and f.confidence is not Confidence.POSSIBLE]
+    explained = {code for finding in named for code in finding.explains if code != finding.code}
+    candidates = [finding for finding in named if finding.code not in explained] or named
+    return min(candidates, key=lambda f: _rank(f, stages), default=None)
+
+
+def _rank(finding: Finding, stages: dict[str, Stage]) -> tuple[int, int, int]:
+    return (
+        _SEVERITIES.index(finding.severity),
+        stages.get(finding.code, Stage.SERVICE),
+        _CONFIDENCES.index(finding.confidence),
+    )
+
+
+def _ranked(found: Sequence[Finding], root: Finding | None, stages: dict[str, Stage]) -> tuple[Finding, ...]:
+    explained = set(root.explains) if root else set()
+    ordered = sorted(found, key=lambda f: (f is not root, f.code in explained, _rank(f, stages)))
+    return tuple(ordered)
+
+
+def _attempts(snapshot: Snapshot) -> tuple[AttemptReport, ...]:
+    port = snapshot.target.port
+    match snapshot.names:
+        case Known(value=resolution) if resolution.error:
+            return (AttemptReport(snapshot.target.host, port, Outcome.NAME_NOT_FOUND, resolution.error, resolution.ms),)
+        case _:
+            tried = snapshot.binds if snapshot.intent is Intent.BIND else snapshot.attempts
+            return tuple(AttemptReport(a.address, a.port, a.outcome, a.errno, a.ms) for a in tried)
+
+
+def _not_checked(snapshot: Snapshot, missing: Sequence[Missing]) -> tuple[NotChecked, ...]:
+    wanted: dict[str, Unknown] = {}
+    for fact, unknown in (*snapshot.facts(), *((one.fact, one.unknown) for one in missing)):
+        if unknown.reason is not Reason.NOT_NEEDED:
+            wanted.setdefault(fact, unknown)
+    return tuple(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items()))

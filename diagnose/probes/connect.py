@@ -1,0 +1,369 @@
+"""Connects to every address at once, and after a connect: did somebody take it?"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum, auto
+from typing import Literal
+
+from diagnose.model.attempt import Acceptance, Attempt, IcmpError, Outcome
+from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
+from diagnose.model.network import Endpoint, family_of
+
+IS_LINUX = sys.platform.startswith("linux")
+
+# linux/in.h, linux/in6.h, linux/errqueue.h: the socket module does not name them
+IP_RECVERR = 11
+IPV6_RECVERR = 25
+MSG_ERRQUEUE = 0x2000
+_EXTENDED_ERR = struct.Struct("=IBBBBII")
+_ORIGINS: dict[int, Literal["local", "icmp", "icmp6"]] = {1: "local", 2: "icmp", 3: "icmp6"}
+
+CLOSE_GRACE = 0.010
+"""Seconds after the server took the connection in which a close counts as "closed at once"."""
+_SELF_CONNECTS = 5
+_READABLE = 0x001  # POLLIN and POLLOUT by number: the select module of Windows does not name them
+_WRITABLE = 0x004
+_POLL_FIRST = 0.0005
+_POLL_LAST = 0.008
+
+_OUTCOMES = {
+    errno.ECONNREFUSED: Outcome.REFUSED,
+    errno.ETIMEDOUT: Outcome.UNANSWERED,
+    errno.ENETUNREACH: Outcome.UNREACHABLE,
+    errno.EHOSTUNREACH: Outcome.UNREACHABLE,
+    errno.ENETDOWN: Outcome.UNREACHABLE,
+    errno.EACCES: Outcome.DENIED,
+    errno.EPERM: Outcome.DENIED,
+    errno.EADDRNOTAVAIL: Outcome.ADDRESS_UNAVAILABLE,
+    errno.ECONNRESET: Outcome.RESET,
+    errno.EADDRINUSE: Outcome.ADDRESS_IN_USE,
+}
+
+
+def outcome_of(number: int) -> Outcome:
+    """The one place where an errno gets its name as an outcome."""
+    return _OUTCOMES.get(number, Outcome.OTHER)
+
+
+def errno_name(number: int) -> str:
+    """ECONNREFUSED for 111."""
+    return errno.errorcode.get(number, str(number))
+
+
+def report_icmp_errors(sock: socket.socket) -> None:
+    """Sets IP_RECVERR or IPV6_RECVERR, before connect: an ICMP error ends the attempt at once and can be read."""
+    if not IS_LINUX:
+        return
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+    sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+
+
+def read_icmp_errors(sock: socket.socket) -> Fact[tuple[IcmpError, ...]]:
+    """Drains the error queue (recvmsg MSG_ERRQUEUE, ip(7))."""
+    if not IS_LINUX:
+        return NOT_LINUX
+    found: list[IcmpError] = []
+    while True:
+        try:
+            _, ancillary, _, _ = sock.recvmsg(512, 512, MSG_ERRQUEUE | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return Known(tuple(found))
+        except OSError as error:
+            return Unknown(Reason.FAILED, f"MSG_ERRQUEUE: {error.strerror}")
+        found.extend(one for level, kind, data in ancillary if (one := _icmp_error(level, kind, data)))
+
+
+def _icmp_error(level: int, kind: int, data: bytes) -> IcmpError | None:
+    if (level, kind) not in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
+        return None
+    _, origin, icmp_type, code, _, _, _ = _EXTENDED_ERR.unpack_from(data)
+    if origin not in _ORIGINS:
+        return None
+    return IcmpError(_ORIGINS[origin], icmp_type, code, _offender(data[_EXTENDED_ERR.size :]))
+
+
+def _offender(data: bytes) -> str | None:
+    if len(data) < 2:
+        return None
+    (family,) = struct.unpack_from("=H", data)
+    if family == socket.AF_INET and len(data) >= 8:
+        return socket.inet_ntop(socket.AF_INET, data[4:8])
+    if family == socket.AF_INET6 and len(data) >= 24:
+        return socket.inet_ntop(socket.AF_INET6, data[8:24])
+    return None
+
+
+class _Phase(Enum):
+    CONNECTING = auto()
+    QUEUED = auto()
+    """The kernel completed it; nobody is known to have taken it yet."""
+    TAKEN = auto()
+    """Taken: the grace runs in which a close would show."""
+    DONE = auto()
+
+
+ServerSide = Callable[[Endpoint, Endpoint], Fact[Acceptance]]
+
+
+class Dial:
+    """One connect under way; `attempt` is what it is so far."""
+
+    def __init__(self, endpoint: Endpoint, *, local: bool, timeout: float, server_side: ServerSide) -> None:
+        self.endpoint = endpoint
+        self.local = local
+        self.timeout = timeout
+        self.phase = _Phase.CONNECTING
+        self._server_side = server_side
+        self._sock: socket.socket | None = None
+        self._source: Endpoint | None = None
+        self._outcome = Outcome.UNANSWERED
+        self._errno: int | None = None
+        self._icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
+        self._acceptance: Fact[Acceptance] = NOT_NEEDED
+        self._self_connected = 0
+        self._pause = _POLL_FIRST
+        self._taken_at = 0.0
+        self._completed = 0.0
+        self._ended = 0.0
+        self._started = time.monotonic()
+        self.next_look = self._started + timeout
+        self._begin()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the connect."""
+        return time.monotonic() - self._started
+
+    @property
+    def wakes_at(self) -> float:
+        """When it must be looked at again though its socket is silent (monotonic clock)."""
+        return min(self.next_look, self._started + self.timeout)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self.phase is _Phase.DONE
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing at all has come back yet."""
+        return self.phase is _Phase.CONNECTING
+
+    @property
+    def queued(self) -> bool:
+        """Whether the kernel has completed it and nobody is known to have taken it."""
+        return self.phase is _Phase.QUEUED
+
+    def fileno(self) -> int:
+        """For poll(2); -1 when it has ended."""
+        return self._sock.fileno() if self._sock is not None else -1
+
+    @property
+    def events(self) -> int:
+        """What poll(2) should wait for; nothing while only the server's side is watched."""
+        if self.phase is _Phase.CONNECTING:
+            return _WRITABLE
+        return _READABLE if self.phase in (_Phase.QUEUED, _Phase.TAKEN) else 0
+
+    @property
+    def _answered(self) -> float:
+        """When the answer came: for a made connection its handshake, not the look at what became of it."""
+        return self._completed if self._outcome is Outcome.CONNECTED and self._completed else self._ended
+
+    def attempt(self) -> Attempt:
+        """The outcome as a fact."""
+        return Attempt(
+            address=self.endpoint.address,
+            port=self.endpoint.port,
+            family=family_of(self.endpoint.address),
+            outcome=self._outcome,
+            ms=round((self._answered - self._started) * 1000, 3),
+            errno=errno_name(self._errno) if self._errno else None,
+            source=self._source,
+            local=self.local,
+            self_connected=self._self_connected,
+            icmp=self._icmp,
+            acceptance=self._acceptance,
+        )
+
+    def settle(self) -> None:
+        """Ends the wait: a witness has told what the timeout would tell, or the time is over."""
+        match self.phase:
+            case _Phase.CONNECTING:
+                self._end(Outcome.UNANSWERED)
+            case _Phase.QUEUED:
+                self._end(Outcome.NOT_ACCEPTED)
+            case _Phase.TAKEN:
+                self._end(Outcome.CONNECTED)
+            case _Phase.DONE:
+                return
+
+    def advance(self, now: float) -> None:
+        """Moves on by what the socket and the kernel's tables say at this moment."""
+        if self.phase is _Phase.CONNECTING:
+            self._after_connect(now)
+        if self.phase in (_Phase.QUEUED, _Phase.TAKEN):
+            self._look_for_close()
+        if self.phase is _Phase.QUEUED:
+            self._look_for_acceptance(now)
+        if self.phase is _Phase.TAKEN and now - self._taken_at >= CLOSE_GRACE:
+            self._end(Outcome.CONNECTED)
+        if self.phase is not _Phase.DONE and now - self._started >= self.timeout:
+            self.settle()
+
+    def _begin(self) -> None:
+        family = socket.AF_INET6 if ":" in self.endpoint.address else socket.AF_INET
+        try:
+            self._sock = socket.socket(family, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
+            self._sock.setblocking(False)
+            report_icmp_errors(self._sock)
+            number = self._sock.connect_ex(_sockaddr(family, self.endpoint))
+        except OSError as error:
+            self._fail(error.errno or errno.EIO)
+            return
+        if number in (0, errno.EISCONN):
+            self._after_connect(time.monotonic())
+        elif number not in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            self._fail(number)
+
+    def _after_connect(self, now: float) -> None:
+        assert self._sock is not None
+        number = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            self._fail(number)
+            return
+        try:
+            self._sock.getpeername()
+        except OSError:
+            return  # still under way
+        self._source = _endpoint(self._sock.getsockname())
+        if self._source == self.endpoint:
+            self._leave_ourselves()
+            return
+        self.phase = _Phase.QUEUED
+        self._completed = now
+        self.next_look = now
+        if not self.local:
+            self._acceptance = Unknown(Reason.NOT_VISIBLE, "the server is on another machine")
+            self._taken(now)
+
+    def _leave_ourselves(self) -> None:
+        """Joined to ourselves (simultaneous open): leaves without TIME-WAIT, which would hold the port, and redials."""
+        assert self._sock is not None
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._sock.close()
+        self._source = None
+        self._self_connected += 1
+        if self._self_connected > _SELF_CONNECTS:
+            self._sock = None
+            self._end(Outcome.OTHER)
+        else:
+            self._begin()
+
+    def _look_for_acceptance(self, now: float) -> None:
+        if now < self.next_look:
+            return
+        assert self._source is not None
+        self._acceptance = self._server_side(self.endpoint, self._source)
+        match self._acceptance:
+            case Known(value=Acceptance.PENDING):
+                self.next_look = now + self._pause
+                self._pause = min(self._pause * 2, _POLL_LAST)
+            case Known(value=Acceptance.DEFERRED):
+                self._end(Outcome.CONNECTED)
+            case _:  # taken, or not to be seen: then a made connection is all that can be known
+                self._taken(now)
+
+    def _taken(self, now: float) -> None:
+        self.phase = _Phase.TAKEN
+        self._taken_at = now
+        self.next_look = now + CLOSE_GRACE
+
+    def _look_for_close(self) -> None:
+        assert self._sock is not None
+        try:
+            first = self._sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._fail(error.errno or errno.EIO)
+            return
+        if first:
+            self._acceptance = Known(Acceptance.ACCEPTED)
+            self._end(Outcome.CONNECTED)
+        else:
+            self._end(Outcome.CLOSED)
+
+    def _fail(self, number: int) -> None:
+        self._errno = number
+        if self._sock is not None:
+            self._icmp = read_icmp_errors(self._sock)
+            self._source = self._source or _bound(self._sock)
+        self._end(outcome_of(number))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+        self._ended = time.monotonic()
+        self.phase = _Phase.DONE
+        if self._sock is not None:
+            self._source = self._source or _bound(self._sock)
+            self._sock.close()
+            self._sock = None
+
+
+def wait(dials: Sequence[Dial], until: float) -> None:
+    """Moves all of them on until every one has ended or the monotonic clock reads `until`."""
+    poller = select.poll() if hasattr(select, "poll") else None
+    while True:
+        now = time.monotonic()
+        active = [dial for dial in dials if not dial.done]
+        for dial in active:
+            dial.advance(now)
+        active = [dial for dial in active if not dial.done]
+        if not active or now >= until:
+            return
+        pause = max(0.0, min(until, *(dial.wakes_at for dial in active)) - now)
+        _await_events(active, pause, poller)
+
+
+def _await_events(dials: Sequence[Dial], pause: float, poller: select.poll | None) -> None:
+    if poller is None:  # Windows has no poll(2)
+        watched = [dial for dial in dials if dial.fileno() >= 0]
+        writing = [dial for dial in watched if dial.events == _WRITABLE]
+        select.select([dial for dial in watched if dial.events == _READABLE], writing, writing, pause)
+        return
+    watched_fds = []
+    for dial in dials:
+        poller.register(dial.fileno(), dial.events)
+        watched_fds.append(dial.fileno())
+    poller.poll(pause * 1000)
+    for fd in watched_fds:
+        poller.unregister(fd)
+
+
+def _sockaddr(family: int, endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    if family == socket.AF_INET:
+        return (endpoint.address, endpoint.port)
+    address, _, zone = endpoint.address.partition("%")
+    scope = (int(zone) if zone.isdigit() else socket.if_nametoindex(zone)) if zone else 0
+    return (address, endpoint.port, 0, scope)
+
+
+def _endpoint(sockaddr: tuple[str, int]) -> Endpoint:
+    return Endpoint(sockaddr[0].partition("%")[0], sockaddr[1])
+
+
+def _bound(sock: socket.socket) -> Endpoint | None:
+    try:
+        name = sock.getsockname()
+    except OSError:
+        return None
+    return _endpoint(name) if name[1] else None

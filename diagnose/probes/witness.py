@@ -1,0 +1,124 @@
+"""Calls the kernel's witnesses to a failed attempt: who reset it, who dropped it, whose queue was full."""
+
+from __future__ import annotations
+
+from time import monotonic, sleep
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from diagnose.analysis.reach import reached
+from diagnose.model.attempt import Attempt, Drop, Outcome, QueueWitness
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
+from diagnose.model.network import Endpoint, SocketRow
+from diagnose.probes import reset, sockets, tracing
+from diagnose.probes.connect import Dial, wait
+
+TRACE_WAIT = 0.1
+"""Seconds for which the trace of one connect is read."""
+_QUEUE_LOOKS = 3
+
+
+class Silence(Struct, frozen=True):
+    """What the witnesses say of an attempt without an answer."""
+
+    drops: Fact[tuple[Drop, ...]]
+    queue: Fact[QueueWitness]
+
+    @property
+    def settled(self) -> bool:
+        """Whether the kernel has told what the timeout would tell."""
+        dropped = isinstance(self.drops, Known) and bool(self.drops.value)
+        return dropped or (isinstance(self.queue, Known) and self.queue.value.dropped_ours)
+
+
+class Witnesses:
+    """The witnesses of one run; `close` takes about 50 ms, so after the answer."""
+
+    def __init__(self) -> None:
+        self._tracer: Fact[tracing.Tracer] | None = None
+
+    def close(self) -> None:
+        """Removes the tracing instance."""
+        if isinstance(self._tracer, Known):
+            self._tracer.value.close()
+        self._tracer = None
+
+    def refused(self, attempt: Attempt) -> Attempt:
+        """The attempt with what is known of the reset's sender; this machine's own resets only."""
+        if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET) or not attempt.local:
+            return attempt
+        if isinstance(attempt.icmp, Known) and attempt.icmp.value:
+            return attempt
+        counted = reset.who_reset(attempt.address, attempt.port)
+        if isinstance(counted, Known) and counted.value.distinct:
+            return replace(attempt, reset=counted)
+        traced = self._traced(attempt.endpoint)
+        if traced is not None and isinstance(traced.reset, Known):
+            return replace(attempt, reset=traced.reset)
+        return replace(attempt, reset=counted)
+
+    def silent(self, endpoint: Endpoint) -> Silence:
+        """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose."""
+        before = sockets.listener_witness(endpoint.address, endpoint.port)
+        traced = self._traced(endpoint)
+        if traced is None:
+            drops: Fact[tuple[Drop, ...]] = self._tracer if isinstance(self._tracer, Unknown) else _NO_TRACE
+            _nudge(endpoint)
+        else:
+            drops = traced.drops
+        return Silence(drops, _queue(endpoint, before))
+
+    def _traced(self, endpoint: Endpoint) -> tracing.TracedConnect | None:
+        if self._tracer is None:
+            self._tracer = tracing.open_tracer()
+        if isinstance(self._tracer, Unknown):
+            return None
+        try:
+            return self._tracer.value.probe(endpoint.address, endpoint.port, TRACE_WAIT)
+        except OSError as error:
+            self.close()
+            self._tracer = Unknown(Reason.FAILED, f"tracefs: {error}")
+            return None
+
+
+_NO_TRACE = Unknown(Reason.FAILED, "no trace of the packet")
+
+
+def _nudge(endpoint: Endpoint) -> None:
+    """One more SYN, for the listener's counter to show; its outcome is not looked at."""
+    dial = Dial(endpoint, local=True, timeout=0.005, server_side=lambda _server, _client: NOT_NEEDED)
+    wait((dial,), monotonic() + 0.006)
+
+
+def _queue(endpoint: Endpoint, before: Fact[tuple[SocketRow, ...]]) -> Fact[QueueWitness]:
+    """The listener's queue and drop counter, before and after; a softirq may count a moment late."""
+    witness: Fact[QueueWitness] = NOT_NEEDED
+    for _ in range(_QUEUE_LOOKS):
+        witness = _compare(endpoint, before, sockets.listener_witness(endpoint.address, endpoint.port))
+        if not isinstance(witness, Known) or witness.value.drops_after > witness.value.drops_before:
+            break
+        sleep(0.001)
+    return witness
+
+
+def _compare(
+    endpoint: Endpoint, before: Fact[tuple[SocketRow, ...]], after: Fact[tuple[SocketRow, ...]]
+) -> Fact[QueueWitness]:
+    match before, after:
+        case Unknown() as unknown, _:
+            return unknown
+        case _, Unknown() as unknown:
+            return unknown
+        case Known(value=earlier), Known(value=later):
+            return _rise(endpoint, earlier, later)
+
+
+def _rise(endpoint: Endpoint, earlier: tuple[SocketRow, ...], later: tuple[SocketRow, ...]) -> Fact[QueueWitness]:
+    counted = {row.inode: row.drops for row in earlier}
+    for row in reached(later, endpoint.address, endpoint.port):
+        first = counted.get(row.inode)
+        if row.drops is None or first is None:
+            return Unknown(Reason.KERNEL_TOO_OLD, "the listener's drop counter is not told")
+        return Known(QueueWitness(row.local, first, row.drops, row.queue, row.backlog))
+    return Unknown(Reason.NOT_NEEDED, "no listener takes this address")

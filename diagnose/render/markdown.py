@@ -1,0 +1,91 @@
+"""The report for a ticket or a chat: the same facts in Markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from diagnose.model.finding import Command, Finding, Remedy
+from diagnose.model.report import Report
+from diagnose.render.printable import command_line, printable
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
+
+
+def render_markdown(reports: Sequence[Report]) -> str:
+    """A section a target."""
+    return "\n".join("\n".join(_section(report)) + "\n" for report in reports)
+
+
+def _section(report: Report) -> Iterator[str]:
+    root = report.root_cause
+    yield f"## {_code(report.target.input)}: {report.verdict.value}"
+    yield ""
+    if root:
+        yield from _finding(report, root, f"**{_text(root.title)}** ({root.confidence.value}, `{root.code}`)")
+    elif not report.verdict.works:
+        yield "No cause could be named."
+        yield ""
+    others = [finding for finding in report.findings if finding is not root]
+    for finding in others:
+        head = f"### {finding.severity.value}: {_text(finding.title)} ({finding.confidence.value}, `{finding.code}`)"
+        yield from _finding(report, finding, head)
+    yield from _tables(report)
+
+
+def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
+    yield head
+    yield ""
+    yield _text(finding.explanation)
+    yield ""
+    for one in finding.evidence:
+        yield f"- {_code(one.text)} ({_text(one.source)})"
+    if finding.evidence:
+        yield ""
+    for remedy in finding.remedies:
+        yield from _remedy(remedy, sudo=report.vantage.uid != 0)
+
+
+def _remedy(remedy: Remedy, *, sudo: bool) -> Iterator[str]:
+    yield f"Fix: {_text(remedy.summary)}"
+    yield ""
+    yield from _shell(remedy.commands, sudo)
+    for edit in remedy.edits:
+        yield f"- {_code(edit.file)}{f', line {edit.line}' if edit.line else ''}: {_code(edit.text)}"
+    if remedy.undo:
+        yield "Undo:"
+        yield ""
+        yield from _shell(remedy.undo, sudo)
+
+
+def _shell(commands: Sequence[Command], sudo: bool) -> Iterator[str]:
+    if not commands:
+        return
+    yield "```sh"
+    yield from (printable(command_line(command, sudo=sudo)).replace("```", "'''") for command in commands)
+    yield "```"
+    yield ""
+
+
+def _tables(report: Report) -> Iterator[str]:
+    yield "| attempt | outcome | errno | ms |"
+    yield "|---|---|---|---|"
+    for one in report.attempts:
+        yield f"| {_code(f'{one.address} port {one.port}')} | {one.outcome} | {one.errno or ''} | {one.ms:.1f} |"
+    yield ""
+    yield "| check | outcome | reason |"
+    yield "|---|---|---|"
+    for check in report.checks:
+        yield f"| {check.name} | {check.outcome.value} | {_text(check.reason or '')} |"
+    if report.not_checked:
+        yield ""
+        for gap in report.not_checked:
+            yield f"- not checked: {_text(gap.fact)}: {_text(gap.reason)}{f' ({_text(gap.lift)})' if gap.lift else ''}"
+
+
+def _text(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", printable(text))
+
+
+def _code(text: str) -> str:
+    return "`" + printable(text).replace("`", "'").replace("|", "\\|") + "`"

@@ -1,0 +1,230 @@
+"""The report for a terminal: the answer first, then the proof, the remedy, and what was not looked at."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
+from diagnose.model.report import AttemptReport, CheckOutcome, Report, Verdict
+from diagnose.model.target import Intent
+from diagnose.render.printable import command_line, printable
+
+LABEL = 12
+"""Columns of the left margin that holds the labels."""
+WIDEST = 100
+NARROWEST = 40
+
+_CONFIDENCE = {
+    Confidence.PROVEN: "proven",
+    Confidence.LIKELY: "likely, not proven",
+    Confidence.POSSIBLE: "only possible",
+}
+_SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Style(Struct, frozen=True):
+    """What the reader's terminal can show."""
+
+    width: int = 80
+    colour: bool = False
+    ascii_only: bool = False
+
+    def paint(self, text: str, *names: str) -> str:
+        """The text in these colours, where colours are wanted."""
+        if not self.colour or not names:
+            return text
+        return f"\x1b[{';'.join(_SGR[name] for name in names)}m{text}\x1b[0m"
+
+    def clean(self, text: str) -> str:
+        """The text without anything that acts on a terminal."""
+        return printable(text, ascii_only=self.ascii_only)
+
+
+def render_text(reports: Sequence[Report], style: Style) -> str:
+    """One report, or several with an empty line between them."""
+    style = Style(max(NARROWEST, min(style.width, WIDEST)), style.colour, style.ascii_only)
+    return "\n".join("\n".join(_Page(report, style).lines()) + "\n" for report in reports)
+
+
+class _Page:
+    """One report, line by line."""
+
+    def __init__(self, report: Report, style: Style) -> None:
+        self.report = report
+        self.style = style
+        self.sudo = report.vantage.uid != 0
+
+    def lines(self) -> Iterator[str]:
+        """All of it."""
+        yield from self._headline()
+        root = self.report.root_cause
+        if root:
+            yield from self._cause(root)
+        elif not self.report.verdict.works:
+            yield from self._nameless()
+        yield from self._others()
+        yield from self._attempts()
+        yield from self._not_checked()
+        yield from self._checks()
+
+    def _headline(self) -> Iterator[str]:
+        report, root = self.report, self.report.root_cause
+        colour = _colour(report.verdict)
+        shown = self.style.clean(report.target.input)
+        verdict = report.verdict.value
+        if report.verdict.works:
+            text = f"{verdict}: {self._works()}"
+        elif root:
+            text = f"{verdict}: {self.style.clean(root.title)} ({_CONFIDENCE[root.confidence]})"
+        else:
+            text = f"{verdict}: {self._unknown()}"
+        for line in textwrap.wrap(f"{shown}  {text}", self.style.width, subsequent_indent="  "):
+            yield self.style.paint(line, "bold", colour)
+
+    def _works(self) -> str:
+        report = self.report
+        if report.intent is Intent.BIND:
+            who = report.vantage.user
+            return f"{self.style.clean(who)} can start a server here"
+        took = min((a.ms for a in report.attempts if a.outcome == "connected"), default=0.0)
+        return f"the server takes connections ({took:.1f} ms)"
+
+    def _unknown(self) -> str:
+        if self.report.verdict is Verdict.INCONCLUSIVE:
+            return "nothing was tried, so it is not known whether it works"
+        return "it does not work, and no cause could be proven"
+
+    def _cause(self, finding: Finding) -> Iterator[str]:
+        yield ""
+        yield from self._field("Why", finding.explanation)
+        yield from self._proof(finding.evidence)
+        yield from self._remedies(finding.remedies)
+        yield ""
+        yield from self._field("More", f"netdiag explain {finding.code}")
+
+    def _nameless(self) -> Iterator[str]:
+        yield ""
+        yield from self._field(
+            "Why", "Nothing that was looked at explains it. What follows are facts and possibilities, not a cause."
+        )
+
+    def _proof(self, evidence: Iterable[Evidence]) -> Iterator[str]:
+        label = "Proof"
+        for one in evidence:
+            if label:
+                yield ""
+            yield from self._field(label, f"{one.text}  [{one.source}]")
+            label = ""
+
+    def _remedies(self, remedies: Sequence[Remedy]) -> Iterator[str]:
+        if not remedies:
+            return
+        yield ""
+        for number, remedy in enumerate(remedies, 1):
+            mark = f"{number}. " if len(remedies) > 1 else ""
+            yield from self._field("Fix" if number == 1 else "", f"{mark}{remedy.summary}{_rehearsed(remedy)}")
+            yield from self._commands(remedy.commands, "")
+            for edit in remedy.edits:
+                where = f"{edit.file}:{edit.line}" if edit.line else edit.file
+                yield from self._field("", f"{where}: {edit.text}")
+            if remedy.undo:
+                yield from self._commands(remedy.undo, "undo: ")
+        yield ""
+        yield from self._field("Verify", f"netdiag run {self.report.target.input}" + self._bind_flag())
+
+    def _bind_flag(self) -> str:
+        return " --bind" if self.report.intent is Intent.BIND else ""
+
+    def _commands(self, commands: Iterable[Command], mark: str) -> Iterator[str]:
+        for command in commands:
+            line = self.style.clean(command_line(command, sudo=self.sudo))
+            yield " " * (LABEL + 2) + mark + (line if mark else self.style.paint(line, "bold", "cyan"))
+
+    def _others(self) -> Iterator[str]:
+        explained = set(self.report.root_cause.explains) if self.report.root_cause else set()
+        others = [f for f in self.report.findings if f is not self.report.root_cause and f.code not in explained]
+        label = "Also"
+        for finding in others:
+            if label:
+                yield ""
+            yield from self._other(label, finding)
+            label = ""
+
+    def _other(self, label: str, finding: Finding) -> Iterator[str]:
+        sure = "" if finding.confidence is Confidence.PROVEN else f" ({finding.confidence.value})"
+        kind = "" if finding.severity is Severity.INFO else f"{finding.severity.value}: "
+        yield from self._field(label, f"{kind}{finding.title}{sure}  [{finding.code}]")
+        if finding.severity is Severity.INFO and self.report.verdict.works:
+            if finding.evidence:
+                yield from self._field("", f"  {finding.evidence[0].text}")
+            return
+        yield from self._field("", f"  {finding.explanation}")
+        for remedy in finding.remedies[:1]:
+            yield from self._field("", f"  {remedy.summary}")
+            yield from self._commands(remedy.commands, "")
+
+    def _attempts(self) -> Iterator[str]:
+        if len(self.report.attempts) < 2:
+            return
+        yield ""
+        label = "Attempts"
+        for one in self.report.attempts:
+            yield from self._field(label, _attempt_line(one))
+            label = ""
+
+    def _not_checked(self) -> Iterator[str]:
+        label = "Not checked"
+        for one in self.report.not_checked:
+            if label:
+                yield ""
+            lift = f" ({one.lift})" if one.lift else ""
+            yield from self._field(label, f"{one.fact}: {one.reason}{lift}")
+            label = ""
+
+    def _checks(self) -> Iterator[str]:
+        yield ""
+        marks = {
+            CheckOutcome.FOUND: ("found", "red"),
+            CheckOutcome.CLEAR: ("clear", "green"),
+            CheckOutcome.SKIPPED: ("skipped", "yellow"),
+            CheckOutcome.CRASHED: ("crashed", "red"),
+        }
+        text = ", ".join(f"{check.name} {marks[check.outcome][0]}" for check in self.report.checks)
+        for line in self._field("Checks", text):
+            painted = line
+            for word, colour in marks.values():
+                painted = painted.replace(f" {word}", " " + self.style.paint(word, colour))
+            yield painted
+
+    def _field(self, label: str, text: str) -> Iterator[str]:
+        """A label in the margin, and the text wrapped beside it."""
+        width = self.style.width - LABEL
+        margin = self.style.paint(f"{label:<{LABEL}}", "bold") if label else " " * LABEL
+        for part in textwrap.wrap(self.style.clean(text), width, break_on_hyphens=False) or [""]:
+            yield f"{margin}{part}".rstrip()
+            margin = " " * LABEL
+
+
+def _colour(verdict: Verdict) -> str:
+    match verdict:
+        case Verdict.REACHABLE | Verdict.BINDABLE:
+            return "green"
+        case Verdict.DEGRADED | Verdict.INCONCLUSIVE:
+            return "yellow"
+        case Verdict.UNREACHABLE | Verdict.NOT_BINDABLE:
+            return "red"
+
+
+def _rehearsed(remedy: Remedy) -> str:
+    if remedy.rehearsal is None or not remedy.rehearsal.mended:
+        return ""
+    opens = "; ".join(remedy.rehearsal.opens)
+    return " (rehearsed in a copy of the rules: it mends this" + (f"; it also opens {opens})" if opens else ")")
+
+
+def _attempt_line(one: AttemptReport) -> str:
+    where = f"[{one.address}]:{one.port}" if ":" in one.address else f"{one.address}:{one.port}"
+    return f"{where} {one.outcome}" + (f" ({one.errno})" if one.errno else "") + f" {one.ms:.1f} ms"
