@@ -24,7 +24,8 @@ from diagnose.model.attempt import Drop, ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, TcpState
 from diagnose.parse.ftrace import Event, complete, events
-from diagnose.probes.connect import errno_name, read_icmp_errors, report_icmp_errors
+from diagnose.probes.connect import errno_name, read_icmp_errors
+from diagnose.probes.reset import socket_apart
 
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 PREFIX = "netdiag-"
@@ -271,7 +272,7 @@ class Tracer:
         family, _, _, _, sockaddr = socket.getaddrinfo(
             address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
         )[0]
-        with _socket(family, port) as sock:
+        with socket_apart(family, port) as sock:
             source: int = sock.getsockname()[1]
             self._write(f"events/{_STATE}/filter", f"sport == {source} && dport == {port}")
             self._write("tracing_on", "1")
@@ -359,22 +360,6 @@ _LOST = ("overrun:", "commit overrun:", "dropped events:")
 def _awaits_answer(sock: socket.socket) -> bool:
     """Whether the socket is in SYN-SENT (the first byte of struct tcp_info, linux/tcp.h)."""
     return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TcpState.SYN_SENT
-
-
-def _socket(family: int, target: int) -> socket.socket:
-    """A socket bound to a port that is not the target's, so that we are never joined to ourselves."""
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        report_icmp_errors(sock)
-        sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", 0))
-        if sock.getsockname()[1] != target:
-            return sock
-        other = _socket(family, target)  # while this one holds the target's port, nobody else gets it
-    except BaseException:
-        sock.close()
-        raise
-    sock.close()
-    return other
 
 
 def _pauses(deadline: float) -> Iterator[float]:
