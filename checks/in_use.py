@@ -1,0 +1,672 @@
+"""in-use: something has the port, or the address and port may not be had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import assert_never
+
+from diagnose.analysis.bind_conflict import Conflict, conflict
+from diagnose.analysis.describe import describe_owner, describe_process, stop_remedies
+from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, Unheld, owner
+from diagnose.analysis.reach import listeners_on, reached
+from diagnose.analysis.wording import row_text, title
+from diagnose.model.attempt import BindAttempt, Outcome
+from diagnose.model.check import Check
+from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.finding import Cause, Command, Confidence, Edit, Evidence, Finding, Remedy, Risk, Severity, Stage
+from diagnose.model.network import Endpoint, SocketRow, TcpState, family_of, is_wildcard
+from diagnose.model.process import Process
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent
+
+LISTENER = Cause("in-use/listener", Stage.SOCKET, "A process already listens on this address and port")
+OVERLAPPING_ADDRESS = Cause(
+    "in-use/overlapping-address", Stage.SOCKET, "A listener on a wildcard or another form of the address has the port"
+)
+TIME_WAIT = Cause("in-use/time-wait", Stage.SOCKET, "Closed connections of the last run keep the port for a minute")
+OUTBOUND_CONNECTION = Cause(
+    "in-use/outbound-connection", Stage.SOCKET, "A client's own end of a connection was given this port"
+)
+PRIVILEGED_PORT = Cause("in-use/privileged-port", Stage.SOCKET, "The port is for root only on this machine")
+ADDRESS_NOT_LOCAL = Cause("in-use/address-not-local", Stage.SOCKET, "No interface of this machine has the address")
+BOUND_NOT_LISTENING = Cause(
+    "in-use/bound-not-listening", Stage.SOCKET, "A socket is bound to the port without listening: most tools hide it"
+)
+SELF_CONNECTED = Cause("in-use/self-connected", Stage.SOCKET, "A client has connected to itself and has the port")
+LEFTOVER_CONNECTION = Cause(
+    "in-use/leftover-connection", Stage.SOCKET, "A connection without a listener still has the port"
+)
+
+_EVIDENCE_ROWS = 4
+_KILLED_ONE_BY_ONE = 4
+"""Up to so many connections are ended each by a command of its own."""
+_USUAL_SHIFT = 8000
+"""80 becomes 8080 and 443 8443: the custom for servers without root."""
+
+
+def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    """What stands in the way of a bind; for a connect, who listens there, as information."""
+    if snapshot.intent is Intent.CONNECT:
+        yield from _listening(snapshot)
+        return
+    named: set[tuple[str, str]] = set()
+    for said in _bind_side(snapshot):
+        if isinstance(said, Finding):
+            if (said.code, said.title) in named:
+                continue  # one socket in the way of two addresses
+            named.add((said.code, said.title))
+        yield said
+
+
+def _listening(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    """The listeners that the dialled addresses reach."""
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            yield Missing("listeners", unknown)
+            return
+        case Known(value=rows):
+            pass
+    port = snapshot.target.port
+    reaching = {row for address in _addresses(snapshot) for row in reached(rows, address, port)}
+    for held in _by_endpoint(reaching):
+        yield from _hidden_owners(snapshot, held)
+        yield Finding(
+            code=LISTENER.code,
+            title=title(f"{_who(snapshot, held)} listens on {held[0].local}"),
+            severity=Severity.INFO,
+            confidence=Confidence.PROVEN,
+            explanation="This is who gets the connections to the target.",
+            evidence=_row_evidence(snapshot, held),
+        )
+
+
+def _bind_side(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    for tried in snapshot.binds:
+        match tried.outcome:
+            case Outcome.ADDRESS_IN_USE:
+                yield from _in_use(snapshot, tried.address, Severity.PROBLEM)
+            case Outcome.DENIED:
+                yield from _denied(snapshot, tried)
+            case Outcome.ADDRESS_UNAVAILABLE:
+                yield from _unavailable(snapshot, tried)
+            case Outcome.BOUND if tried.plain_outcome is Outcome.ADDRESS_IN_USE:
+                yield from _in_use(snapshot, tried.address, Severity.WARNING)
+            case Outcome.BOUND:
+                yield from _bound_as_root(snapshot, tried)
+            case _:
+                continue
+    if not snapshot.binds:
+        for address in _addresses(snapshot):
+            yield from _foreseen(snapshot, address)
+
+
+def _foreseen(snapshot: Snapshot, address: str) -> Iterator[Finding | Missing]:
+    """--passive: a listener that is in the way needs no attempt."""
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            yield Missing("listeners", unknown)
+        case Known(value=rows):
+            yield from _listeners_in_the_way(snapshot, address, rows)
+
+
+def _in_use(snapshot: Snapshot, wanted: str, severity: Severity) -> Iterator[Finding | Missing]:
+    """EADDRINUSE: a listener, or else what is left of connections, or a socket that is only bound."""
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            yield Missing("listeners", unknown)
+            return
+        case Known(value=rows):
+            pass
+    found = tuple(_listeners_in_the_way(snapshot, wanted, rows))
+    if found:
+        # with SO_REUSEADDR it could be bound: the listener came later, and explains nothing
+        yield from found if severity is Severity.PROBLEM else ()
+        return
+    match snapshot.sockets:
+        case Unknown() as unknown:
+            yield Missing("socket table", unknown)
+        case Known(value=sockets):
+            yield from _without_listener(snapshot, wanted, severity, sockets)
+
+
+def _listeners_in_the_way(snapshot: Snapshot, wanted: str, rows: Sequence[SocketRow]) -> Iterator[Finding | Missing]:
+    pairs = _conflicting(snapshot, wanted, listeners_on(rows, snapshot.target.port))
+    certain = {row: why for row, why in pairs.items() if why.certain}
+    for held in _by_endpoint(certain or pairs):
+        yield from _hidden_owners(snapshot, held)
+        yield _listener(snapshot, wanted, held, pairs[held[0]])
+
+
+def _listener(snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: Conflict) -> Finding:
+    endpoint = Endpoint(wanted, snapshot.target.port)
+    who = _who(snapshot, held)
+    overlapping = f"{who} on {held[0].local} excludes {endpoint}"
+    return Finding(
+        code=OVERLAPPING_ADDRESS.code if why.overlapping else LISTENER.code,
+        title=title(overlapping if why.overlapping else f"{who} listens on {held[0].local}"),
+        severity=Severity.PROBLEM,
+        confidence=Confidence.PROVEN if why.certain else Confidence.LIKELY,
+        explanation=f"{why.sentence(wanted, held[0].local.address)} Only one of two such sockets may listen on port "
+        f"{endpoint.port}; SO_REUSEADDR does not change that.",
+        evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, held)),
+        remedies=(*_stop(snapshot, held), *_side_by_side(why), _other_port(endpoint.port)),
+    )
+
+
+def _side_by_side(why: Conflict) -> tuple[Remedy, ...]:
+    """How both servers can have the port, where that is possible."""
+    match why:
+        case Conflict.HELD_DUAL_STACK | Conflict.PERHAPS_DUAL_STACK:
+            return (
+                Remedy(
+                    summary="Or let the server that is there take IPv6 only (IPV6_V6ONLY; nginx: ipv6only=on), "
+                    "if IPv4 is not its business."
+                ),
+            )
+        case Conflict.WANTED_DUAL_STACK:
+            return (Remedy(summary="Or set IPV6_V6ONLY on the new server's socket: then it leaves IPv4 alone."),)
+        case Conflict.HELD_WILDCARD | Conflict.WANTED_WILDCARD:
+            return (Remedy(summary="Or bind each of the two servers to one address of its own instead of all."),)
+        case Conflict.SAME_ADDRESS | Conflict.SAME_IPV4:
+            return ()
+        case _:
+            assert_never(why)
+
+
+def _without_listener(
+    snapshot: Snapshot, wanted: str, severity: Severity, sockets: Sequence[SocketRow]
+) -> Iterator[Finding | Missing]:
+    """Every kind of socket in the way; proven where it is the only kind and nothing is hidden."""
+    others = _conflicting(snapshot, wanted, [row for row in sockets if row.state is not TcpState.LISTEN])
+    kinds: dict[str, list[SocketRow]] = {}
+    for row in others:
+        kinds.setdefault(_kind(snapshot, row), []).append(row)
+    match snapshot.bound:
+        case Unknown() as unknown:
+            yield Missing("bound sockets", unknown)
+        case Known(value=bound):
+            if idle := list(_conflicting(snapshot, wanted, bound)):
+                kinds[BOUND_NOT_LISTENING.code] = idle
+    if isinstance(snapshot.policy, Unknown) and kinds.keys() & {OUTBOUND_CONNECTION.code, LEFTOVER_CONNECTION.code}:
+        yield Missing("port sysctls", snapshot.policy)
+    # without SO_REUSEADDR each of them is in the way; with it, only those that were made without
+    alone = len(kinds) == 1 and isinstance(snapshot.bound, Known)
+    confidence = Confidence.PROVEN if alone or severity is Severity.WARNING else Confidence.LIKELY
+    for code, rows in kinds.items():
+        yield from _hidden_owners(snapshot, rows)
+        yield _idle(snapshot, wanted, severity, confidence, code, sorted(rows, key=_order))
+
+
+def _kind(snapshot: Snapshot, row: SocketRow) -> str:
+    """Which cause a socket is that does not listen."""
+    if row.state is TcpState.TIME_WAIT:
+        return TIME_WAIT.code
+    if row.local == row.peer:
+        return SELF_CONNECTED.code
+    return OUTBOUND_CONNECTION.code if _is_outbound(snapshot, row) else LEFTOVER_CONNECTION.code
+
+
+def _is_outbound(snapshot: Snapshot, row: SocketRow) -> bool:
+    """Whether the connection was opened from here: the kernel gave the port out, and the peer's is a server's."""
+    if row.state is TcpState.SYN_SENT:
+        return True
+    if isinstance(snapshot.policy, Unknown) or not snapshot.policy.value.hands_out(row.local.port):
+        return False
+    if not snapshot.policy.value.hands_out(row.peer.port):
+        return True
+    listeners = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    return bool(reached(listeners, row.peer.address, row.peer.port))
+
+
+def _idle(
+    snapshot: Snapshot,
+    wanted: str,
+    severity: Severity,
+    confidence: Confidence,
+    code: str,
+    rows: Sequence[SocketRow],
+) -> Finding:
+    first = rows[0]
+    if code == TIME_WAIT.code:
+        text, why, remedies = _time_wait(snapshot, rows, severity)
+    elif code == BOUND_NOT_LISTENING.code:
+        text, why, remedies = _bound_only(snapshot, rows)
+    elif code == SELF_CONNECTED.code:
+        text, why, remedies = _self_connected(snapshot, rows)
+    elif code == OUTBOUND_CONNECTION.code:
+        text, why, remedies = _outbound(snapshot, rows)
+    else:
+        text, why, remedies = _leftover(snapshot, rows)
+    return Finding(
+        code=code,
+        title=title(text),
+        severity=severity,
+        confidence=confidence,
+        explanation=f"{why} {_what_reuse_does(severity, first.local.port)}",
+        evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, rows)),
+        remedies=remedies,
+    )
+
+
+_Said = tuple[str, str, tuple[Remedy, ...]]
+"""Title, explanation and remedies."""
+
+
+def _time_wait(snapshot: Snapshot, rows: Sequence[SocketRow], severity: Severity) -> _Said:
+    number = "one connection" if len(rows) == 1 else f"{len(rows)} connections"
+    wait = Remedy(
+        summary="Wait a minute, and set SO_REUSEADDR before bind in the server, in every run of it (Python: "
+        "allow_reuse_address = True): then it may restart at once. Leave tcp_tw_reuse alone, it is about connect.",
+        survives_reboot=True,
+    )
+    kill = _destroy(
+        snapshot,
+        ("state", "time-wait", "sport", "=", f":{rows[0].local.port}"),
+        "Forget these closed connections now instead of waiting for at most 60 seconds. This cannot be undone",
+    )
+    return (
+        f"{number} in TIME-WAIT on {rows[0].local}, and no listener",
+        "The side that closes a connection first keeps its end for 60 seconds, so that late packets cannot reach a "
+        "new connection. Nobody listens meanwhile.",
+        (wait,) if severity is Severity.WARNING else (*kill, wait),
+    )
+
+
+def _bound_only(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
+    return (
+        f"{_who(snapshot, rows)} has {rows[0].local} bound without listening",
+        "A bound socket takes the port although it neither listens nor is connected; /proc/net/tcp, netstat, lsof "
+        "and older versions of ss do not show it.",
+        (*_stop(snapshot, rows), _other_port(rows[0].local.port)),
+    )
+
+
+def _self_connected(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
+    return (
+        f"{_who(snapshot, rows)} is connected to itself on {rows[0].local}",
+        "A client that dials a closed local port again and again can be given that very port as its own: both ends "
+        "are one socket (TCP simultaneous open). It has the port, and reads back what it writes.",
+        (*_end(snapshot, rows), *_stop(snapshot, rows), *_reserve(snapshot)),
+    )
+
+
+def _outbound(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
+    return (
+        f"{rows[0].local} is the near end of a connection to {rows[0].peer}",
+        f"{_who(snapshot, rows)} opened a connection, and the kernel gave it port {rows[0].local.port} for its own "
+        "end (net.ipv4.ip_local_port_range). It is free again when the connection ends.",
+        (*_end(snapshot, rows), *_stop(snapshot, rows), *_reserve(snapshot)),
+    )
+
+
+def _leftover(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
+    number = "" if len(rows) == 1 else f" and {len(rows) - 1} more"
+    return (
+        f"A connection from {rows[0].peer}{number} still has {rows[0].local}",
+        "Nothing listens on the port any more, but a connection on it goes on: a worker of the old server still "
+        "serves it, or the client has not closed its end.",
+        (*_end(snapshot, rows), *_stop(snapshot, rows)),
+    )
+
+
+def _what_reuse_does(severity: Severity, port: int) -> str:
+    if severity is Severity.WARNING:
+        return f"A server that sets SO_REUSEADDR before bind can have port {port} now; one that does not, cannot."
+    return "SO_REUSEADDR does not help here: the socket that has the port was made without it."
+
+
+def _end(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
+    """Reset the connections, as the kernel lets root do it."""
+    port = f":{rows[0].local.port}"
+    exact = [("sport", "=", port, "dport", "=", f":{peer}") for peer in sorted({row.peer.port for row in rows})]
+    filters = exact if len(exact) <= _KILLED_ONE_BY_ONE else [("sport", "=", port)]
+    summary = "Reset the connection: both ends get an error. This cannot be undone"
+    ended = [_destroy(snapshot, one, summary) for one in filters]
+    commands = tuple(command for remedies in ended for remedy in remedies for command in remedy.commands)
+    return (Remedy(summary=ended[0][0].summary, commands=commands, risk=Risk.DISRUPTIVE),) if commands else ()
+
+
+def _destroy(snapshot: Snapshot, chosen: tuple[str, ...], summary: str) -> tuple[Remedy, ...]:
+    """ss --kill, which Linux alone has (SOCK_DESTROY, sock_diag(7))."""
+    if snapshot.vantage.platform != "linux":
+        return ()
+    command = Command(("ss", "--kill", "--tcp", *chosen), needs_root=True)
+    unless = "a kernel built without INET_DIAG_DESTROY does nothing"
+    return (Remedy(summary=f"{summary} ({unless})", commands=(command,), risk=Risk.DISRUPTIVE),)
+
+
+def _reserve(snapshot: Snapshot) -> tuple[Remedy, ...]:
+    """Keep the kernel from handing the port out again; the ranges that are reserved already stay so."""
+    if isinstance(snapshot.policy, Unknown) or not snapshot.policy.value.hands_out(snapshot.target.port):
+        return ()
+    name = "net.ipv4.ip_local_reserved_ports"
+    old = ",".join(f"{low}-{high}" if low != high else str(low) for low, high in snapshot.policy.value.reserved)
+    new = f"{old},{snapshot.target.port}" if old else str(snapshot.target.port)
+    return (
+        Remedy(
+            summary=f"For good: keep port {snapshot.target.port} from being handed out again. It ends no connection",
+            commands=(Command(("sysctl", "-w", f"{name}={new}"), needs_root=True),),
+            undo=(Command(("sysctl", "-w", f"{name}={old}"), needs_root=True),),
+            survives_reboot=False,
+            edits=(Edit("/etc/sysctl.d/60-reserved-ports.conf", None, f"{name} = {new}"),),
+        ),
+    )
+
+
+def _denied(snapshot: Snapshot, tried: BindAttempt) -> Iterator[Finding | Missing]:
+    """EACCES below the first unprivileged port; any other refusal has another cause."""
+    if tried.errno != "EACCES":
+        return
+    match snapshot.policy:
+        case Unknown() as unknown:
+            yield Missing("port sysctls", unknown)
+        case Known(value=policy) if tried.port < policy.unprivileged_start:
+            yield _privileged(snapshot, tried, policy.unprivileged_start)
+        case _:
+            return
+
+
+def _privileged(snapshot: Snapshot, tried: BindAttempt, start: int) -> Finding:
+    vantage = snapshot.vantage
+    return Finding(
+        code=PRIVILEGED_PORT.code,
+        title=title(f"Port {tried.port} is below {start}, and {vantage.user} may not bind it"),
+        severity=Severity.PROBLEM,
+        # root can be denied for want of the capability, and by a security module
+        confidence=Confidence.PROVEN if vantage.uid != 0 else Confidence.LIKELY,
+        explanation=f"Ports below {start} need root or the capability CAP_NET_BIND_SERVICE in this network "
+        f"namespace, and {vantage.user} has neither.",
+        evidence=(
+            *_bind_evidence(snapshot, tried.address),
+            Evidence(f"net.ipv4.ip_unprivileged_port_start = {start}", "/proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        ),
+        remedies=(
+            _lower_start(tried.port, start),
+            *_higher_port(snapshot, tried),
+            Remedy(
+                summary="Or give the program alone the right: AmbientCapabilities=CAP_NET_BIND_SERVICE in its systemd "
+                "unit, or setcap cap_net_bind_service=+ep on its file (not on an interpreter such as python3, "
+                "which would give it to every script).",
+                survives_reboot=True,
+            ),
+        ),
+    )
+
+
+def _lower_start(port: int, start: int) -> Remedy:
+    name = "net.ipv4.ip_unprivileged_port_start"
+    return Remedy(
+        summary=f"Let every user bind ports from {port} on",
+        commands=(Command(("sysctl", "-w", f"{name}={port}"), needs_root=True),),
+        undo=(Command(("sysctl", "-w", f"{name}={start}"), needs_root=True),),
+        survives_reboot=False,
+        edits=(Edit("/etc/sysctl.d/60-unprivileged-ports.conf", None, f"{name} = {port}"),),
+    )
+
+
+def _higher_port(snapshot: Snapshot, tried: BindAttempt) -> tuple[Remedy, ...]:
+    other = Endpoint(tried.address, tried.port + _USUAL_SHIFT)
+    listeners = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else None
+    if listeners is None or _conflicting(snapshot, tried.address, listeners_on(listeners, other.port)):
+        return ()
+    return (
+        Remedy(
+            summary=f"Or use a port that needs no right, such as {other.port}",
+            commands=(Command(("netdiag", "run", "--bind", str(other))),),
+        ),
+    )
+
+
+def _bound_as_root(snapshot: Snapshot, tried: BindAttempt) -> Iterator[Finding]:
+    """Under sudo the port is free for root: say so where the user who called sudo would be denied."""
+    start = snapshot.policy.value.unprivileged_start if isinstance(snapshot.policy, Known) else 1024
+    user = snapshot.vantage.sudo_user
+    if user is None or snapshot.vantage.uid != 0 or tried.port >= start:
+        return
+    yield Finding(
+        code=PRIVILEGED_PORT.code,
+        title=title(f"Port {tried.port} is free for root; {user} would be denied"),
+        severity=Severity.INFO,
+        confidence=Confidence.LIKELY,
+        explanation=f"netdiag ran under sudo, so the answer is root's. Ports below {start} need root or "
+        f"CAP_NET_BIND_SERVICE: run netdiag as {user} to have {user}'s answer.",
+        evidence=_bind_evidence(snapshot, tried.address),
+    )
+
+
+def _unavailable(snapshot: Snapshot, tried: BindAttempt) -> Iterator[Finding | Missing]:
+    """EADDRNOTAVAIL, where the address is on no interface; an address that is there has another trouble."""
+    match snapshot.links:
+        case Unknown() as unknown:
+            yield Missing("interfaces", unknown)
+            yield _not_local(snapshot, tried, Confidence.LIKELY)
+        case Known(value=links) if links.holder(tried.address.partition("%")[0]) is None:
+            yield _not_local(snapshot, tried, Confidence.PROVEN)
+        case _:
+            return
+
+
+def _not_local(snapshot: Snapshot, tried: BindAttempt, confidence: Confidence) -> Finding:
+    return Finding(
+        code=ADDRESS_NOT_LOCAL.code,
+        title=title(f"{tried.address} is on no interface of this machine"),
+        severity=Severity.PROBLEM,
+        confidence=confidence,
+        explanation="A server can only bind addresses of the machine (the network namespace) that it runs in. The "
+        "address belongs to another machine, a container, or a VPN or DHCP lease that is gone.",
+        evidence=(*_bind_evidence(snapshot, tried.address), *_interface_evidence(snapshot)),
+        remedies=(
+            *_local_instead(snapshot, tried),
+            *_allow_nonlocal(snapshot, tried),
+            Remedy(
+                summary="Or give the machine the address: ip address add, or mend the VPN or lease that should have "
+                "brought it."
+            ),
+        ),
+    )
+
+
+def _local_instead(snapshot: Snapshot, tried: BindAttempt) -> tuple[Remedy, ...]:
+    """An address of the same family that is here and free."""
+    if isinstance(snapshot.links, Unknown) or isinstance(snapshot.listeners, Unknown):
+        return ()
+    taken = listeners_on(snapshot.listeners.value, tried.port)
+    loopback = "127.0.0.1" if tried.family == "ipv4" else "::1"
+    here = [address for one in snapshot.links.value.interfaces if one.up for address in one.addresses]
+    for address in sorted(here, key=lambda one: one != loopback):
+        usable = "%" not in address and not address.startswith("fe80:") and family_of(address) == tried.family
+        if usable and not _conflicting(snapshot, address, taken):
+            other = Endpoint(address, tried.port)
+            return (
+                Remedy(
+                    summary=f"Bind an address that is here: {other}",
+                    commands=(Command(("netdiag", "run", "--bind", str(other))),),
+                ),
+            )
+    return ()
+
+
+def _allow_nonlocal(snapshot: Snapshot, tried: BindAttempt) -> tuple[Remedy, ...]:
+    if isinstance(snapshot.policy, Unknown):
+        return ()
+    four = tried.family == "ipv4"
+    if snapshot.policy.value.nonlocal_bind_v4 if four else snapshot.policy.value.nonlocal_bind_v6:
+        return ()
+    name = "net.ipv4.ip_nonlocal_bind" if four else "net.ipv6.ip_nonlocal_bind"
+    return (
+        Remedy(
+            summary="For a fail-over service that waits for the address: let servers bind addresses that are not "
+            "here. Nobody reaches them until the address comes",
+            commands=(Command(("sysctl", "-w", f"{name}=1"), needs_root=True),),
+            undo=(Command(("sysctl", "-w", f"{name}=0"), needs_root=True),),
+            survives_reboot=False,
+            edits=(Edit("/etc/sysctl.d/60-nonlocal-bind.conf", None, f"{name} = 1"),),
+        ),
+    )
+
+
+def _interface_evidence(snapshot: Snapshot) -> tuple[Evidence, ...]:
+    if isinstance(snapshot.links, Unknown):
+        return ()
+    return tuple(
+        Evidence(f"{one.name}: {', '.join(one.addresses) or 'no address'}", "interfaces")
+        for one in snapshot.links.value.interfaces[:8]
+    )
+
+
+def _addresses(snapshot: Snapshot) -> tuple[str, ...]:
+    """What was dialled; where nothing was, what the name means."""
+    dialled = [one.address for one in snapshot.attempts]
+    if not dialled and isinstance(snapshot.names, Known):
+        dialled = [one.address for one in snapshot.names.value.addresses]
+    return tuple(dict.fromkeys(dialled))
+
+
+def _conflicting(snapshot: Snapshot, wanted: str, rows: Sequence[SocketRow]) -> dict[SocketRow, Conflict]:
+    """The rows that a socket on the wanted address conflicts with, made as the system's default makes it."""
+    v6only = isinstance(snapshot.policy, Known) and snapshot.policy.value.bindv6only and is_wildcard(wanted)
+    pairs = ((row, conflict(wanted, v6only, row)) for row in rows)
+    return {row: why for row, why in pairs if why is not None}
+
+
+def _by_endpoint(rows: Sequence[SocketRow] | set[SocketRow] | dict[SocketRow, Conflict]) -> list[list[SocketRow]]:
+    """Sockets that share one address and port (SO_REUSEPORT) together, in order."""
+    groups: dict[tuple[Endpoint, bool], list[SocketRow]] = {}
+    for row in sorted(rows, key=_order):
+        groups.setdefault((row.local, row.family == "ipv6"), []).append(row)
+    return list(groups.values())
+
+
+def _order(row: SocketRow) -> tuple[Endpoint, Endpoint, int, int]:
+    return row.local, row.peer, row.state, row.inode
+
+
+def _who(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
+    """The program that has the sockets, or that it is hidden."""
+    processes = _leaders(_holders(snapshot, rows))
+    if processes:
+        first = processes[0]
+        more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
+        return f"{first.program} (pid {first.pid}){more}"
+    match owner(rows[0], snapshot.holders):
+        case Hidden(uid=uid):
+            return f"A hidden process of user id {uid}"
+        case Unheld():
+            return "The kernel"
+        case _:
+            return "A process"
+
+
+def _holders(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Process, ...]:
+    found: dict[int, Process] = {}
+    for row in rows:
+        match owner(row, snapshot.holders):
+            case Owned(processes=processes):
+                found.update((one.pid, one) for one in processes)
+            case _:
+                continue
+    return tuple(found[pid] for pid in sorted(found))
+
+
+def _leaders(processes: Sequence[Process]) -> tuple[Process, ...]:
+    """The processes whose parents do not hold the socket too: the master, not its workers."""
+    pids = {one.pid for one in processes}
+    return tuple(one for one in processes if one.parent not in pids)
+
+
+def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
+    """How to stop whoever has the sockets; where that is hidden, how to find out."""
+    leaders = _leaders(_holders(snapshot, rows))
+    uid = snapshot.vantage.uid
+    match leaders:
+        case (only,):
+            return stop_remedies(only, uid)
+        case (_, *_):
+            return (_stop_all(leaders, uid),)
+    if not isinstance(owner(rows[0], snapshot.holders), Hidden):
+        return ()
+    return (
+        Remedy(
+            summary="Find out who has it: root sees the owner",
+            commands=(Command(("netdiag", "run", "--bind", str(snapshot.binds[0].endpoint)), needs_root=True),)
+            if snapshot.binds
+            else (),
+        ),
+    )
+
+
+def _stop_all(leaders: Sequence[Process], uid: int) -> Remedy:
+    """Several unrelated processes share the socket: all of them must let go."""
+    each = [stop_remedies(one, uid)[0] for one in leaders]
+    undo = tuple(command for one in each for command in one.undo) if all(one.undo for one in each) else ()
+    return Remedy(
+        summary=f"Stop all {len(each)} that share it: " + "; ".join(one.summary.rstrip(".") for one in each),
+        commands=tuple(command for one in each for command in one.commands),
+        undo=undo,
+        risk=Risk.DISRUPTIVE,
+    )
+
+
+def _other_port(port: int) -> Remedy:
+    return Remedy(summary=f"Or start the new server on another port than {port}.")
+
+
+def _hidden_owners(snapshot: Snapshot, rows: Sequence[SocketRow]) -> Iterator[Missing]:
+    """The owner was asked for and could not be had."""
+    for row in rows:
+        match owner(row, snapshot.holders):
+            case Hidden(lift=lift):
+                yield Missing("socket owners", Unknown(Reason.NEEDS_ROOT, f"the owner of {row.local} is hidden", lift))
+                return
+            case OwnerUnknown(unknown=unknown):
+                yield Missing("socket owners", unknown)
+                return
+            case _:
+                continue
+
+
+def _bind_evidence(snapshot: Snapshot, wanted: str) -> tuple[Evidence, ...]:
+    """What bind(2) itself gave."""
+    return tuple(
+        Evidence(
+            f"bind to {one.endpoint}: {one.errno or 'ok'} with SO_REUSEADDR, {one.plain_errno or 'ok'} without",
+            "bind(2)",
+        )
+        for one in snapshot.binds
+        if one.address == wanted
+    )
+
+
+def _row_evidence(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Evidence, ...]:
+    shown = [Evidence(_row_words(row), "sock_diag") for row in rows[:_EVIDENCE_ROWS]]
+    if len(rows) > _EVIDENCE_ROWS:
+        shown.append(Evidence(f"and {len(rows) - _EVIDENCE_ROWS} more such sockets", "sock_diag"))
+    processes = _holders(snapshot, rows)
+    if processes:
+        held = [Evidence(f"held by {describe_process(one)}", "/proc/PID/fd") for one in processes[:_EVIDENCE_ROWS]]
+        return (*shown, *held)
+    if rows[0].inode:
+        shown.append(Evidence(describe_owner(owner(rows[0], snapshot.holders)), "/proc/PID/fd"))
+    return tuple(shown)
+
+
+def _row_words(row: SocketRow) -> str:
+    idle = row.state in (TcpState.LISTEN, TcpState.BOUND_INACTIVE)
+    return row_text(row) if idle else f"{row_text(row)} with peer {row.peer}"
+
+
+CHECK = Check(
+    "in-use",
+    (
+        LISTENER,
+        OVERLAPPING_ADDRESS,
+        TIME_WAIT,
+        OUTBOUND_CONNECTION,
+        PRIVILEGED_PORT,
+        ADDRESS_NOT_LOCAL,
+        BOUND_NOT_LISTENING,
+        SELF_CONNECTED,
+        LEFTOVER_CONNECTION,
+    ),
+    judge,
+)
