@@ -22,6 +22,8 @@ class OtherListener(Struct, frozen=True, order=True):
     unit: str | None = None
     init: int = 0
     """A pid inside that namespace: the lowest seen."""
+    init_program: str = ""
+    """What runs as that pid (comm): any user may read it, the listener's holder not."""
 
 
 class Elsewhere(Struct, frozen=True):
@@ -31,4 +33,4 @@ class Elsewhere(Struct, frozen=True):
     namespaces: int
     """How many other namespaces were looked into."""
     unreadable: int = 0
-    """Processes whose namespace could not be told."""
+    """Processes whose namespace could not be told, and named namespaces without a process to read them through."""

@@ -128,7 +128,7 @@ def _ms_since(started: float) -> float:
 
 
 def ask_in_child(names: Sequence[str], deadline: float) -> dict[str, Fact[Resolution]]:
-    """Asks for every name in one child process, which is killed at the deadline and on every way out."""
+    """Asks for every name in one child process, which is killed when its time is over and on every way out."""
     started = time.monotonic()
     read_end, write_end = os.pipe()
     # no signal may reach the child while it still has our handlers, nor us before the `try` that kills it
