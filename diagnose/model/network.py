@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.fact import NOT_NEEDED, Fact
+
 Family = Literal["ipv4", "ipv6"]
 
 
@@ -87,7 +89,8 @@ class Links(Struct, frozen=True):
     """The interfaces of this namespace and where packets leave it."""
 
     interfaces: tuple[Interface, ...]
-    gateways: tuple[Gateway, ...] = ()
+    gateways: Fact[tuple[Gateway, ...]] = NOT_NEEDED
+    """Asked for only where a target is another machine."""
 
     def holder(self, address: str) -> Interface | None:
         """The interface that has this address."""
