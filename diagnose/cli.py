@@ -284,7 +284,7 @@ def _captured(pcap: Path | None, collection: Collection) -> list[str]:
     if pcap is None:
         return []
     try:
-        problem = collection.save_capture(pcap)
+        problem = collection.save_capture(str(pcap))
     except OSError as error:
         return [f"cannot write {str(pcap)!r}: {error.strerror}"]
     return [f"no packets were kept: {problem}"] if problem else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import monotonic, sleep
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,8 +12,11 @@ from diagnose.analysis.reach import reached
 from diagnose.model.attempt import Attempt, Drop, Outcome, QueueWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import reset, sockets, tracing
+from diagnose.probes import reset, sockets
 from diagnose.probes.connect import Dial, wait
+
+if TYPE_CHECKING:
+    from diagnose.probes.tracing import TracedConnect, Tracer
 
 TRACE_WAIT = 0.1
 """Seconds for which the trace of one connect is read."""
@@ -36,7 +40,7 @@ class Witnesses:
     """The witnesses of one run; `close` takes about 50 ms, so after the answer."""
 
     def __init__(self) -> None:
-        self._tracer: Fact[tracing.Tracer] | None = None
+        self._tracer: Fact[Tracer] | None = None
 
     def close(self) -> None:
         """Removes the tracing instance."""
@@ -69,9 +73,11 @@ class Witnesses:
             drops = traced.drops
         return Silence(drops, _queue(endpoint, before))
 
-    def _traced(self, endpoint: Endpoint) -> tracing.TracedConnect | None:
+    def _traced(self, endpoint: Endpoint) -> TracedConnect | None:
         if self._tracer is None:
-            self._tracer = tracing.open_tracer()
+            from diagnose.probes.tracing import open_tracer  # only where the counters do not settle it
+
+            self._tracer = open_tracer()
         if isinstance(self._tracer, Unknown):
             return None
         try:

@@ -1,0 +1,6 @@
+"""Targets -> snapshots."""
+
+from diagnose.collect.case import Order
+from diagnose.collect.first import Collection
+
+__all__ = ["Collection", "Order"]

@@ -1,0 +1,96 @@
+"""What was asked, and what comes together for it while the machine is looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.elsewhere import Elsewhere
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
+from diagnose.model.firewall import Shadow
+from diagnose.model.names import HostsFile, Resolution, ResolverConfig
+from diagnose.model.network import Links, PortPolicy, Routing
+from diagnose.model.process import Holders
+from diagnose.model.snapshot import Vantage
+from diagnose.model.target import Intent, Target
+
+if TYPE_CHECKING:
+    from diagnose.probes.connect import Dial
+    from diagnose.probes.sockets import SocketTables
+    from diagnose.probes.wire import Flow
+
+LOCAL_TIMEOUT = 1.0
+REMOTE_TIMEOUT = 3.0
+"""Seconds that one unanswered attempt may take where the user gave no --timeout."""
+SILENCE = 0.050
+"""Seconds without an answer from a local address after which the deep look begins."""
+PROBE_SECONDS = 2.0
+"""Deadline of one probe of the machine."""
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What the user asked for."""
+
+    targets: tuple[Target, ...]
+    intent: Intent = Intent.CONNECT
+    timeout: float | None = None
+    passive: bool = False
+    only: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    deep: bool = False
+    """Collect what a later reader of the recording may want, needed now or not."""
+    capture: bool = False
+    """Keep the packets of the attempts."""
+
+
+class Case:
+    """One target, while its facts come together."""
+
+    def __init__(self, target: Target, resolution: Fact[Resolution]) -> None:
+        self.target = target
+        self.resolution = resolution
+        self.dials: list[Dial] = []
+        self.attempts: list[Attempt] = []
+        self.binds: tuple[BindAttempt, ...] = ()
+        self.candidates: tuple[Attempt, ...] = ()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """What the name resolves to, each once, in the resolver's order."""
+        match self.resolution:
+            case Known(value=resolution):
+                return tuple(dict.fromkeys(one.address for one in resolution.addresses))
+            case Unknown():
+                return ()
+
+    @property
+    def troubled(self) -> bool:
+        """Whether something failed, so that the deep look is worth its time."""
+        outcomes = [one.outcome for one in self.attempts]
+        for bound in self.binds:
+            outcomes += [bound.outcome, bound.plain_outcome]
+        return not outcomes or not all(outcome.works for outcome in outcomes)
+
+
+class Machine(Struct, frozen=True, kw_only=True):
+    """What is the same for every target of one run."""
+
+    vantage: Vantage
+    links: Fact[Links]
+    tables: SocketTables
+    holders: Fact[Holders]
+    policy: Fact[PortPolicy] = NOT_NEEDED
+    routing: Fact[Routing] = NOT_NEEDED
+    hosts: Fact[HostsFile] = NOT_NEEDED
+    resolver: Fact[ResolverConfig] = NOT_NEEDED
+    elsewhere: dict[int, Fact[Elsewhere]] = {}
+    firewall: Fact[Shadow] = NOT_NEEDED
+
+
+def flow_of(attempt: Attempt) -> Flow | None:
+    """The attempt's connection by both of its ends; None: no packet can have left."""
+    from diagnose.probes.wire import Flow  # only ever asked for where packets were recorded
+
+    return Flow(attempt.source, attempt.endpoint) if attempt.source else None

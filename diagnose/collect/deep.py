@@ -1,0 +1,197 @@
+"""The deep look, which only a failure pays for: why it failed, on the word of the kernel's witnesses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
+
+from diagnose.analysis.reach import listeners_on, reached, unmapped
+from diagnose.analysis.refusal import Refusal, icmp_text, refusal
+from diagnose.analysis.wire import wants_first_hop
+from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
+from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.elsewhere import Elsewhere
+from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Unknown
+from diagnose.model.firewall import Shadow
+from diagnose.model.network import Endpoint, SocketRow
+from diagnose.probes import connect, names, namespaces, policy, routes, sockets
+from diagnose.probes.bounded import Asked
+from diagnose.probes.connect import IS_LINUX, Dial
+from diagnose.probes.witness import Silence, Witnesses
+
+T = TypeVar("T")
+
+CANDIDATE_WAIT = 0.25
+"""Seconds that another listener of this machine has to answer."""
+FIRST_HOP_WAIT = 0.5
+FIREWALL_SECONDS = 3.0
+_CANDIDATES = 8
+
+
+if TYPE_CHECKING:
+    from diagnose.probes.wire import Recorder
+
+
+class DeepLook:
+    """The second wave of one run; `close` takes down what the witnesses needed, after the answer."""
+
+    def __init__(self, order: Order, recorder: Recorder | None) -> None:
+        self.order = order
+        self._recorder = recorder
+        self._witnesses = Witnesses()
+        self._silences: dict[Endpoint, Silence] = {}
+
+    def close(self) -> None:
+        """Removes the tracing instance; takes about 50 ms."""
+        self._witnesses.close()
+
+    def look(self, cases: Sequence[Case], machine: Machine) -> Machine:
+        """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
+        looks = _Looks(cases if self.order.deep else [case for case in cases if case.troubled])
+        for case in cases:
+            case.attempts = [self._witnesses.refused(attempt) for attempt in case.attempts]
+        suspects = self._suspects(cases, machine)
+        firewall = self._ask_firewall(suspects)
+        for case in cases:
+            self._break_silence(case)
+        connect.wait([dial for case in cases for dial in case.dials], monotonic() + self._longest())
+        for case in cases:
+            self._finish(case)
+            case.candidates = self._other_listeners(case, machine)
+        machine = looks.added_to(machine, firewall)
+        for case in cases:
+            case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]
+        return machine
+
+    def _with_raw_reply(self, attempt: Attempt, machine: Machine) -> Attempt:
+        """The packet that answered another machine's refusal, and where needed the one that a first router sends."""
+        flow = flow_of(attempt)
+        if attempt.local or attempt.outcome.works or self._recorder is None or flow is None:
+            return attempt
+        from diagnose.probes.wire import first_hop  # loaded already: there is a recorder
+
+        attempt = replace(attempt, wire=self._recorder.replies(flow))
+        if not wants_first_hop(attempt, machine.routing):
+            return attempt
+        return replace(attempt, first_hop=first_hop(attempt.address, attempt.port, FIRST_HOP_WAIT))
+
+    def _suspects(self, cases: Sequence[Case], machine: Machine) -> tuple[Endpoint, ...]:
+        """The local endpoints whose failure a firewall rule may have caused."""
+        found = {
+            attempt.endpoint
+            for case in cases
+            for attempt in case.attempts
+            if attempt.local and (self.order.deep or _firewall_may_explain(attempt, machine))
+        }
+        return tuple(sorted(found))
+
+    def _ask_firewall(self, suspects: tuple[Endpoint, ...]) -> Asked[Shadow] | Unknown:
+        if self.order.passive:
+            return PASSIVE
+        if not suspects:
+            return NOT_NEEDED
+        if not IS_LINUX:
+            return NOT_LINUX
+        from diagnose.probes import shadow  # brings subprocess with it: only where rules must be read
+
+        return Asked("firewall rules", lambda: shadow.look(suspects, FIREWALL_SECONDS), FIREWALL_SECONDS + 0.5)
+
+    def _break_silence(self, case: Case) -> None:
+        """Ends the wait for a silent local address where a witness tells what the timeout would tell."""
+        for dial in case.dials:
+            if dial.local and dial.silent:
+                silence = self._witnesses.silent(dial.endpoint)
+                self._silences[dial.endpoint] = silence
+                if silence.settled:
+                    dial.settle()
+
+    def _longest(self) -> float:
+        return (self.order.timeout or REMOTE_TIMEOUT) + SILENCE
+
+    def _finish(self, case: Case) -> None:
+        witnessed = {attempt.endpoint: attempt for attempt in case.attempts}
+        case.attempts = [self._finished(dial, witnessed) for dial in case.dials]
+
+    def _finished(self, dial: Dial, witnessed: dict[Endpoint, Attempt]) -> Attempt:
+        attempt = dial.attempt()
+        silence = self._silences.get(dial.endpoint)
+        if silence and attempt.outcome is Outcome.UNANSWERED:
+            return replace(attempt, drops=silence.drops, queue=silence.queue)
+        return replace(attempt, reset=witnessed[dial.endpoint].reset)
+
+    def _other_listeners(self, case: Case, machine: Machine) -> tuple[Attempt, ...]:
+        """Whether the port answers at the other local addresses where it listens."""
+        if not isinstance(machine.tables.listeners, Known):
+            return ()
+        rows = listeners_on(machine.tables.listeners.value, case.target.port)
+        refused = any(one.local and one.outcome is Outcome.REFUSED for one in case.attempts)
+        tried = {one.endpoint for one in case.attempts}
+        others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if refused else []
+        dials = [
+            Dial(where, local=True, timeout=CANDIDATE_WAIT, server_side=sockets.server_side)
+            for where in others[:_CANDIDATES]
+        ]
+        connect.wait(dials, monotonic() + CANDIDATE_WAIT + SILENCE)
+        return tuple(dial.attempt() for dial in dials)
+
+
+class _Looks:
+    """The cheap looks at the machine that a failure asks for, under way side by side."""
+
+    def __init__(self, cases: Sequence[Case]) -> None:
+        addresses = sorted({address for case in cases for address in case.addresses})
+        ports = sorted({case.target.port for case in cases})
+        self._ports = ports
+        self._policy = _asked("port sysctls", policy.look)
+        self._routing = _asked("routes", lambda: routes.look(addresses))
+        self._hosts = Asked("hosts file", names.hosts_file, PROBE_SECONDS)
+        self._resolver = Asked("resolver configuration", names.configuration, PROBE_SECONDS)
+        self._elsewhere = _asked("other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS)))
+
+    def added_to(self, machine: Machine, firewall: Asked[Shadow] | Unknown) -> Machine:
+        """The machine with these facts, each waited for until its own deadline."""
+        return replace(
+            machine,
+            policy=_fact(self._policy),
+            routing=_fact(self._routing),
+            hosts=self._hosts.fact(),
+            resolver=self._resolver.fact(),
+            elsewhere=self._by_port(),
+            firewall=_fact(firewall),
+        )
+
+    def _by_port(self) -> dict[int, Fact[Elsewhere]]:
+        match _fact(self._elsewhere):
+            case Known(value=by_port):
+                return by_port
+            case Unknown() as unknown:
+                return dict.fromkeys(self._ports, unknown)
+
+
+def _asked(name: str, probe: Callable[[], Fact[T]]) -> Asked[T] | Unknown:
+    return Asked(name, probe, PROBE_SECONDS) if IS_LINUX else NOT_LINUX
+
+
+def _fact(asked: Asked[T] | Unknown) -> Fact[T]:
+    return asked if isinstance(asked, Unknown) else asked.fact()
+
+
+def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
+    """Whether the rules must be looked at: not where the kernel has told that no rule is in the way."""
+    if icmp_text(attempt) or attempt.outcome is Outcome.UNANSWERED:
+        return True
+    if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET):
+        return False
+    if refusal(attempt) is Refusal.NOT_KERNEL:
+        return True
+    rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
+    return bool(reached(rows, attempt.address, attempt.port))
+
+
+def _dialled_as(row: SocketRow) -> Endpoint:
+    address = unmapped(row.local.address)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return Endpoint(loopback.get(address, address), row.local.port)

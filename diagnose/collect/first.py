@@ -1,0 +1,203 @@
+"""Targets -> snapshots, in waves: cheap first, deep on demand. Here a probe's failure becomes "could not look"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from diagnose import __version__
+from diagnose.analysis.ports import near_misses
+from diagnose.analysis.reach import reached, unmapped
+from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
+from diagnose.model.firewall import Shadow
+from diagnose.model.network import Endpoint, Links, SocketRow, is_loopback, is_wildcard
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent, Scope
+from diagnose.probes import bind, connect, containers, links, names, processes, sockets, vantage
+from diagnose.probes.bounded import Asked
+from diagnose.probes.connect import IS_LINUX, Dial
+
+if TYPE_CHECKING:
+    from diagnose.collect.deep import DeepLook
+    from diagnose.probes.wire import Recorder
+
+RESOLVER_SECONDS = 15.0
+"""glibc gives up by itself after 10 s with one silent server (resolv.conf(5): timeout 5, attempts 2)."""
+_NEAR_MISS_PORTS = 64
+"""With more ports asked for at once, near misses are not named by their holders."""
+
+
+class Collection:
+    """One run over all targets; `close` takes down what observing needed for a moment."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+        self._recorder: Recorder | None = None
+        self._deep: DeepLook | None = None
+        self._cases: tuple[Case, ...] = ()
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Looks, in waves, and writes down what it saw."""
+        started, clock = datetime.now(UTC), monotonic()
+        cases = self._resolved()
+        machine = self._first_wave(cases)
+        if self.order.deep or any(case.troubled for case in cases):
+            machine = self._look_deeper(cases, machine)
+        duration = round((monotonic() - clock) * 1000, 3)
+        self._cases = tuple(cases)
+        return tuple(self._snapshot(case, machine, started, duration) for case in cases)
+
+    def save_capture(self, path: str) -> Unknown | None:
+        """Writes the packets of the attempts; what stood in the way of keeping any. OSError: the file's."""
+        if self._recorder is None:
+            return Unknown(Reason.PASSIVE, "nothing was sent")
+        attempts = [attempt for case in self._cases for attempt in case.attempts]
+        saved = self._recorder.save(path, [flow for one in attempts if (flow := flow_of(one))])
+        return saved if isinstance(saved, Unknown) else None
+
+    def close(self) -> None:
+        """Takes down what observing needed for a moment; about 50 ms, so after the answer."""
+        if self._deep is not None:
+            self._deep.close()
+        if self._recorder is not None:
+            self._recorder.close()
+
+    def _resolved(self) -> list[Case]:
+        hosts = tuple(dict.fromkeys(target.host for target in self.order.targets))
+        found = names.resolve(hosts, monotonic() + RESOLVER_SECONDS, self.order.passive)
+        return [Case(target, found[target.host]) for target in self.order.targets]
+
+    def _look_deeper(self, cases: Sequence[Case], machine: Machine) -> Machine:
+        from diagnose.collect.deep import DeepLook  # a target that works does not pay for its modules
+
+        self._deep = DeepLook(self.order, self._recorder)
+        return self._deep.look(cases, machine)
+
+    def _first_wave(self, cases: Sequence[Case]) -> Machine:
+        link_fact = links.look()
+        if not self.order.passive:
+            self._listen_to_the_wire(cases, link_fact)
+            for case in cases:
+                self._try(case, link_fact)
+        ports = frozenset(case.target.port for case in cases)
+        tables = sockets.look(ports)
+        inodes = _inodes(tables, ports)
+        held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
+        seen = vantage.look(containers.inside())
+        machine = Machine(vantage=seen, links=link_fact, tables=tables, holders=held.fact())
+        for case in cases:
+            _settle_stopped(case, machine)
+        connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
+        for case in cases:
+            case.attempts = [dial.attempt() for dial in case.dials]
+        return machine
+
+    def _listen_to_the_wire(self, cases: Sequence[Case], link_fact: Fact[Links]) -> None:
+        """From before the first packet on: asked for, or because another machine's raw reply tells who sent it."""
+        addresses = {address for case in cases for address in case.addresses}
+        remote = any(not _is_local(address, link_fact) for address in addresses)
+        if self.order.intent is Intent.CONNECT and (self.order.capture or (remote and IS_LINUX)):
+            from diagnose.probes.wire import Recorder  # raw sockets: only for captures and other machines
+
+            self._recorder = Recorder(sorted({case.target.port for case in cases}))
+
+    def _try(self, case: Case, link_fact: Fact[Links]) -> None:
+        endpoints = [Endpoint(address, case.target.port) for address in case.addresses]
+        if self.order.intent is Intent.BIND:
+            case.binds = tuple(bind.attempt(one.address, one.port) for one in endpoints)
+        else:
+            case.dials = [self._dial(endpoint, link_fact) for endpoint in endpoints]
+
+    def _dial(self, endpoint: Endpoint, link_fact: Fact[Links]) -> Dial:
+        local = _is_local(endpoint.address, link_fact)
+        timeout = self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
+        return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side)
+
+    def _snapshot(self, case: Case, machine: Machine, started: datetime, duration: float) -> Snapshot:
+        port = case.target.port
+        return Snapshot(
+            netdiag=__version__,
+            started_at=started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            duration_ms=duration,
+            target=case.target,
+            intent=self.order.intent,
+            scope=self._scope(case),
+            vantage=machine.vantage,
+            names=case.resolution,
+            attempts=tuple(case.attempts),
+            binds=case.binds,
+            candidates=case.candidates,
+            links=machine.links,
+            sockets=_on_port(machine.tables.tcp, port),
+            listeners=machine.tables.listeners,
+            bound=_on_port(machine.tables.bound, port),
+            udp=_on_port(machine.tables.udp, port),
+            holders=machine.holders,
+            policy=machine.policy,
+            routing=machine.routing,
+            hosts=machine.hosts,
+            resolver=machine.resolver,
+            elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
+            firewall=_walks_to(machine.firewall, case),
+        )
+
+    def _scope(self, case: Case) -> Scope:
+        timeouts = [dial.timeout for dial in case.dials]
+        timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
+        return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _is_local(address: str, link_fact: Fact[Links]) -> bool:
+    """Whether the address is this machine's own; where the interfaces are unknown, loopback only."""
+    if is_loopback(address) or is_wildcard(address):
+        return True
+    return isinstance(link_fact, Known) and link_fact.value.holder(unmapped(address)) is not None
+
+
+def _inodes(tables: sockets.SocketTables, ports: frozenset[int]) -> frozenset[int]:
+    """The sockets whose holders a report may name: on a port asked for, or a near miss of it."""
+    rows: list[SocketRow] = []
+    for fact in (tables.tcp, tables.bound, tables.udp):
+        rows.extend(fact.value if isinstance(fact, Known) else ())
+    if isinstance(tables.listeners, Known):
+        listening = tables.listeners.value
+        rows.extend(row for row in listening if row.local.port in ports)
+        if len(ports) <= _NEAR_MISS_PORTS:
+            rows.extend(row for port in ports for row in near_misses(listening, port))
+    return frozenset(row.inode for row in rows if row.inode)
+
+
+def _settle_stopped(case: Case, machine: Machine) -> None:
+    """Ends the wait for a server whose every holder is stopped: it cannot accept."""
+    match machine.tables.listeners, machine.holders:
+        case Known(value=rows), Known(value=holders):
+            pass
+        case _:
+            return
+    for dial in case.dials:
+        inodes = {row.inode for row in reached(rows, dial.endpoint.address, dial.endpoint.port)}
+        states = [one.process.state for one in holders.found if one.inode in inodes]
+        if dial.queued and states and all(state == "T" for state in states):
+            dial.settle()
+
+
+def _on_port(rows: Fact[tuple[SocketRow, ...]], port: int) -> Fact[tuple[SocketRow, ...]]:
+    match rows:
+        case Known(value=found):
+            return Known(tuple(row for row in found if row.local.port == port))
+        case Unknown():
+            return rows
+
+
+def _walks_to(firewall: Fact[Shadow], case: Case) -> Fact[Shadow]:
+    match firewall:
+        case Known(value=seen):
+            walks = tuple(w for w in seen.walks if w.port == case.target.port and w.address in case.addresses)
+            return Known(replace(seen, walks=walks))
+        case Unknown():
+            return firewall
