@@ -348,6 +348,49 @@ def xt_reject(six: bool, info: bytes) -> str:
     return names[with_] if with_ < len(names) else f"code {with_}"
 
 
+_VERDICTS = {0: "drop", 1: "accept", 3: "queue", -3: "jump", -4: "goto", -5: "return"}
+_NATS = {0: "snat", 1: "dnat"}
+_XT_NATS = {"DNAT": "dnat", "SNAT": "snat", "REDIRECT": "redirect", "MASQUERADE": "masquerade", "NETMAP": "netmap"}
+
+
+def rewrites(rule: Rule) -> str | None:
+    """snat, dnat, redirect, masquerade or netmap, when the rule changes addresses."""
+    for expression in expressions(rule):
+        match expression.name:
+            case "nat":
+                return _NATS.get(nl.number(nl.by_type(expression.data).get(1)), "nat")
+            case "masq":
+                return "masquerade"
+            case "redir":
+                return "redirect"
+            case "target":
+                name = _XT_NATS.get(extension(expression)[0])
+                if name is not None:
+                    return name
+    return None
+
+
+def intent(rule: Rule) -> str:
+    """What the rule does with a packet that it matches, as far as its last expression says."""
+    changed = rewrites(rule)
+    if changed is not None:
+        return changed
+    if reject_with(rule) is not None:
+        return "reject"
+    for expression in expressions(rule):
+        found = nl.by_type(expression.data)
+        if expression.name == "immediate" and nl.number(found.get(1)) == 0:
+            verdict = nl.by_type(nl.by_type(found.get(2, b"")).get(2, b""))
+            code = nl.signed(verdict[1]) if 1 in verdict else -1
+            name = _VERDICTS.get(code if code < 0 else code & 0xFF, "continue")
+            return f"{name} {readable(nl.name(verdict[2]))}" if 2 in verdict else name
+        if expression.name == "target":
+            return extension(expression)[0].lower()
+        if expression.name == "queue":
+            return "queue"
+    return "continue"
+
+
 # ------ written back
 
 
@@ -372,7 +415,7 @@ def clone(
         for body in one.elements[::-1] if backwards else one.elements:
             yield Kind.ELEMENTS.new, _reversed(body) if backwards else _verbatim(Kind.ELEMENTS, body)
     for rule in rules.rules:
-        yield Kind.RULE.new, _verbatim(Kind.RULE, rule.body) + _compatibility(rule)
+        yield Kind.RULE.new, _verbatim(Kind.RULE, rule.body) + compatibility(rule)
 
 
 def _verbatim(kind: Kind, body: bytes) -> bytes:
@@ -397,7 +440,7 @@ _L4PROTO = 16
 """NFT_META_L4PROTO."""
 
 
-def _compatibility(rule: Rule) -> bytes:
+def compatibility(rule: Rule) -> bytes:
     """NFTA_RULE_COMPAT for a rule with xt extensions: the protocol that they are checked against.
 
     The kernel takes it and does not dump it; iptables-nft derives it from `-p`, which is the rule's protocol test

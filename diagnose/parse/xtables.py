@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from msgspec import Struct
@@ -78,10 +78,12 @@ class Block(Struct, frozen=True):
 
 
 class Extension(Struct, frozen=True):
-    """A match or a target of a rule."""
+    """A match of a rule."""
 
     name: str
     data: bytes
+    raw: bytes
+    """With its header, as it stands in the block."""
 
 
 class Rule(Struct, frozen=True):
@@ -126,7 +128,7 @@ def info(data: bytes) -> Info:
 def canonical(block: Block) -> bytes:
     """The entries without what the kernel counts or notes for itself."""
     data = bytearray(block.data)
-    for offset, _ in _entries(block):
+    for offset, _ in entries(block):
         start = offset + block.layout.comefrom
         data[start : offset + block.layout.header] = bytes(block.layout.header - block.layout.comefrom)
     return bytes(data)
@@ -149,7 +151,7 @@ def replacement(block: Block, current: Info) -> tuple[bytes, bytes]:
 
 def rules(block: Block) -> tuple[Rule, ...]:
     """Every entry but the heads of user chains, in order; ValueError when the block is not one of entries."""
-    shape = list(_entries(block))
+    shape = list(entries(block))
     heads = _heads(block, shape)
     starts = {offset: hook for hook, offset in enumerate(block.info.entry) if block.info.valid_hooks >> hook & 1}
     ends = {offset for hook, offset in enumerate(block.info.underflow) if block.info.valid_hooks >> hook & 1}
@@ -181,8 +183,8 @@ def _end(block: Block, offset: int) -> int:
     return offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[1])
 
 
-def _entries(block: Block) -> Iterator[tuple[int, int]]:
-    """Start and end of each entry."""
+def entries(block: Block) -> Iterator[tuple[int, int]]:
+    """Start and end of each entry; ValueError when the block is not one of entries."""
     offset = 0
     while offset < block.info.size:
         if offset + block.layout.header > len(block.data):
@@ -253,14 +255,21 @@ def _matches(block: Block, offset: int) -> Iterator[Extension]:
     at = offset + block.layout.header
     while at < end:
         name, data = _extension(block.data, at, end)
-        yield Extension(name, data)
-        at += _EXTENSION.size + len(data)
+        following = at + _EXTENSION.size + len(data)
+        yield Extension(name, data, block.data[at:following])
+        at = following
 
 
-def matched(block: Block, of: tuple[Rule, ...]) -> tuple[int, ...]:
-    """How many packets each of these rules has matched."""
+def verdict_place(block: Block, offset: int) -> int | None:
+    """Where the entry at this offset has its verdict or goal as a number; None when its target is an extension."""
+    target = offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[0])
+    return target + _EXTENSION.size if _target(block, offset)[0] == "" else None
+
+
+def matched(block: Block, offsets: Iterable[int]) -> tuple[int, ...]:
+    """How many packets each of the entries at these offsets has matched."""
     start = block.layout.counters
-    return tuple(int(_COUNTERS.unpack_from(block.data, rule.offset + start)[0]) for rule in of)
+    return tuple(int(_COUNTERS.unpack_from(block.data, offset + start)[0]) for offset in offsets)
 
 
 def reject_with(rule: Rule, layout: Layout) -> str | None:

@@ -6,10 +6,13 @@ import errno
 import socket
 import struct
 from collections.abc import Collection, Iterable
+from itertools import pairwise
 
-from diagnose.parse import nfnetlink, nft, xtables
+from diagnose.parse import nfnetlink, nft, nft_state, xtables, xtables_state
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
+from diagnose.parse.nft_state import Cause
 from diagnose.parse.xtables import Block
+from diagnose.parse.xtables_state import Extended
 from diagnose.probes.netlink import ROUTE, Netlink, attribute
 from diagnose.probes.shadow import legacy, libc, netfilter
 from diagnose.probes.shadow.machine import LOOPBACK, LocalAddress, Machine, interfaces_needed
@@ -51,9 +54,14 @@ class Copy:
         self.lost_hooks: set[str] = set()
         """Hooks of base chains that the copy lacks."""
         self.carried = nft.EMPTY
-        self.blocks: tuple[Block, ...] = ()
+        self.tables: tuple[Extended, ...] = ()
+        """Those of iptables-legacy."""
         self.rules: dict[tuple[TableKey, int], Rule] = {}
         """The machine's rule by table and by handle in the copy."""
+        self.siblings: dict[tuple[TableKey, int], tuple[Rule, Cause]] = {}
+        """The machine's rule by table and handle of its sibling in the copy."""
+        self.unprobed: list[Rule] = []
+        """Rules that need a sibling and have none."""
         self.observer = _free_name(machine.rules)
         libc.unshare_network()
         self._links(dialled)
@@ -81,11 +89,13 @@ class Copy:
     def _interface(self, client: Netlink, name: str, number: int) -> None:
         index = self.machine.links.get(name, 0)
         spare = max(self.machine.links.values(), default=1) + 1 + number
-        peer = _LINK.pack(0, 0, spare, _UP, _UP) + attribute(_IFNAME, b"netdiag%d\0" % number)
+        peer = _LINK.pack(0, 0, spare, 0, 0) + attribute(_IFNAME, b"netdiag%d\0" % number)
         kind = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, peer))
-        request = _LINK.pack(0, 0, index, _UP, _UP) + attribute(_IFNAME, name.encode() + b"\0")
+        request = _LINK.pack(0, 0, index, 0, 0) + attribute(_IFNAME, name.encode() + b"\0")
         try:
             client.request(_NEW_LINK, _CREATE | _EXCLUSIVE, request + attribute(_LINKINFO, kind))
+            for end in (spare, index):
+                client.request(_NEW_LINK, 0, _LINK.pack(0, 0, end, _UP, _UP))
         except OSError as error:
             self.uncarried.append(f"interface {name}: {error.strerror}")
 
@@ -122,22 +132,23 @@ class Copy:
         self._verify_nft()
 
     def _load_legacy(self) -> None:
-        carried: list[Block] = []
+        carried: list[Extended] = []
         for block in self.machine.blocks[:: -1 if self.backwards else 1]:
             side = legacy.SIDES[1 if block.layout.six else 0]
             try:
                 _refuse_global_targets(block)
-                legacy.write(side, block)
-                if xtables.canonical(legacy.read(side, block.info.table)) != xtables.canonical(block):
-                    raise UncarriedError("listed otherwise in the copy")
+                _write(side, block)
+                extended = xtables_state.extend(block)
+                if extended.siblings:
+                    _write(side, extended.block)
             except (OSError, UncarriedError) as error:
                 self.uncarried.append(
                     f"{tool_of(block.layout.six, legacy=True)} table {block.info.table}: {_words(error)}"
                 )
                 self.lost_hooks.update(rule.hook for rule in xtables.rules(block) if rule.hook)
             else:
-                carried.append(block)
-        self.blocks = tuple(carried)
+                carried.append(extended)
+        self.tables = tuple(carried)
 
     def _load_nft(self) -> None:
         rules = self.machine.rules
@@ -188,7 +199,38 @@ class Copy:
             for original, copy in zip(mine, theirs.get(chain, ()), strict=False):
                 self.rules[chain.table, copy.handle] = original
 
-    # ------ observers
+    # ------ siblings and observers
+
+    def sow(self) -> None:
+        """Puts a sibling before each rule of which a copy cannot tell whether it matches.
+
+        It has the rule's tests that a copy can answer, and neither verdict nor effect: it changes nothing, and when
+        it matches, the rule might.
+        """
+        wanted = list(nft_state.siblings(self.carried))
+        if not wanted or self.writer is None:
+            return
+        handles = {(rule.chain.table, rule.handle): handle for (_, handle), rule in self.rules.items()}
+        requests = [
+            (rule, nft_state.request(rule, handles[rule.chain.table, rule.handle], expressions))
+            for rule, _, expressions in wanted
+            if (rule.chain.table, rule.handle) in handles
+        ]
+        try:
+            self.writer.commit([request for _, request in requests], append=False)
+        except RefusedError:
+            for rule, request in requests:
+                try:
+                    self.writer.commit([request], append=False)
+                except RefusedError:
+                    self.unprobed.append(rule)
+        causes = {(rule.chain.table, rule.handle): cause for rule, cause, _ in wanted}
+        for chain in _by_chain(netfilter.dump(5.0)).values():
+            for sibling, following in pairwise(chain):
+                subject = self.rules.get((following.chain.table, following.handle))
+                if subject is not None and (sibling.chain.table, sibling.handle) not in self.rules:
+                    key = subject.chain.table, subject.handle
+                    self.siblings[sibling.chain.table, sibling.handle] = subject, causes[key]
 
     def observe(self) -> None:
         """Traces every packet, and tells of each hook whether a packet came in and went out again.
@@ -198,6 +240,12 @@ class Copy:
         if self.writer is None:
             self.writer = Writer()
         self.writer.commit(_observers(self.observer))
+
+
+def _write(side: legacy.Side, block: Block) -> None:
+    legacy.write(side, block)
+    if xtables.canonical(legacy.read(side, block.info.table)) != xtables.canonical(block):
+        raise UncarriedError("listed otherwise in the copy")
 
 
 def tool_of(six: bool, *, legacy: bool) -> str:

@@ -6,14 +6,24 @@ import errno
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
-from diagnose.model.firewall import Shadow, Walk
+from diagnose.model.firewall import RuleRef, Shadow, Walk
 from diagnose.model.network import Endpoint
-from diagnose.parse.nft import Ruleset
-from diagnose.parse.xtables import Block
+
+if TYPE_CHECKING:
+    from diagnose.parse.nft import Ruleset
+    from diagnose.parse.xtables import Block
+    from diagnose.probes.shadow.copy import Copy
+    from diagnose.probes.shadow.machine import Machine
+    from diagnose.probes.shadow.probing import Probe, Prober
+    from diagnose.probes.shadow.words import Words
 
 _LIFT = "run it again with sudo"
 
@@ -60,6 +70,7 @@ class _Expedition:
         self._fact: Fact[Shadow] = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
 
     def fact(self) -> Fact[Shadow]:
+        """What it brought back in time."""
         # a network namespace belongs to a thread: nothing of it is left when the thread ends, or the process dies
         thread = threading.Thread(target=self._run, name="netdiag shadow", daemon=True)
         thread.start()
@@ -81,35 +92,85 @@ class _Expedition:
             self._fact = Unknown(Reason.UNPARSABLE, f"the copy of the rule sets cannot be read: {error}")
 
     def _shadow(self) -> Fact[Shadow]:
-        from diagnose.probes import sockets
-        from diagnose.probes.shadow import machine
-        from diagnose.probes.shadow.copy import Copy
-        from diagnose.probes.shadow.probing import Prober
-        from diagnose.probes.shadow.walking import Walker
         from diagnose.probes.shadow.words import Asking, Words
 
         asking = Asking(self._rules, self._blocks)
         try:
-            links, addresses = machine.links(1.0)
-            listening = sockets.look(()).listeners
-            seen = machine.Machine(
-                self._rules,
-                self._blocks,
-                addresses,
-                links,
-                machine.sysctls(),
-                listening.value if isinstance(listening, Known) else (),
-                machine.queues(),
-            )
-            copy = Copy(seen, {e.address for e in self._endpoints}, backwards=False)
-            copy.observe()
-            prober = Prober(copy, self._endpoints)
-            probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
-            words = Words(self._rules, asking.listings(self._until))
-            walker = Walker(copy, words)
-            walks = tuple(walker.walk(probe) for probe in probes)
-            prober.close()
-            copy.close()
-            return Known(Shadow(walks, tuple(copy.uncarried), seen.size))
+            machine = self._machine()
+            with self._copied(machine, backwards=False) as (copy, prober):
+                probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
+                words = Words(self._rules, asking.listings(self._until))
+                walks = self._walks(copy, probes, words)
+                uncarried = tuple(copy.uncarried)
+            walks = self._in_the_other_order(machine, walks, words)
+            return Known(Shadow(tuple(walks), uncarried, machine.size))
         finally:
             asking.end()
+
+    def _machine(self) -> Machine:
+        from diagnose.probes import sockets
+        from diagnose.probes.shadow import machine
+
+        links, addresses = machine.links(1.0)
+        listening = sockets.look(()).listeners
+        rows = listening.value if isinstance(listening, Known) else ()
+        sysctls, queues = machine.sysctls(), machine.queues()
+        return machine.Machine(self._rules, self._blocks, addresses, links, sysctls, rows, queues)
+
+    @contextmanager
+    def _copied(self, machine: Machine, *, backwards: bool) -> Iterator[tuple[Copy, Prober]]:
+        from diagnose.probes.shadow.copy import Copy
+        from diagnose.probes.shadow.probing import Prober
+
+        copy = Copy(machine, {endpoint.address for endpoint in self._endpoints}, backwards=backwards)
+        try:
+            copy.sow()
+            copy.observe()
+            prober = Prober(copy, self._endpoints)
+            try:
+                yield copy, prober
+            finally:
+                prober.close()
+        finally:
+            copy.close()
+
+    def _walks(self, copy: Copy, probes: Sequence[Probe], words: Words) -> list[Walk]:
+        """The walks, with a decider in the words of iptables-nft only where these words make that very rule."""
+        from diagnose.probes.shadow import proof
+        from diagnose.probes.shadow.walking import Walker
+
+        walker = Walker(copy, words)
+        walks = [walker.walk(probe) for probe in probes]
+        for decider in {walk.decider for walk in walks if walk.decider is not None}:
+            rule = words.claimed(decider)
+            if rule is not None and not proof.prints(rule, decider.text, self._until):
+                words.native.add((rule.chain.table, rule.handle))
+        return [walker.walk(probe) for probe in probes] if words.native else walks
+
+    def _in_the_other_order(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
+        """A doubt for each walk that ends otherwise where chains of one priority run in the other order.
+
+        The kernel runs the last registered first, and tells nobody which that was.
+        """
+        from diagnose.probes.shadow.copy import shared_priorities
+        from diagnose.probes.shadow.walking import Walker
+
+        shared = shared_priorities(machine)
+        if not shared:
+            return walks
+        with self._copied(machine, backwards=True) as (copy, prober):
+            walker = Walker(copy, words)
+            others = [walker.walk(prober.probe(endpoint, self._until)) for endpoint in self._endpoints]
+        return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
+
+
+def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:
+    if (one.decider, one.outcome, one.verdict) == (other.decider, other.outcome, other.verdict):
+        return one
+    found = f"it ends with {_name(other.decider)}" if other.decider is not None else f"it is {other.outcome.value}"
+    doubt = f"in which order these run cannot be read, and in the other order {found}: {'; '.join(shared)}"
+    return msgspec.structs.replace(one, doubts=(*one.doubts, doubt))
+
+
+def _name(rule: RuleRef) -> str:
+    return f"{rule.family} {rule.table} {rule.chain}: {rule.text}"

@@ -101,12 +101,16 @@ class Writer:
         """Give the socket back."""
         self._socket.close()
 
-    def commit(self, messages: Iterable[Message]) -> None:
-        """One transaction; RefusedError with the first message that the kernel did not take."""
+    def commit(self, messages: Iterable[Message], *, append: bool = True) -> None:
+        """One transaction; RefusedError with the first message that the kernel did not take.
+
+        Rules go to the end of their chain, or, without `append`, before the rule that they name as their position.
+        """
         parts = [self._frame(nft.BATCH_BEGIN, _REQUEST, 0, nfnetlink.generic(0, nft.SUBSYSTEM))]
         count = 0
         for count, (kind, payload) in enumerate(messages, 1):
-            parts.append(self._frame(kind, _REQUEST | _CREATE | _APPEND, count, payload))
+            flags = _REQUEST | _CREATE | (_APPEND if append else 0)
+            parts.append(self._frame(kind, flags, count, payload))
         if not count:
             return
         parts.append(self._frame(nft.BATCH_END, _REQUEST, count + 1, nfnetlink.generic(0, nft.SUBSYSTEM)))

@@ -16,6 +16,7 @@ from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
 from diagnose.parse import nft_trace, xtables
 from diagnose.parse.nft_trace import Code, Event
 from diagnose.parse.xtables import Block
+from diagnose.parse.xtables_state import Extended, Sibling
 from diagnose.probes.connect import outcome_of, report_icmp_errors
 from diagnose.probes.shadow import legacy, libc
 from diagnose.probes.shadow.copy import Copy
@@ -31,6 +32,15 @@ _STOPPING = frozenset({Code.DROP, Code.STOLEN, Code.QUEUE})
 
 
 @dataclass(frozen=True, slots=True)
+class Matched:
+    """The rules of one table of iptables-legacy that a probe met, and the siblings of rules that it might have met."""
+
+    block: Block
+    rules: tuple[xtables.Rule, ...]
+    siblings: tuple[Sibling, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """One connect in the copy."""
 
@@ -40,8 +50,7 @@ class Probe:
     events: tuple[Event, ...]
     lost: bool
     """Trace messages were lost: what they said is not known."""
-    matched: tuple[tuple[Block, tuple[tuple[xtables.Rule, int], ...]], ...]
-    """The rules of each iptables-legacy table that matched, with the number of packets."""
+    matched: tuple[Matched, ...]
 
 
 class Prober:
@@ -53,7 +62,6 @@ class Prober:
         self._tracer = Tracer()
         self._stack.callback(self._tracer.close)
         self._listeners: list[socket.socket] = []
-        self._rules = {id(block): xtables.rules(block) for block in copy.blocks}
         for row in _first(copy.machine.listeners, endpoints):
             self._listen(row.local, row.uid, v6only=row.v6only, device=row.device)
         for endpoint in endpoints:
@@ -126,30 +134,23 @@ class Prober:
             return True
         return False
 
-    def _counters(self) -> dict[int, tuple[int, ...]]:
-        return {id(block): xtables.matched(_again(block), self._rules[id(block)]) for block in self._copy.blocks}
+    def _counters(self) -> list[dict[int, int]]:
+        return [_counted(table) for table in self._copy.tables]
 
-    def _deltas(
-        self, before: dict[int, tuple[int, ...]]
-    ) -> tuple[tuple[Block, tuple[tuple[xtables.Rule, int], ...]], ...]:
-        after = self._counters()
-        return tuple(
-            (
-                block,
-                tuple(
-                    (rule, now - then)
-                    for rule, then, now in zip(self._rules[id(block)], before[id(block)], after[id(block)], strict=True)
-                    if now > then
-                ),
-            )
-            for block in self._copy.blocks
-        )
+    def _deltas(self, before: list[dict[int, int]]) -> tuple[Matched, ...]:
+        found: list[Matched] = []
+        for table, then, now in zip(self._copy.tables, before, self._counters(), strict=True):
+            moved = {offset for offset, packets in now.items() if packets > then[offset]}
+            rules = tuple(rule for rule, offset in table.rules if offset in moved)
+            siblings = tuple(sibling for sibling in table.siblings if sibling.offset in moved)
+            found.append(Matched(table.block, rules, siblings))
+        return tuple(found)
 
 
 class _Watch:
     """Waits for the end of one connect, and no longer than the kernel needs to name what stopped it."""
 
-    def __init__(self, prober: Prober, before: dict[int, tuple[int, ...]], until: float) -> None:
+    def __init__(self, prober: Prober, before: list[dict[int, int]], until: float) -> None:
         self._prober = prober
         self._before = before
         self._until = until
@@ -188,17 +189,22 @@ class _Watch:
         self.lost |= lost
         if any(event.code in _STOPPING for event in self.events):
             return True
-        return any(stops(rule) for _, rules in self._prober._deltas(self._before) for rule, _ in rules)
+        return any(stops(rule) for table in self._prober._deltas(self._before) for rule in table.rules)
 
 
 def stops(rule: xtables.Rule) -> bool:
     """The rule of iptables-legacy, once it matches, lets the packet go no further."""
+    if rule.policy:
+        return rule.target == "DROP"
     return rule.target in ("DROP", "QUEUE", "REJECT", "NFQUEUE", "TARPIT", "DELUDE", "STEAL", "SYNPROXY")
 
 
-def _again(block: Block) -> Block:
-    side = legacy.SIDES[1 if block.layout.six else 0]
-    return legacy.read(side, block.info.table)
+def _counted(table: Extended) -> dict[int, int]:
+    """How many packets each entry has matched, by its offset."""
+    side = legacy.SIDES[1 if table.block.layout.six else 0]
+    block = legacy.read(side, table.block.info.table)
+    offsets = [offset for _, offset in table.rules] + [sibling.offset for sibling in table.siblings]
+    return dict(zip(offsets, xtables.matched(block, offsets), strict=True))
 
 
 def _first(rows: Iterable[SocketRow], endpoints: Sequence[Endpoint]) -> list[SocketRow]:

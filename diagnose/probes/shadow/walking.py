@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from diagnose.model.attempt import Outcome
 from diagnose.model.firewall import RuleRef, Step, Walk
+from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
 from diagnose.parse.nft import ChainKey
 from diagnose.parse.nft_trace import Code, Event, PacketKind, Said
-from diagnose.parse.xtables import Block
 from diagnose.probes.shadow.copy import Copy
-from diagnose.probes.shadow.probing import Probe, stops
+from diagnose.probes.shadow.probing import Matched, Probe, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
@@ -47,6 +48,7 @@ class Stop:
     rule: RuleRef
     verdict: str
     reject_with: str | None
+    hook: str
     queue: int | None = None
 
 
@@ -64,19 +66,23 @@ class Walker:
         rules = [e for e in evaluations if e.base.table.name != self._copy.observer]
         steps = [step for e in rules for step in self._steps(e)]
         stop = None if probe.outcome.works else self._stop(probe, rules, evaluations)
-        doubts = list(self._doubts(probe, stop))
+        arrives = _arrival(probe.events, self._copy.observer)
         one_way = stop is not None and stop.packet == "syn"
-        steps += [step for block, hits in probe.matched for step in self._legacy_steps(block, hits, one_way=one_way)]
+        steps += [step for table in probe.matched for step in self._legacy_steps(table, one_way=one_way)]
+        depends = tuple(dict.fromkeys(self._depends(probe, rules, stop)))
         return Walk(
             address=probe.endpoint.address,
             port=probe.endpoint.port,
             outcome=probe.outcome,
             steps=tuple(steps),
             decider=None if stop is None else stop.rule,
-            verdict=self._verdict(probe, stop),
+            verdict=self._verdict(probe, stop, arrives),
             packet="syn" if stop is None or stop.packet == "syn" else "reply",
+            hook="" if stop is None else stop.hook,
             reject_with=None if stop is None else stop.reject_with,
-            doubts=tuple(doubts),
+            doubts=tuple(self._doubts(probe, stop, depends, arrives)),
+            depends=depends,
+            arrives=arrives,
         )
 
     # ------ what nf_tables told
@@ -99,9 +105,11 @@ class Walker:
     def _said(self, event: Event) -> str:
         if event.code in (Code.JUMP, Code.GOTO):
             return f"{event.code.name.lower()} {nft.readable(event.target)}"
-        rule = self._copy.rules.get((event.chain.table, event.handle))
-        if event.code is Code.DROP and rule is not None and event.said is Said.RULE and nft.reject_with(rule):
+        rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
+        if rule is not None and event.code is Code.DROP and nft.reject_with(rule):
             return "reject"
+        if rule is not None and event.code is Code.ACCEPT:
+            return nft.rewrites(rule) or "accept"
         return event.code.name.lower()
 
     def _hook(self, base: ChainKey) -> str:
@@ -132,16 +140,17 @@ class Walker:
             reject = nft.reject_with(rule) if rule is not None and event.code is Code.DROP else None
             verdict = "reject" if reject else _STOPPING[event.code]
             queue = event.queue if event.code is Code.QUEUE else None
-            yield Stop(evaluation.packet, reference, "queue" if queue is not None else verdict, reject, queue)
+            hook = self._hook(evaluation.base)
+            yield Stop(evaluation.packet, reference, verdict, reject, hook, queue)
 
     def _legacy_stop(self, probe: Probe, place: str, packets: tuple[PacketKind, ...]) -> Stop | None:
         """The one rule of iptables-legacy that can have stopped a packet at this hook."""
         six = ":" in probe.endpoint.address
         found = [
-            (block, rule)
-            for block, hits in probe.matched
-            if block.layout.six == six
-            for rule, _ in hits
+            (table.block, rule)
+            for table in probe.matched
+            if table.block.layout.six == six
+            for rule in table.rules
             if stops(rule) and rule.hook in (None, place)
         ]
         named = [one for one in found if one[1].hook == place]
@@ -152,41 +161,81 @@ class Walker:
         reject = xtables.reject_with(rule, block.layout)
         queue = int.from_bytes(rule.data[:2], xtables.BYTE_ORDER) if rule.target == "NFQUEUE" else None
         verdict = "queue" if queue is not None else "reject" if reject else "drop"
-        return Stop(packets[0], self._words.legacy(block, rule), verdict, reject, queue)
+        return Stop(packets[0], self._words.legacy(block, rule), verdict, reject, place, queue)
 
-    def _legacy_steps(self, block: Block, hits: Iterable[tuple[xtables.Rule, int]], *, one_way: bool) -> Iterable[Step]:
-        for rule, _ in hits:
+    def _legacy_steps(self, table: Matched, *, one_way: bool) -> Iterable[Step]:
+        for rule in table.rules:
             if rule.line == 0 and not rule.policy:
                 continue
-            verdict = rule.target.lower() or "continue"
-            if rule.destination is not None:
-                verdict = f"{verdict} {rule.destination}"
-            yield Step("syn" if one_way else "other", rule.hook or "", self._words.legacy(block, rule), verdict)
+            reference = self._words.legacy(table.block, rule)
+            yield Step("syn" if one_way else "other", rule.hook or "", reference, _legacy_verdict(rule))
+
+    # ------ what the copy cannot know
+
+    def _depends(self, probe: Probe, rules: Sequence[Evaluation], stop: Stop | None) -> Iterable[Step]:
+        """The rules of which a copy cannot tell whether they match, and that would match otherwise."""
+        told: tuple[PacketKind, ...] = (
+            ("syn",) if stop is not None and stop.packet == "syn" else ("syn", "syn-ack", "other")
+        )
+        for evaluation in rules:
+            for event in evaluation.events if evaluation.packet in told else ():
+                rule, cause = self._copy.siblings.get((event.chain.table, event.handle), (None, None))
+                if rule is not None and (cause != "sender" or evaluation.packet == "syn-ack"):
+                    yield Step(evaluation.packet, self._hook(evaluation.base), self._words.rule(rule), nft.intent(rule))
+        for table in probe.matched:
+            for sibling in table.siblings:
+                if sibling.cause != "sender" or len(told) > 1:
+                    reference = self._words.legacy(table.block, sibling.rule)
+                    yield Step("other", sibling.rule.hook or "", reference, _legacy_verdict(sibling.rule))
+        for rule in self._copy.unprobed:
+            yield Step("other", "", self._words.rule(rule), nft.intent(rule))
 
     # ------ what is to be thought of it
 
-    def _verdict(self, probe: Probe, stop: Stop | None) -> Literal["accept", "drop", "reject", "unknown"]:
+    def _verdict(
+        self, probe: Probe, stop: Stop | None, arrives: Endpoint | None
+    ) -> Literal["accept", "drop", "reject", "unknown"]:
         if probe.lost:
             return "unknown"
         if stop is None:
-            return "accept" if probe.outcome.works else "unknown"
+            # sent elsewhere and refused there by the kernel's TCP: the rules let it pass
+            return "accept" if probe.outcome.works or (arrives and probe.outcome is Outcome.REFUSED) else "unknown"
         if stop.queue is not None and stop.queue in self._copy.machine.queues:
             return "unknown"
         if stop.verdict == "stolen":
             return "unknown"
         return "reject" if stop.verdict == "reject" else "drop"
 
-    def _doubts(self, probe: Probe, stop: Stop | None) -> Iterable[str]:
+    def _doubts(
+        self, probe: Probe, stop: Stop | None, depends: Sequence[Step], arrives: Endpoint | None
+    ) -> Iterable[str]:
         if probe.lost:
             yield "the kernel told more than could be read of this walk"
-        if stop is None and not probe.outcome.works:
+        if self._verdict(probe, stop, arrives) == "unknown" and stop is None and not probe.lost:
             yield "the probe failed in the copy and the kernel named no rule"
         if stop is not None and stop.queue is not None and stop.queue in self._copy.machine.queues:
             yield f"a program on this machine decides about queue {stop.queue}"
         if stop is not None and stop.verdict == "stolen":
             yield "the rule takes the packet out of the way; what then happens to it is not told"
+        for step in depends:
+            yield f"whether a rule matches depends on what no copy has (counts, chance, whose socket): {step.rule.text}"
         if self._copy.uncarried:
             yield from (f"not copied: {part}" for part in self._copy.uncarried)
+
+
+def _legacy_verdict(rule: xtables.Rule) -> str:
+    verdict = rule.target.lower() or "continue"
+    return f"{verdict} {rule.destination}" if rule.destination is not None else verdict
+
+
+def _arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
+    """Where the SYN was going when it was last seen, if not where it was going at first."""
+    seen = [
+        Endpoint(event.packet.destination, event.packet.destination_port)
+        for event in events
+        if event.chain.table.name == observer and event.packet is not None and event.packet.kind == "syn"
+    ]
+    return seen[-1] if seen and seen[-1] != seen[0] else None
 
 
 def _evaluations(events: Iterable[Event]) -> Iterable[Evaluation]:

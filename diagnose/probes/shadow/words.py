@@ -117,10 +117,12 @@ class Words:
         self._listings = listings
         self._like = xtables_like(rules)
         self._positions: dict[tuple[TableKey, int], int] = {}
+        self._by_line: dict[tuple[str, str, str, int], Rule] = {}
         lengths: dict[ChainKey, int] = {}
         for rule in rules.rules:
             lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
             self._positions[rule.chain.table, rule.handle] = lengths[rule.chain]
+            self._by_line[*_names(rule.chain), lengths[rule.chain]] = rule
         self._lengths = lengths
         self.native: set[tuple[TableKey, int]] = set()
         """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
@@ -134,6 +136,12 @@ class Words:
             return self._reference(backend, rule.chain, saved, line=line, comment=nft.comment(rule))
         text = self._listings.nft.get((*_names(rule.chain), rule.handle), "")
         return self._reference(Backend.NFT, rule.chain, text, handle=rule.handle, line=line, comment=nft.comment(rule))
+
+    def claimed(self, decider: RuleRef) -> Rule | None:
+        """The rule of nf_tables that a reference in the words of iptables-nft stands for."""
+        if decider.backend not in (Backend.IPTABLES_NFT, Backend.IP6TABLES_NFT) or decider.line is None:
+            return None
+        return self._by_line.get((decider.family, decider.table, decider.chain, decider.line))
 
     def policy(self, chain: Chain) -> RuleRef:
         """The policy of a base chain."""
