@@ -33,10 +33,10 @@ class _Examined:
     def _judge(self, check: Check, snapshot: Snapshot) -> None:
         try:
             for said in check.judge(snapshot):
-                if isinstance(said, Missing):
-                    self.missing.append(said)
-                else:
+                if not isinstance(said, Missing):
                     self.findings.append(said)
+                elif said.unknown.reason is not Reason.NOT_NEEDED:
+                    self.missing.append(said)
         except Exception as error:  # noqa: BLE001 - one broken check must not cost the other answers
             self.crash = f"{type(error).__name__}: {error}"
 

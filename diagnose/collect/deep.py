@@ -17,7 +17,7 @@ from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import connect, names, namespaces, policy, routes, sockets
+from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 from diagnose.probes.witness import Silence, Witnesses
@@ -145,6 +145,7 @@ class _Looks:
         addresses = sorted({address for case in cases for address in case.addresses})
         ports = sorted({case.target.port for case in cases})
         self._ports = ports
+        self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses))
         self._hosts = Asked("hosts file", names.hosts_file, PROBE_SECONDS)
@@ -155,6 +156,7 @@ class _Looks:
         """The machine with these facts, each waited for until its own deadline."""
         return replace(
             machine,
+            links=self._links.fact() if machine.links == NOT_NEEDED else machine.links,
             policy=_fact(self._policy),
             routing=_fact(self._routing),
             hosts=self._hosts.fact(),

@@ -79,7 +79,7 @@ class Collection:
         return self._deep.look(cases, machine)
 
     def _first_wave(self, cases: Sequence[Case]) -> Machine:
-        link_fact = links.look()
+        link_fact = links.look() if any(_beyond_loopback(case) for case in cases) else NOT_NEEDED
         if not self.order.passive:
             self._listen_to_the_wire(cases, link_fact)
             for case in cases:
@@ -150,6 +150,11 @@ class Collection:
         timeouts = [dial.timeout for dial in case.dials]
         timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
         return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _beyond_loopback(case: Case) -> bool:
+    """Whether the interfaces are needed to tell this machine's addresses from others'."""
+    return not all(is_loopback(address) or is_wildcard(address) for address in case.addresses)
 
 
 def _is_local(address: str, link_fact: Fact[Links]) -> bool:
