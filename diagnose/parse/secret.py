@@ -66,6 +66,11 @@ _PROGRAMS: dict[str, tuple[str, int]] = {
 
 def hide_in_command(argv: Sequence[str]) -> str:
     """A command line, joined by spaces, with the values of secrets replaced."""
+    return " ".join(_arguments(argv))
+
+
+def _arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments with the values of secrets replaced."""
     shown: list[str] = []
     flag, ways = "", 0
     previous = ""
@@ -82,7 +87,7 @@ def hide_in_command(argv: Sequence[str]) -> str:
             shown.append(_mask_argument(argument))
         flag, ways = _PROGRAMS.get(argument.rpartition("/")[2], (flag, ways))
         previous = argument
-    return " ".join(shown)
+    return shown
 
 
 def hide_in_text(text: str) -> str:
@@ -114,8 +119,15 @@ def _mask_argument(argument: str) -> str:
 def _mask_shell(text: str) -> str:
     """A command for a shell, or the title that a process gave itself: its words are arguments too."""
     masked = hide_in_text(text)
-    words = _WORD.findall(masked)
-    return hide_in_command(words) if len(words) > 1 else masked
+    words = list(_WORD.finditer(masked))
+    if len(words) < 2:
+        quoted = masked[:1] in ("'", '"') and masked[-1:] == masked[:1] and len(masked) > 2
+        return masked[0] + _mask_shell(masked[1:-1]) + masked[-1] if quoted else masked
+    shown, end = [], 0
+    for word, argument in zip(words, _arguments([one[0] for one in words]), strict=True):
+        shown += [masked[end : word.start()], argument]
+        end = word.end()
+    return "".join(shown) + masked[end:]
 
 
 def _names_secret(argument: str) -> bool:
