@@ -39,6 +39,8 @@ class RuleRef(Struct, frozen=True):
     line: int | None = None
     """1-based number in the chain, as `iptables -L --line-numbers` counts; None for a policy."""
     comment: str | None = None
+    before: int | None = None
+    """nft handle of the rule behind it in the chain, before which it stands; None: it is the last, or no nft rule."""
 
 
 class Step(Struct, frozen=True):

@@ -191,7 +191,7 @@ def ruleset(messages: Iterable[Message]) -> Ruleset:
     rules: list[Rule] = []
     sets: dict[tuple[TableKey, bytes], Set] = {}
     others: list[Other] = []
-    elements: dict[tuple[TableKey, bytes], list[bytes]] = {}
+    filling: dict[tuple[TableKey, bytes], list[bytes]] = {}
     for kind, payload in messages:
         if kind >> 8 != SUBSYSTEM or len(payload) < nl.GENERIC:
             raise ValueError(f"netlink message {kind:#x} is not of nf_tables")
@@ -209,14 +209,14 @@ def ruleset(messages: Iterable[Message]) -> Ruleset:
                     name = nl.name(found[2])
                     sets[key, name] = Set(key, name, payload, nl.number(found.get(3)))
                 case Kind.ELEMENTS:
-                    elements.setdefault((key, nl.name(found[2])), []).append(payload)
+                    filling.setdefault((key, nl.name(found[2])), []).append(payload)
                 case Kind.OBJECT | Kind.FLOWTABLE:
                     others.append(Other(Kind(kind & 0xFF), key, nl.name(found[2]), payload))
                 case _:
                     raise ValueError(f"netlink message {kind:#x} holds no part of a rule set")
         except KeyError as error:
             raise ValueError(f"netlink message {kind:#x} lacks attribute {error}") from error
-    filled = tuple(Set(s.table, s.name, s.body, s.flags, tuple(elements.get(where, ()))) for where, s in sets.items())
+    filled = tuple(Set(s.table, s.name, s.body, s.flags, tuple(filling.get(where, ()))) for where, s in sets.items())
     return Ruleset(tuple(tables), tuple(chains), tuple(rules), filled, tuple(others))
 
 
@@ -423,12 +423,17 @@ def _verbatim(kind: Kind, body: bytes) -> bytes:
 
 
 def _reversed(body: bytes) -> bytes:
-    elements = b"".join(nl.nest(1, one) for one in reversed(_elements(body)))
-    return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, frozenset({1, 2})) + nl.nest(3, elements)
+    turned = b"".join(nl.nest(1, one) for one in reversed(_elements(body)))
+    return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, frozenset({1, 2})) + nl.nest(3, turned)
 
 
 def _elements(body: bytes) -> list[bytes]:
     return [value for _, value in nl.walk(nl.by_type(body, nl.GENERIC).get(3, b""))]
+
+
+def elements(one: Set) -> list[bytes]:
+    """The elements of a set, without what only time moves."""
+    return [_timeless(element) for body in one.elements for element in _elements(body)]
 
 
 def intervals(rules: Ruleset) -> frozenset[tuple[TableKey, bytes]]:
@@ -496,8 +501,7 @@ def _canonical(rules: Ruleset) -> dict[TableKey, list[bytes]]:
         parts[chain.key.table].append(b"chain " + _verbatim(Kind.CHAIN, chain.body)[nl.GENERIC :])
     for one in sorted(rules.sets, key=lambda s: (s.table, s.name)):
         parts[one.table].append(b"set " + _verbatim(Kind.SET, one.body)[nl.GENERIC :])
-        elements = [element for body in one.elements for element in _elements(body)]
-        parts[one.table].extend(sorted(map(_timeless, elements)))
+        parts[one.table].extend(sorted(elements(one)))
     for other in sorted(rules.others, key=lambda o: (o.table, o.kind, o.name)):
         parts[other.table].append(b"object " + _verbatim(other.kind, other.body)[nl.GENERIC :])
     for rule in sorted(rules.rules, key=lambda r: r.chain):

@@ -51,10 +51,10 @@ def cause(rule: Rule) -> Cause | None:
     return "sender" if any(asks_sender(match.name, match.data) for match in rule.matches) else None
 
 
-def extend(block: Block) -> Extended:
-    """The block with a sibling before each rule that has one."""
+def extend(block: Block, *, siblings: bool = True) -> Extended:
+    """The block with a sibling before each rule that needs one; without `siblings` as it stands."""
     rules = xtables.rules(block)
-    causes = {rule.offset: (rule, why) for rule in rules if (why := cause(rule)) is not None}
+    causes = {rule.offset: (rule, why) for rule in rules if siblings and (why := cause(rule)) is not None}
     starts: dict[int, int] = {}
     """New offset of each entry, that of its sibling where it has one."""
     places: dict[int, int] = {}

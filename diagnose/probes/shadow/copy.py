@@ -46,8 +46,9 @@ class Copy:
     `uncarried` names each part that it lacks, by its hooks and in words.
     """
 
-    def __init__(self, machine: Machine, dialled: Collection[str], *, backwards: bool) -> None:
+    def __init__(self, machine: Machine, dialled: Collection[str], *, backwards: bool, siblings: bool) -> None:
         self.machine = machine
+        self._siblings = siblings
         self.backwards = backwards
         """Base chains of one priority are registered in the other order."""
         self.uncarried: list[str] = []
@@ -138,7 +139,7 @@ class Copy:
             try:
                 _refuse_global_targets(block)
                 _write(side, block)
-                extended = xtables_state.extend(block)
+                extended = xtables_state.extend(block, siblings=self._siblings)
                 if extended.siblings:
                     _write(side, extended.block)
             except (OSError, UncarriedError) as error:
@@ -207,7 +208,7 @@ class Copy:
         It has the rule's tests that a copy can answer, and neither verdict nor effect: it changes nothing, and when
         it matches, the rule might.
         """
-        wanted = list(nft_state.siblings(self.carried))
+        wanted = list(nft_state.siblings(self.carried)) if self._siblings else []
         if not wanted or self.writer is None:
             return
         handles = {(rule.chain.table, rule.handle): handle for (_, handle), rule in self.rules.items()}

@@ -14,7 +14,7 @@ import msgspec
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
-from diagnose.model.firewall import RuleRef, Shadow, Walk
+from diagnose.model.firewall import Rehearsed, RuleRef, Shadow, Walk
 from diagnose.model.network import Endpoint
 
 if TYPE_CHECKING:
@@ -97,12 +97,13 @@ class _Expedition:
         asking = Asking(self._rules, self._blocks)
         try:
             machine = self._machine()
-            with self._copied(machine, backwards=False) as (copy, prober):
+            with self._copied(machine) as (copy, prober):
                 probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
                 words = Words(self._rules, asking.listings(self._until))
                 walks = self._walks(copy, probes, words)
                 uncarried = tuple(copy.uncarried)
             walks = self._in_the_other_order(machine, walks, words)
+            walks = self._rehearsed(machine, walks, words)
             return Known(Shadow(tuple(walks), uncarried, machine.size))
         finally:
             asking.end()
@@ -118,11 +119,14 @@ class _Expedition:
         return machine.Machine(self._rules, self._blocks, addresses, links, sysctls, rows, queues)
 
     @contextmanager
-    def _copied(self, machine: Machine, *, backwards: bool) -> Iterator[tuple[Copy, Prober]]:
+    def _copied(
+        self, machine: Machine, *, backwards: bool = False, siblings: bool = True
+    ) -> Iterator[tuple[Copy, Prober]]:
         from diagnose.probes.shadow.copy import Copy
         from diagnose.probes.shadow.probing import Prober
 
-        copy = Copy(machine, {endpoint.address for endpoint in self._endpoints}, backwards=backwards)
+        dialled = {endpoint.address for endpoint in self._endpoints}
+        copy = Copy(machine, dialled, backwards=backwards, siblings=siblings)
         try:
             copy.sow()
             copy.observe()
@@ -162,6 +166,24 @@ class _Expedition:
             walker = Walker(copy, words)
             others = [walker.walk(prober.probe(endpoint, self._until)) for endpoint in self._endpoints]
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
+
+    def _rehearsed(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
+        from diagnose.probes.shadow.rehearsing import Rehearsals
+
+        # siblings would shift the line numbers that the commands name
+        rehearsals = Rehearsals(lambda: self._copied(machine, siblings=False), words, self._until)
+        found: list[Walk] = []
+        for walk in walks:
+            if walk.decider is None:
+                found.append(walk)
+                continue
+            tried: Fact[tuple[Rehearsed, ...]]
+            try:
+                tried = Known(rehearsals.of(walk, self._endpoints))
+            except TimeoutError:
+                tried = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
+            found.append(msgspec.structs.replace(walk, rehearsals=tried))
+        return found
 
 
 def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:

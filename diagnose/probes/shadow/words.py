@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from diagnose.model.firewall import Backend, RuleRef
 from diagnose.parse import iptables_save, nft, xtables
@@ -118,11 +119,15 @@ class Words:
         self._like = xtables_like(rules)
         self._positions: dict[tuple[TableKey, int], int] = {}
         self._by_line: dict[tuple[str, str, str, int], Rule] = {}
+        self._behind: dict[tuple[TableKey, int], int] = {}
+        for rule, following in pairwise(rules.rules):
+            if rule.chain == following.chain:
+                self._behind[rule.chain.table, rule.handle] = following.handle
         lengths: dict[ChainKey, int] = {}
         for rule in rules.rules:
             lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
             self._positions[rule.chain.table, rule.handle] = lengths[rule.chain]
-            self._by_line[*_names(rule.chain), lengths[rule.chain]] = rule
+            self._by_line[(*_names(rule.chain), lengths[rule.chain])] = rule
         self._lengths = lengths
         self.native: set[tuple[TableKey, int]] = set()
         """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
@@ -133,9 +138,18 @@ class Words:
         saved = None if (rule.chain.table, rule.handle) in self.native else self._saved(rule.chain, line)
         if saved is not None:
             backend = Backend.IP6TABLES_NFT if rule.chain.table.family == _IP6 else Backend.IPTABLES_NFT
-            return self._reference(backend, rule.chain, saved, line=line, comment=nft.comment(rule))
-        text = self._listings.nft.get((*_names(rule.chain), rule.handle), "")
-        return self._reference(Backend.NFT, rule.chain, text, handle=rule.handle, line=line, comment=nft.comment(rule))
+            return RuleRef(backend, *_names(rule.chain), saved, line=line, comment=nft.comment(rule))
+        family, table, chain = _names(rule.chain)
+        return RuleRef(
+            Backend.NFT,
+            family,
+            table,
+            chain,
+            self._listings.nft.get((family, table, chain, rule.handle), ""),
+            handle=rule.handle,
+            comment=nft.comment(rule),
+            before=self._behind.get((rule.chain.table, rule.handle)),
+        )
 
     def claimed(self, decider: RuleRef) -> Rule | None:
         """The rule of nf_tables that a reference in the words of iptables-nft stands for."""
@@ -149,7 +163,7 @@ class Words:
         backend = Backend.NFT
         if chain.key.table in self._like and chain.key.name in _BUILT_IN:
             backend = Backend.IP6TABLES_NFT if chain.key.table.family == _IP6 else Backend.IPTABLES_NFT
-        return self._reference(backend, chain.key, text, policy=True)
+        return RuleRef(backend, *_names(chain.key), text, policy=True)
 
     def legacy(self, block: Block, rule: xtables.Rule) -> RuleRef:
         """A rule or policy of iptables-legacy."""
@@ -170,21 +184,6 @@ class Words:
         where = nft.readable(chain.table.name), nft.readable(chain.name)
         texts = self._listings.save.get(backend, {}).get(where, ())
         return texts[line - 1] if len(texts) == self._lengths[chain] else None
-
-    def _reference(
-        self,
-        backend: Backend,
-        chain: ChainKey,
-        text: str,
-        *,
-        policy: bool = False,
-        handle: int | None = None,
-        line: int | None = None,
-        comment: str | None = None,
-    ) -> RuleRef:
-        family, table, name = _names(chain)
-        shown = line if backend is not Backend.NFT else None
-        return RuleRef(backend, family, table, name, text, policy, handle, shown, comment)
 
 
 def _names(chain: ChainKey) -> tuple[str, str, str]:

@@ -1,0 +1,236 @@
+"""From the rule that stops a connect to the narrowest commands that let it through."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
+
+from diagnose.model.finding import Command, Remedy, Risk
+from diagnose.model.firewall import Backend, RuleRef, Walk
+
+_OUTWARD = ("output", "postrouting", "egress")
+_NFT_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
+MARK = "netdiag"
+"""The comment of a rule that a remedy adds to nftables, by which a person finds it again."""
+
+
+def candidates(walk: Walk) -> tuple[Remedy, ...]:
+    """The remedies for the rule that stopped this walk, the narrowest first; none when no rule is named.
+
+    They are not rehearsed here: whether another rule stops the packet behind this one shows only in the copy.
+    """
+    decider = walk.decider
+    if decider is None or walk.verdict not in ("drop", "reject"):
+        return ()
+    if decider.policy:
+        return tuple(_for_policy(walk, decider))
+    return tuple(_for_rule(walk, decider))
+
+
+def combined(remedies: Sequence[Remedy]) -> Remedy:
+    """Several remedies as one: each mends what the one before it brought to light."""
+    if len(remedies) == 1:
+        return remedies[0]
+    undoable = all(remedy.undo for remedy in remedies)
+    actions = [remedy.summary.partition(". ")[0] for remedy in remedies]
+    return Remedy(
+        summary=f"{len(remedies)} rules stop it one after the other, so all of this is needed: {'; '.join(actions)}. "
+        + remedies[-1].summary.partition(". ")[2],
+        commands=tuple(dict.fromkeys(command for remedy in remedies for command in remedy.commands)),
+        undo=tuple(command for remedy in reversed(remedies) for command in remedy.undo) if undoable else (),
+        risk=max((remedy.risk for remedy in remedies), key=tuple(Risk).index),
+        survives_reboot=False,
+    )
+
+
+def without_undo(remedy: Remedy) -> Remedy:
+    """The remedy when its undo does not restore the rules."""
+    return Remedy(
+        summary=f"{remedy.summary} No command undoes it exactly: note the rule before you remove it.",
+        commands=remedy.commands,
+        risk=Risk.DISRUPTIVE,
+        survives_reboot=remedy.survives_reboot,
+    )
+
+
+def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    yield _accept(decider, _flow(walk, decider), f"{walk.address} port {walk.port}")
+    if walk.hook in ("input", "output"):
+        # what a rule set with this policy usually lacks
+        yield _accept(decider, _interface(walk, decider), "everything on the loopback interface")
+
+
+def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    accept = _accept(decider, _flow(walk, decider), f"{walk.address} port {walk.port}")
+    removal = _removal(decider)
+    element = _element(walk, decider)
+    if element is not None:
+        yield element
+    if removal is not None and _only_this_port(walk, decider):
+        yield removal
+        yield accept
+        return
+    yield accept
+    if removal is not None:
+        yield removal
+
+
+# ------ an accept before it
+
+
+def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
+    place = f"chain {decider.chain} of table {_table(decider)}"
+    where = f"at the end of {place}" if decider.policy else f"in {place}, just before the rule that stops it"
+    command, undo = _accept_nft(decider, match) if decider.backend is Backend.NFT else _accept_xt(decider, match)
+    summary = f"Accept {what} {where}. {_keep(decider)}"
+    if not undo:
+        listing = f"nft -a list chain {decider.family} {decider.table} {decider.chain}"
+        summary += (
+            f' To undo it, look up its handle with `{listing}` (the line with comment "{MARK}") and run '
+            f"`nft delete rule {decider.family} {decider.table} {decider.chain} handle` with that number."
+        )
+    return Remedy(summary=summary, commands=(command,), undo=undo, survives_reboot=False)
+
+
+def _accept_nft(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
+    chain = (decider.family, decider.table, decider.chain)
+    if decider.policy:
+        argv: tuple[str, ...] = ("nft", "add", "rule", *chain)
+    else:
+        argv = ("nft", "insert", "rule", *chain, "position", str(decider.handle))
+    # no command can name a rule whose handle the kernel has yet to give: the undo is told in words
+    return Command((*argv, *match, "accept", "comment", MARK), needs_root=True), ()
+
+
+def _accept_xt(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
+    rule = (*match, "-j", "ACCEPT")
+    tool = (decider.backend.value, "-t", decider.table)
+    if decider.policy:
+        add: tuple[str, ...] = (*tool, "-A", decider.chain, *rule)
+    else:
+        add = (*tool, "-I", decider.chain, str(decider.line), *rule)
+    return Command(add, needs_root=True), (Command((*tool, "-D", decider.chain, *rule), needs_root=True),)
+
+
+def _interface(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
+    outward = walk.hook in _OUTWARD
+    if decider.backend is not Backend.NFT:
+        return ("-o" if outward else "-i", "lo")
+    if decider.family == "netdev":
+        return ()
+    return ("oifname" if outward else "iifname", "lo")
+
+
+def _flow(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
+    """The packets of this connection that go the way of the one that was stopped."""
+    answer = walk.packet == "reply"
+    address = walk.address.partition("%")[0]
+    six = ip_address(address).version == 6
+    if decider.backend is Backend.NFT:
+        family = "ip6" if six else "ip"
+        match = (family, "saddr" if answer else "daddr", address, "tcp", "sport" if answer else "dport", str(walk.port))
+        return (*_interface(walk, decider), *match)
+    ends = ("-s" if answer else "-d", f"{address}/{128 if six else 32}")
+    port = ("--sport" if answer else "--dport", str(walk.port))
+    return (*_interface(walk, decider), *ends, "-p", "tcp", *port)
+
+
+# ------ the rule removed
+
+
+def _removal(decider: RuleRef) -> Remedy | None:
+    """The removal of that very rule; None when it cannot be named in one command."""
+    if not decider.text or "\n" in decider.text:
+        return None
+    commands = _removal_nft(decider) if decider.backend is Backend.NFT else _removal_xt(decider)
+    if commands is None:
+        return None
+    command, undo = commands
+    return Remedy(
+        summary=f"Remove the rule from chain {decider.chain} of table {_table(decider)}. {_keep(decider)}",
+        commands=(command,),
+        undo=(undo,),
+        survives_reboot=False,
+    )
+
+
+def _removal_nft(decider: RuleRef) -> tuple[Command, Command] | None:
+    if decider.handle is None or decider.text.count('"') % 2:
+        return None
+    chain = (decider.family, decider.table, decider.chain)
+    words = tuple(_NFT_WORD.findall(decider.text))
+    back: tuple[str, ...] = ("nft", "add", "rule", *chain)
+    if decider.before is not None:
+        back = ("nft", "insert", "rule", *chain, "position", str(decider.before))
+    return (
+        Command(("nft", "delete", "rule", *chain, "handle", str(decider.handle)), needs_root=True),
+        Command((*back, *words), needs_root=True),
+    )
+
+
+def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
+    try:
+        words = shlex.split(decider.text)
+    except ValueError:
+        return None
+    tool = (decider.backend.value, "-t", decider.table)
+    return (
+        Command((*tool, "-D", decider.chain, *words), needs_root=True),
+        Command((*tool, "-I", decider.chain, str(decider.line), *words), needs_root=True),
+    )
+
+
+_NAMED_SET = re.compile(r"\btcp dport @(\S+)")
+
+
+def _element(walk: Walk, decider: RuleRef) -> Remedy | None:
+    """The port taken out of the named set that the rule looks into."""
+    named = _NAMED_SET.search(decider.text) if decider.backend is Backend.NFT and walk.packet == "syn" else None
+    if named is None:
+        return None
+    where = ("element", decider.family, decider.table, named[1], "{", str(walk.port), "}")
+    return Remedy(
+        summary=f"Take port {walk.port} out of the set {named[1]} of table {_table(decider)}. {_keep(decider)}",
+        commands=(Command(("nft", "delete", *where), needs_root=True),),
+        undo=(Command(("nft", "add", *where), needs_root=True),),
+        survives_reboot=False,
+    )
+
+
+def _only_this_port(walk: Walk, decider: RuleRef) -> bool:
+    """The rule tests for this one port, so that nothing else passes without it."""
+    end = "sport" if walk.packet == "reply" else "dport"
+    words = decider.text.split()
+    wanted = ["tcp", end, str(walk.port)] if decider.backend is Backend.NFT else [f"--{end}", str(walk.port)]
+    places = [i for i in range(len(words)) if words[i : i + len(wanted)] == wanted]
+    return any(i == 0 or words[i - 1] != "!" for i in places)
+
+
+# ------ words
+
+
+def _table(rule: RuleRef) -> str:
+    return f"{rule.family} {rule.table}" if rule.backend is Backend.NFT else f"{rule.table} ({rule.backend.value})"
+
+
+def _keep(rule: RuleRef) -> str:
+    if rule.backend is Backend.NFT:
+        return (
+            "It lasts until the rules are loaded again: to keep it, change the file or the program that writes this "
+            "table as well (often /etc/nftables.conf)."
+        )
+    return (
+        "It lasts until the rules are loaded again: to keep it, change what loads them as well "
+        f"(the program that owns the rules, or {_SAVE[rule.backend]} into the file that is restored at boot)."
+    )
+
+
+_SAVE = {
+    Backend.NFT: "nft list ruleset",
+    Backend.IPTABLES_NFT: "iptables-nft-save",
+    Backend.IP6TABLES_NFT: "ip6tables-nft-save",
+    Backend.IPTABLES_LEGACY: "iptables-legacy-save",
+    Backend.IP6TABLES_LEGACY: "ip6tables-legacy-save",
+}

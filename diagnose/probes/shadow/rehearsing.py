@@ -1,0 +1,175 @@
+"""Remedies executed in a copy before anybody is told of them: what they mend and open, and what their undo restores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
+from diagnose.model.finding import Command, Remedy
+from diagnose.model.firewall import Rehearsed, Walk
+from diagnose.model.network import Endpoint, is_loopback, is_wildcard
+from diagnose.parse import nft, xtables
+from diagnose.parse.nft import Rule, Ruleset
+from diagnose.probes.shadow import legacy, netfilter
+from diagnose.probes.shadow.copy import Copy
+from diagnose.probes.shadow.probing import Prober
+from diagnose.probes.shadow.tool import Run, find
+from diagnose.probes.shadow.walking import Walker
+from diagnose.probes.shadow.words import Words
+
+_STEPS = 4
+"""So many rules in a row are mended at most."""
+_NEIGHBOURS = 32
+"""So many other listeners are dialled at most, to see what a remedy opens beside."""
+
+Copied = Callable[[], AbstractContextManager[tuple[Copy, Prober]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One remedy, and the endpoints that it mends."""
+
+    rehearsed: Rehearsed
+    mends: frozenset[Endpoint]
+
+
+class Rehearsals:
+    """Tries the remedies of several walks, each in a copy of its own, and none twice."""
+
+    def __init__(self, copied: Copied, words: Words, until: float) -> None:
+        self._copied = copied
+        self._words = words
+        self._until = until
+        self._tried: dict[tuple[Command, ...], Tried | None] = {}
+        self._shut: frozenset[Endpoint] | None = None
+
+    def of(self, walk: Walk, endpoints: Sequence[Endpoint]) -> tuple[Rehearsed, ...]:
+        """The candidates of this walk that could be executed, and what came of them; TimeoutError at the deadline."""
+        endpoint = Endpoint(walk.address, walk.port)
+        found: list[Rehearsed] = []
+        for remedy in candidates(walk):
+            if remedy.commands not in self._tried:
+                self._tried[remedy.commands] = self._try(remedy, endpoint, endpoints)
+            tried = self._tried[remedy.commands]
+            if tried is not None:
+                found.append(_for_endpoint(tried, endpoint))
+        return tuple(found)
+
+    def _try(self, remedy: Remedy, endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> Tried | None:
+        if time.monotonic() >= self._until:
+            raise TimeoutError
+        with self._copied() as (copy, prober):
+            stage = _Stage(copy, prober, self._words, self._until)
+            shut = self._shut if self._shut is not None else stage.shut(_neighbours(copy, endpoints))
+            self._shut = shut
+            applied = stage.apply_until_it_works(remedy, endpoint)
+            if applied is None:
+                return None
+            mends = frozenset(one for one in endpoints if prober.probe(one, self._until).outcome.works)
+            opens = tuple(f"{one} from this machine" for one in sorted(shut - stage.shut(shut)))
+            whole = combined(applied)
+            if endpoint in mends and whole.undo and not stage.undoes(whole.undo):
+                whole = without_undo(whole)
+            return Tried(Rehearsed(whole.commands, endpoint in mends, opens, whole), mends)
+
+
+class _Stage:
+    """A copy in which commands are executed as they would be on the machine."""
+
+    def __init__(self, copy: Copy, prober: Prober, words: Words, until: float) -> None:
+        self._copy = copy
+        self._prober = prober
+        self._walker = Walker(copy, words)
+        self._until = until
+        self._handles = {(rule.chain.table, rule.handle): handle for (_, handle), rule in copy.rules.items()}
+        self._before = self._state()
+
+    def apply_until_it_works(self, remedy: Remedy, endpoint: Endpoint) -> list[Remedy] | None:
+        """The remedy and those for the rules that stop the connect behind it; None when one cannot be executed."""
+        applied: list[Remedy] = []
+        following: Remedy | None = remedy
+        while following is not None and following not in applied:
+            if not all(self._execute(command) for command in following.commands):
+                return None
+            applied.append(following)
+            walk = self._walker.walk(self._prober.probe(endpoint, self._until))
+            following = next(iter(candidates(walk)), None) if len(applied) < _STEPS else None
+        return applied
+
+    def shut(self, endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
+        """Those that a connect from this machine does not reach."""
+        return frozenset(one for one in endpoints if not self._prober.probe(one, self._until).outcome.works)
+
+    def undoes(self, commands: Sequence[Command]) -> bool:
+        """Whether these commands restore the rules as they were, counters aside."""
+        return all(self._execute(command) for command in commands) and self._state() == self._before
+
+    def _execute(self, command: Command) -> bool:
+        program, *arguments = self._translated(command.argv)
+        path = find(program)
+        if path is None:
+            return False
+        try:
+            status, _, _ = Run((path, *arguments)).wait(self._until)
+        except OSError:
+            return False
+        return status == 0
+
+    def _translated(self, argv: tuple[str, ...]) -> tuple[str, ...]:
+        """With the copy's handles in the place of the machine's."""
+        if argv[0] != "nft" or len(argv) < 8 or argv[6] not in ("handle", "position"):
+            return argv
+        family = next((number for number, name in nft.FAMILIES.items() if name == argv[3]), 0)
+        table = nft.TableKey(family, argv[4].encode())
+        handle = self._handles.get((table, int(argv[7])))
+        return argv if handle is None else (*argv[:7], str(handle), *argv[8:])
+
+    def _state(self) -> list[object]:
+        """The rule sets, as far as an undo has to restore them."""
+        blocks = (
+            legacy.read(legacy.SIDES[1 if table.block.layout.six else 0], table.block.info.table)
+            for table in self._copy.tables
+        )
+        rules = netfilter.dump(5.0)
+        return [*map(xtables.canonical, blocks), *_shapes(rules), *_elements(rules)]
+
+
+def _shapes(rules: Ruleset) -> list[object]:
+    anonymous = {(s.table, s.name): s for s in rules.sets if s.flags & 1}
+    return [(rule.chain, _shape(rule, anonymous), rule.userdata) for rule in sorted(rules.rules, key=lambda r: r.chain)]
+
+
+def _shape(rule: Rule, anonymous: dict[tuple[nft.TableKey, bytes], nft.Set]) -> list[tuple[str, bytes]]:
+    """The expressions without counters, an anonymous set by what is in it."""
+    shape: list[tuple[str, bytes]] = []
+    for part in nft.expressions(rule):
+        data = b"" if part.name == "counter" else part.data
+        for (table, name), held in anonymous.items():
+            if part.name == "lookup" and table == rule.chain.table and name + b"\0" in data:
+                data = data.replace(name, b"") + b"".join(sorted(nft.elements(held)))
+        shape.append((part.name, data))
+    return shape
+
+
+def _elements(rules: Ruleset) -> Sequence[object]:
+    return sorted((s.table, s.name, sorted(nft.elements(s))) for s in rules.sets if not s.flags & 1)
+
+
+def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+    """Where else the machine listens, as one dials it from the machine itself."""
+    found: set[Endpoint] = set()
+    for row in copy.machine.listeners:
+        address = row.local.address
+        if is_wildcard(address):
+            address = "127.0.0.1" if row.family == "ipv4" else "::1"
+        if is_loopback(address) and Endpoint(address, row.local.port) not in endpoints:
+            found.add(Endpoint(address, row.local.port))
+    return sorted(found)[:_NEIGHBOURS]
+
+
+def _for_endpoint(tried: Tried, endpoint: Endpoint) -> Rehearsed:
+    one = tried.rehearsed
+    return Rehearsed(one.commands, endpoint in tried.mends, one.opens, one.remedy)
