@@ -1,0 +1,285 @@
+"""container: whose localhost it is, ours or that of another network namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from diagnose.analysis.describe import describe_process
+from diagnose.analysis.reach import failing, may_be_reached
+from diagnose.analysis.refusal import Refusal, refusal
+from diagnose.analysis.wording import connect_evidence, title
+from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.check import Check
+from diagnose.model.elsewhere import Elsewhere, OtherListener
+from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Severity, Stage
+from diagnose.model.network import Endpoint, family_of, is_loopback, is_wildcard
+from diagnose.model.process import Container
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent
+
+OWN_LOCALHOST = Cause(
+    "container/own-localhost",
+    Stage.SOCKET,
+    "localhost is this container itself, and the port is not open in here",
+)
+OTHER_NAMESPACE = Cause(
+    "container/other-namespace",
+    Stage.SOCKET,
+    "The port is open in another network namespace (a container, a unit, a sandbox), not in ours",
+)
+
+_FIRST_NAMESPACES = frozenset({4026531833, 4026531840, 4026531956, 4026531992})
+"""Inodes that kernels gave the network namespace they start with (linux/nsfs.h, or the first number handed out)."""
+_HOST_INTERFACES = ("docker0", "podman0", "cni0", "cni-podman0", "virbr0", "lxcbr0", "lxdbr0")
+"""Bridges that engines make on the host: seen in a container, it shares the host's network."""
+
+
+def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    """Where the port is open instead, after it was refused here because nobody listens."""
+    if snapshot.intent is Intent.BIND:
+        return
+    match _unserved(snapshot):
+        case None:
+            return
+        case Missing() as missing:
+            yield missing
+        case Attempt() as attempt:
+            yield from _elsewhere(snapshot, attempt)
+            yield from _own_localhost(snapshot, attempt)
+
+
+def _unserved(snapshot: Snapshot) -> Attempt | Missing | None:
+    """The attempt that was refused because no socket of this namespace wanted it; None: that is not what happened."""
+    failed = failing(snapshot)
+    if not failed or len(failed) < len(snapshot.attempts):
+        return None
+    refused = [one for one in failed if one.local and one.outcome in (Outcome.REFUSED, Outcome.RESET)]
+    if not refused or any(not _is_explained(one) for one in failed):
+        return None
+    if any(_rule_stops(snapshot, one) for one in refused):
+        return None
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            by_kernel = all(refusal(one) is Refusal.KERNEL for one in refused)
+            return refused[0] if by_kernel else Missing("listeners", unknown)
+        case Known(value=rows):
+            served = any(may_be_reached(rows, one.address, one.port) for one in refused)
+            return None if served else refused[0]
+
+
+def _is_explained(one: Attempt) -> bool:
+    """Refused by a closed port, or without an address of the family: nothing else stands in the way."""
+    if one.outcome in (Outcome.REFUSED, Outcome.RESET):
+        return refusal(one) in (Refusal.KERNEL, Refusal.UNCLEAR)
+    return one.outcome is Outcome.ADDRESS_UNAVAILABLE
+
+
+def _rule_stops(snapshot: Snapshot, attempt: Attempt) -> bool:
+    match snapshot.firewall:
+        case Known(value=shadow):
+            walk = shadow.walk(attempt.address)
+            return walk is not None and walk.verdict in ("drop", "reject")
+        case Unknown():
+            return False
+
+
+def _elsewhere(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+    match snapshot.elsewhere:
+        case Unknown() as unknown:
+            yield Missing("other network namespaces", unknown)
+        case Known(value=seen):
+            found = _by_namespace(seen)
+            for listeners in found:
+                yield _other_namespace(attempt, listeners, seen, candidates=len(found))
+            if not found and seen.unreadable:
+                yield Missing("other network namespaces", _hidden(snapshot, seen))
+
+
+def _by_namespace(seen: Elsewhere) -> list[tuple[OtherListener, ...]]:
+    numbers = sorted({listener.namespace for listener in seen.listeners})
+    return [tuple(each for each in seen.listeners if each.namespace == number) for number in numbers]
+
+
+def _hidden(snapshot: Snapshot, seen: Elsewhere) -> Unknown:
+    many = f"{seen.unreadable} could not be looked into, {seen.namespaces} could"
+    if snapshot.vantage.privileged:
+        return Unknown(Reason.NOT_VISIBLE, many, "look from inside: ip netns exec NAME ss -ltn")
+    return Unknown(Reason.NEEDS_ROOT, many, "run it again with sudo")
+
+
+def _other_namespace(
+    attempt: Attempt, listeners: Sequence[OtherListener], seen: Elsewhere, *, candidates: int
+) -> Finding:
+    only = candidates == 1
+    first = listeners[0]
+    return Finding(
+        code=OTHER_NAMESPACE.code,
+        title=title(f"Port {attempt.port} is open in another network namespace: {_owner(first)}"),
+        severity=Severity.PROBLEM if only else Severity.INFO,
+        confidence=Confidence.LIKELY if only else Confidence.POSSIBLE,
+        explanation=_why(attempt, first, candidates),
+        evidence=(
+            connect_evidence(attempt),
+            Evidence(f"nothing listens on port {attempt.port} in our own namespace", "sock_diag"),
+            *(_listener_evidence(each) for each in listeners),
+            *_place_evidence(first),
+            Evidence(_looked(seen, candidates), "/proc/PID/ns/net"),
+        ),
+        remedies=(_dial_inside(attempt, listeners), *_bring_out(attempt, first)),
+        explains=("refused/nothing-listening", "refused/other-port", OWN_LOCALHOST.code) if only else (),
+    )
+
+
+def _owner(listener: OtherListener) -> str:
+    """The shortest name that a person knows it by."""
+    program = listener.process.program if listener.process else None
+    if listener.container:
+        place = f"container {_name(listener.container)}"
+    elif listener.name:
+        place = f"netns {listener.name}"
+    elif listener.unit:
+        place = listener.unit
+    else:
+        place = f"pid {listener.process.pid if listener.process else listener.init}"
+    return f"{program}, {place}" if program else place
+
+
+def _name(container: Container) -> str:
+    return container.name or container.id[:12] or container.engine
+
+
+def _why(attempt: Attempt, listener: OtherListener, candidates: int) -> str:
+    text = (
+        f"A network namespace has a loopback of its own: {attempt.address} in there is another one than "
+        f"{attempt.address} here, so a server inside is not reached from outside."
+    )
+    if candidates > 1:
+        return f"{text} The port is open in {candidates} other namespaces; which one you mean, if any, is not known."
+    if listener.container:
+        return f"{text} The port of a container has to be published to be reached on this machine."
+    if listener.unit:
+        return f"{text} {listener.unit} probably runs with PrivateNetwork=yes."
+    return f"{text} It is the only other one in sight that has this port open."
+
+
+def _listener_evidence(listener: OtherListener) -> Evidence:
+    pid = listener.process.pid if listener.process else listener.init
+    return Evidence(f"LISTEN {listener.local} in network namespace {listener.namespace}", f"/proc/{pid}/net/tcp")
+
+
+def _place_evidence(listener: OtherListener) -> Iterator[Evidence]:
+    if listener.process:
+        yield Evidence(f"held by {describe_process(listener.process)}", "/proc/PID/fd")
+    else:
+        program = f" ({listener.init_program})" if listener.init_program else ""
+        yield Evidence(f"its owner is hidden from us; pid {listener.init}{program} runs in there", "/proc")
+    if listener.name:
+        yield Evidence(f"the namespace is named {listener.name}", "/run/netns")
+    if listener.container:
+        yield Evidence(f"{listener.container.engine} container {_name(listener.container)}", "/proc/PID/cgroup")
+    if listener.unit:
+        yield Evidence(f"unit {listener.unit}", "/proc/PID/cgroup")
+
+
+def _looked(seen: Elsewhere, candidates: int) -> str:
+    where = "in it alone" if candidates == 1 else f"in {candidates} of them"
+    unread = f"; {seen.unreadable} more could not be looked into" if seen.unreadable else ""
+    return f"{seen.namespaces} other network namespaces looked into, the port is open {where}{unread}"
+
+
+def _dial_inside(attempt: Attempt, listeners: Sequence[OtherListener]) -> Remedy:
+    """nsenter and not `ip netns exec`, which mounts another /sys and so hides tracefs."""
+    first = listeners[0]
+    pid = first.process.pid if first.process else first.init
+    place = f"/run/netns/{first.name}" if first.name and "/" not in first.name else f"/proc/{pid}/ns/net"
+    target = str(_inside(attempt, listeners))
+    return Remedy(
+        summary="Dial it from inside its namespace: this proves that it is the server you mean",
+        commands=(Command(("nsenter", f"--net={place}", "netdiag", "run", target), needs_root=True),),
+    )
+
+
+def _inside(attempt: Attempt, listeners: Sequence[OtherListener]) -> Endpoint:
+    """Where a client inside finds it: of several sockets the one of the family that was dialled here."""
+    same = [each for each in listeners if _family_dialled(each, attempt) == attempt.family]
+    local = (same or listeners)[0].local
+    if not is_wildcard(local.address):
+        return local
+    family = _family_dialled((same or listeners)[0], attempt)
+    return Endpoint("127.0.0.1" if family == "ipv4" else "::1", local.port)
+
+
+def _family_dialled(listener: OtherListener, attempt: Attempt) -> str:
+    """An IPv6 wildcard mostly takes IPv4 as well; its table does not tell."""
+    return attempt.family if listener.local.address == "::" else family_of(listener.local.address)
+
+
+def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:
+    port = attempt.port
+    if listener.container:
+        loopback = " and let the server in it listen on 0.0.0.0" if is_loopback(listener.local.address) else ""
+        yield Remedy(
+            summary=f"To reach it at {attempt.endpoint}, start the container with its port published "
+            f"(-p 127.0.0.1:{port}:{port}, in compose ports: 127.0.0.1:{port}:{port}){loopback}. From another "
+            "container use its name or service name instead of localhost."
+        )
+    elif listener.unit:
+        yield Remedy(
+            summary=f"To reach it at {attempt.endpoint}, give the unit the machine's network: systemctl edit "
+            f"{listener.unit}, PrivateNetwork=no in [Service], then restart it."
+        )
+    else:
+        yield Remedy(
+            summary="To reach it from here, start the server (or the client) in the same network namespace: outside "
+            "the sandbox or unshare that made it, or on an address of a link between the two."
+        )
+
+
+def _own_localhost(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+    container = snapshot.vantage.container
+    if container is None or not is_loopback(attempt.address) or _shares_host_network(snapshot):
+        return
+    port = attempt.port
+    name = f" {_name(container)}" if _name(container) != container.engine else ""
+    yield Finding(
+        code=OWN_LOCALHOST.code,
+        title=title(f"localhost is this {container.engine} container{name}, and nothing in it listens on {port}"),
+        severity=Severity.PROBLEM,
+        confidence=Confidence.LIKELY,
+        explanation=f"We run inside a container. {attempt.address} in here is the container itself, neither the host "
+        f"nor another container, and no program in it has port {port} open.",
+        evidence=(
+            Evidence(f"we run in {container.engine} container {_name(container)}", "/proc/self"),
+            connect_evidence(attempt),
+            Evidence(f"nothing listens on port {port} in this container", "sock_diag"),
+        ),
+        remedies=(
+            Remedy(
+                summary="Is the server in another container: dial its service name (compose) or container name, with "
+                "the port it has inside, not the published one (db:5432, not localhost:15432). Both must be in one "
+                "network."
+            ),
+            Remedy(
+                summary=f"Is the server on the host: dial host.docker.internal:{port} (podman: "
+                "host.containers.internal); on Linux docker needs --add-host=host.docker.internal:host-gateway, and "
+                "the server has to listen on more than the host's loopback."
+            ),
+            Remedy(summary="Should it run in this very container: start it, and read its log if it does not stay up."),
+        ),
+        explains=("refused/nothing-listening",),
+    )
+
+
+def _shares_host_network(snapshot: Snapshot) -> bool:
+    """A container started with --network=host: its localhost is the host's."""
+    if snapshot.vantage.network_namespace in _FIRST_NAMESPACES:
+        return True
+    match snapshot.links:
+        case Known(value=links):
+            return any(interface.name in _HOST_INTERFACES for interface in links.interfaces)
+        case Unknown():
+            return False
+
+
+CHECK = Check("container", (OWN_LOCALHOST, OTHER_NAMESPACE), judge)
