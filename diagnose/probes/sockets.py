@@ -139,12 +139,13 @@ def _server_row(netlink: Netlink, server: Endpoint, client: Endpoint) -> SocketR
             device=device,
         )
         try:
-            row = _row(netlink.request(_BY_FAMILY, 0, request)[0])
+            replies = netlink.request(_BY_FAMILY, 0, request)
         except FileNotFoundError:
             continue
-        # without a connection the lookup answers with the listener, as it would for a SYN
-        if row.state is not TcpState.LISTEN:
-            return row
+        for row in map(_row, replies):
+            # without a connection the lookup answers with the listener, as it would for a SYN
+            if row.state is not TcpState.LISTEN:
+                return row
     return None
 
 
