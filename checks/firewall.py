@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from diagnose.analysis.firewall_remedies import candidates
-
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.wire import BoxOnTheWay, HostItself, Meaning, ThisMachine, sender
@@ -372,7 +371,7 @@ def _look_with_root(snapshot: Snapshot) -> tuple[Remedy, ...]:
                 "the programs attached to the cgroup (bpftool cgroup tree)."
             ),
         )
-    again = Command(("netdiag", "run", snapshot.target.input), needs_root=True)
+    again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
     return (Remedy(summary="As root, netdiag reads the rules and names the one that does it", commands=(again,)),)
 
 

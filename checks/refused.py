@@ -21,7 +21,7 @@ from diagnose.analysis.wire import BoxOnTheWay, HostItself, ThisMachine, Undeter
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
-from diagnose.model.fact import Known, Missing, Unknown
+from diagnose.model.fact import Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
 from diagnose.model.snapshot import Snapshot
@@ -59,8 +59,12 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
             return
         case Known(value=rows):
             pass
-    if may_be_reached(rows, attempt.address, attempt.port):
-        return  # somebody listens there: the refusal is a rule's, a device's or a NAT's doing
+    perhaps = may_be_reached(rows, attempt.address, attempt.port)
+    if perhaps:  # somebody listens there: the refusal is a rule's, a device's or a NAT's doing
+        for row in perhaps:
+            if covers(row, attempt.address) is Coverage.UNKNOWN:
+                yield Missing(f"IPV6_V6ONLY of {row.local}", Unknown(Reason.NOT_VISIBLE, "sock_diag tells it"))
+        return
     elsewhere = listeners_on(rows, attempt.port)
     if elsewhere:
         yield from _listens_elsewhere(snapshot, attempt, elsewhere)
@@ -179,7 +183,10 @@ def _why_closed(snapshot: Snapshot, whose: Refusal) -> str:
             "kernel or from a firewall rule could not be told apart."
         )
     else:
-        text = "No program listens on this port. The refusal itself came from a firewall rule, not from a closed port."
+        text = (
+            "No program listens on this port here. The refusal itself did not come from the TCP of this network "
+            "namespace: a firewall rule made it, or a NAT rule leads to another one."
+        )
     note = port_note(snapshot.target.port)
     return f"{text} {note}" if note else text
 
@@ -220,7 +227,7 @@ def _start_it(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
         Remedy(
             summary=f"Start the program that should serve port {port}, and read its log if it does not stay up. "
             "Is it a systemd unit: systemctl --failed. Is it a container: docker ps -a (look for Exited or "
-            f"Restarting). Then run netdiag run {snapshot.target.input} again.",
+            f"Restarting). Then run netdiag run {snapshot.target.address} again.",
         ),
         Remedy(
             summary="If it runs and says that it listens, compare the port in its newest log line with the one "

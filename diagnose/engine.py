@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity, Stage
@@ -58,10 +58,11 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     """Judges the facts by every check, in order; the same snapshot always gives the same report."""
     stages = {cause.code: cause.stage for check in checks for cause in check.causes}
     examined = [_Examined(check, snapshot) for check in checks]
-    found = [finding for one in examined for finding in one.findings]
-    verdict = _verdict(snapshot, found, stages)
+    verdict = _verdict(snapshot, [finding for one in examined for finding in one.findings], stages)
     if verdict.works:
-        found = [_without_blame(finding) for finding in found]
+        for one in examined:
+            one.findings = [_without_blame(finding) for finding in one.findings]
+    found = [finding for one in examined for finding in one.findings]
     root = _root_cause(found, stages, verdict)
     return Report(
         netdiag=snapshot.netdiag,
@@ -86,30 +87,36 @@ def exit_code(reports: Iterable[Report]) -> int:
 
 
 def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Stage]) -> Verdict:
-    if snapshot.intent is Intent.BIND:
-        return _bind_verdict(snapshot)
+    binding = snapshot.intent is Intent.BIND
     if snapshot.attempts:
         return _connect_verdict(snapshot.attempts)
+    if snapshot.binds:
+        return _bind_verdict(snapshot.binds)
+    if _has_no_address(snapshot) or any(_blocks(finding, binding, stages) for finding in found):
+        return Verdict.NOT_BINDABLE if binding else Verdict.UNREACHABLE
+    return Verdict.INCONCLUSIVE
+
+
+def _has_no_address(snapshot: Snapshot) -> bool:
     match snapshot.names:
-        case Known(value=resolution) if resolution.error and resolution.error != "DEADLINE":
-            return Verdict.UNREACHABLE
-        case _:
-            blocked = any(_blocks(finding, stages) for finding in found)
-            return Verdict.UNREACHABLE if blocked else Verdict.INCONCLUSIVE
+        case Known(value=resolution):
+            return resolution.error not in (None, "DEADLINE")
+        case Unknown():
+            return False
 
 
-def _blocks(finding: Finding, stages: dict[str, Stage]) -> bool:
-    return (
-        finding.severity is Severity.PROBLEM
-        and finding.confidence is Confidence.PROVEN
-        and stages.get(finding.code) in _BLOCKS_ALONE
+def _blocks(finding: Finding, binding: bool, stages: dict[str, Stage]) -> bool:
+    """Whether this local state is a verdict though nothing was tried."""
+    proven = finding.severity is Severity.PROBLEM and finding.confidence is Confidence.PROVEN
+    return proven and (binding or stages.get(finding.code) in _BLOCKS_ALONE)
+
+
+def _bind_verdict(binds: Sequence[BindAttempt]) -> Verdict:
+    """An address that this machine has not, behind one that works, is information (::1 with IPv6 off)."""
+    first, *others = binds
+    works = first.outcome is Outcome.BOUND and all(
+        one.outcome in (Outcome.BOUND, Outcome.ADDRESS_UNAVAILABLE) for one in others
     )
-
-
-def _bind_verdict(snapshot: Snapshot) -> Verdict:
-    if not snapshot.binds:
-        return Verdict.INCONCLUSIVE
-    works = all(one.outcome is Outcome.BOUND for one in snapshot.binds)
     return Verdict.BINDABLE if works else Verdict.NOT_BINDABLE
 
 
@@ -166,15 +173,20 @@ def _attempts(snapshot: Snapshot) -> tuple[AttemptReport, ...]:
     port = snapshot.target.port
     match snapshot.names:
         case Known(value=resolution) if resolution.error:
-            return (AttemptReport(snapshot.target.host, port, Outcome.NAME_NOT_FOUND, resolution.error, resolution.ms),)
+            late = resolution.error == "DEADLINE"
+            outcome = Outcome.UNANSWERED if late else Outcome.NAME_NOT_FOUND
+            return (AttemptReport(snapshot.target.host, port, outcome, resolution.error, resolution.ms),)
         case _:
             tried = snapshot.binds if snapshot.intent is Intent.BIND else snapshot.attempts
             return tuple(AttemptReport(a.address, a.port, a.outcome, a.errno, a.ms) for a in tried)
 
 
 def _not_checked(snapshot: Snapshot, missing: Sequence[Missing]) -> tuple[NotChecked, ...]:
+    """What the checks missed; and what was looked for in vain, unless some checks only were asked for."""
     wanted: dict[str, Unknown] = {}
-    for fact, unknown in (*snapshot.facts(), *((one.fact, one.unknown) for one in missing)):
+    everything = not snapshot.scope.only and not snapshot.scope.skip
+    looked_for = snapshot.facts() if everything else ()
+    for fact, unknown in (*looked_for, *((one.fact, one.unknown) for one in missing)):
         if unknown.reason is not Reason.NOT_NEEDED:
             wanted.setdefault(fact, unknown)
     return tuple(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items()))

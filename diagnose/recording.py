@@ -42,6 +42,9 @@ def decode(data: bytes) -> tuple[Snapshot, ...]:
     try:
         if schema == SCHEMA:
             return (msgspec.json.decode(data, type=Snapshot),)
-        return msgspec.json.decode(data, type=_Many).snapshots
+        snapshots = msgspec.json.decode(data, type=_Many).snapshots
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecordingError(f"is a damaged recording: {error}") from error
+    if not snapshots:
+        raise BadRecordingError("is a recording without any snapshot")
+    return snapshots

@@ -24,6 +24,11 @@ class Target(Struct, frozen=True):
     scheme: str | None = None
     transport: Literal["tcp"] = "tcp"
 
+    @property
+    def address(self) -> str:
+        """host:port, as netdiag takes it: what was typed may hold a masked password."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
 
 class Scope(Struct, frozen=True):
     """What the user allowed: recorded, so that a replay judges by the same terms."""

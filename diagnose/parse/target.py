@@ -54,10 +54,10 @@ DEFAULT_PORTS = {
 _SCHEME = re.compile(r"^(?:jdbc:)?([A-Za-z][A-Za-z0-9.+-]*)://")
 _HOST = re.compile(r"^[\w.-]+$")
 _SECRET_KEY = re.compile(
-    r"((?:^|[?&;\s])[^=?&;\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=?&;\s]*=)[^&;#\s]*", re.IGNORECASE
+    r"""((?:^|[?&;,\s])[^=?&;,\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=?&;,\s]*=)('[^']*'?|"[^"]*"?|[^&;\s]*)""",
+    re.IGNORECASE,
 )
-_PASSWORD = re.compile(r"(://[^:/?#@]*:).*@")
-_WEB_USER = re.compile(r"^((?:https?|wss?)://)[^/?#]*@", re.IGNORECASE)
+_WEB = ("http", "https", "ws", "wss")
 
 
 class BadTargetError(ValueError):
@@ -78,10 +78,27 @@ def parse_target(text: str) -> Target:
 
 
 def masked(text: str) -> str:
-    """The text without its passwords and tokens, fit to be shown."""
-    text = _WEB_USER.sub(rf"\g<1>{MASK}@", text)
-    text = _PASSWORD.sub(rf"\g<1>{MASK}@", text)
+    """The text without its passwords and tokens, fit to be shown; rather too much is masked than too little."""
+    scheme = _SCHEME.match(text)
+    if scheme:
+        text = text[: scheme.end()] + _without_userinfo(text[scheme.end() :], scheme[1].lower() in _WEB)
+    elif "@" in text:
+        text = f"{MASK}@{text.rpartition('@')[2]}"
     return _SECRET_KEY.sub(rf"\g<1>{MASK}", text)
+
+
+def _without_userinfo(rest: str, web: bool) -> str:
+    """What follows "://" without the password; a token may be all that a web URL has before its @."""
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" not in authority:
+        port = authority.rpartition(":")[2]
+        if "@" not in rest or (web and (":" not in authority or port.isdigit())):
+            return rest  # an @ in a path or query
+        authority = rest[: rest.rindex("@") + 1]  # a password with / ? or # in it, not escaped
+    userinfo, _, host = authority.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    shown = MASK if web else f"{user}{colon}{MASK if colon else ''}"
+    return f"{shown}@{host}{rest[len(authority) :]}"
 
 
 def _from_url(text: str, shown: str) -> Target:
@@ -110,7 +127,7 @@ def _from_url(text: str, shown: str) -> Target:
             f"{shown!r} has no port and {base!r} has no default one; for example: netdiag run HOST:62893"
         )
     number = _checked_port(port, shown) if port else DEFAULT_PORTS[base]
-    return Target(shown, _checked_host(host, shown), number, scheme=name)
+    return Target(shown, _checked_host(host.replace("%25", "%"), shown), number, scheme=name)
 
 
 def _split_url(text: str, shown: str) -> SplitResult:
@@ -158,7 +175,8 @@ def _checked_ipv6(text: str, shown: str) -> str:
         raise BadTargetError(
             f"the zone in {shown!r} is no interface name; for example: netdiag run [fe80::1%eth0]:62893"
         )
-    return f"{parsed.compressed}%{zone}" if percent else parsed.compressed
+    plain = f"::ffff:{parsed.ipv4_mapped}" if parsed.ipv4_mapped else parsed.compressed
+    return f"{plain}%{zone}" if percent else plain
 
 
 def _checked_port(text: str, shown: str) -> int:

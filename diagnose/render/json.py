@@ -13,7 +13,19 @@ from diagnose.model.report import Report, Reports
 def render_json(reports: Sequence[Report]) -> str:
     """One object for one target, the list under one roof for several."""
     content = reports[0] if len(reports) == 1 else Reports(reports=tuple(reports))
-    return msgspec.json.format(msgspec.json.encode(content), indent=2).decode() + "\n"
+    return _harmless(msgspec.json.format(msgspec.json.encode(content), indent=2).decode()) + "\n"
+
+
+def _harmless(text: str) -> str:
+    """The same JSON, with what would act on a terminal (DEL, C1 controls, bidi overrides ...) written as escapes."""
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2))
 
 
 def report_schema() -> str:

@@ -133,10 +133,11 @@ class _Page:
             if remedy.undo:
                 yield from self._commands(remedy.undo, "undo: ")
         yield ""
-        yield from self._field("Verify", f"netdiag run {self.report.target.input}" + self._bind_flag())
+        yield from self._field("Verify", self._again())
 
-    def _bind_flag(self) -> str:
-        return " --bind" if self.report.intent is Intent.BIND else ""
+    def _again(self) -> str:
+        argv = ("netdiag", "run", self.report.target.address)
+        return command_line(Command((*argv, "--bind") if self.report.intent is Intent.BIND else argv), sudo=False)
 
     def _commands(self, commands: Iterable[Command], mark: str) -> Iterator[str]:
         for command in commands:
