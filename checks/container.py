@@ -45,8 +45,10 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         case Missing() as missing:
             yield missing
         case Attempt() as attempt:
-            yield from _elsewhere(snapshot, attempt)
-            yield from _own_localhost(snapshot, attempt)
+            inside = _own_container(snapshot, attempt)
+            if inside:
+                yield _own_localhost(snapshot, attempt, inside)
+            yield from _elsewhere(snapshot, attempt, certain=inside is None)
 
 
 def _unserved(snapshot: Snapshot) -> Attempt | Missing | None:
@@ -84,14 +86,15 @@ def _rule_stops(snapshot: Snapshot, attempt: Attempt) -> bool:
             return False
 
 
-def _elsewhere(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+def _elsewhere(snapshot: Snapshot, attempt: Attempt, *, certain: bool) -> Iterator[Finding | Missing]:
+    """The other namespaces with the port; `certain`: a single one may be the cause."""
     match snapshot.elsewhere:
         case Unknown() as unknown:
             yield Missing("other network namespaces", unknown)
         case Known(value=seen):
             found = _by_namespace(seen)
             for listeners in found:
-                yield _other_namespace(attempt, listeners, seen, candidates=len(found))
+                yield _other_namespace(attempt, listeners, seen, len(found), only=certain and len(found) == 1)
             if not found and seen.unreadable:
                 yield Missing("other network namespaces", _hidden(snapshot, seen))
 
@@ -109,9 +112,8 @@ def _hidden(snapshot: Snapshot, seen: Elsewhere) -> Unknown:
 
 
 def _other_namespace(
-    attempt: Attempt, listeners: Sequence[OtherListener], seen: Elsewhere, *, candidates: int
+    attempt: Attempt, listeners: Sequence[OtherListener], seen: Elsewhere, candidates: int, *, only: bool
 ) -> Finding:
-    only = candidates == 1
     first = listeners[0]
     return Finding(
         code=OTHER_NAMESPACE.code,
@@ -127,7 +129,7 @@ def _other_namespace(
             Evidence(_looked(seen, candidates), "/proc/PID/ns/net"),
         ),
         remedies=(_dial_inside(attempt, listeners), *_bring_out(attempt, first)),
-        explains=("refused/nothing-listening", "refused/other-port", OWN_LOCALHOST.code) if only else (),
+        explains=("refused/nothing-listening", "refused/other-port") if only else (),
     )
 
 
@@ -236,23 +238,28 @@ def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:
         )
 
 
-def _own_localhost(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+def _own_container(snapshot: Snapshot, attempt: Attempt) -> Container | None:
+    """The container whose own loopback was dialled."""
     container = snapshot.vantage.container
-    if container is None or not is_loopback(attempt.address) or _shares_host_network(snapshot):
-        return
+    return container if container and is_loopback(attempt.address) and not _shares_host_network(snapshot) else None
+
+
+def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -> Finding:
     port = attempt.port
     name = f" {_name(container)}" if _name(container) != container.engine else ""
-    yield Finding(
+    seen = snapshot.elsewhere.value.listeners if isinstance(snapshot.elsewhere, Known) else ()
+    return Finding(
         code=OWN_LOCALHOST.code,
         title=title(f"localhost is this {container.engine} container{name}, and nothing in it listens on {port}"),
         severity=Severity.PROBLEM,
-        confidence=Confidence.LIKELY,
+        confidence=Confidence.PROVEN if seen and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY,
         explanation=f"We run inside a container. {attempt.address} in here is the container itself, neither the host "
         f"nor another container, and no program in it has port {port} open.",
         evidence=(
-            Evidence(f"we run in {container.engine} container {_name(container)}", "/proc/self"),
+            Evidence(f"we run in {container.engine} container{name}", "/proc/self"),
             connect_evidence(attempt),
             Evidence(f"nothing listens on port {port} in this container", "sock_diag"),
+            *(Evidence(f"LISTEN {one.local} elsewhere: {_owner(one)}", "/proc/PID/net/tcp") for one in seen[:3]),
         ),
         remedies=(
             Remedy(
@@ -267,7 +274,7 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | M
             ),
             Remedy(summary="Should it run in this very container: start it, and read its log if it does not stay up."),
         ),
-        explains=("refused/nothing-listening",),
+        explains=("refused/nothing-listening", "refused/other-port"),
     )
 
 

@@ -706,29 +706,47 @@ def _odd_address(snapshot: Snapshot, names: Resolution) -> Iterator[Finding]:
 
 
 def _read_laxly(snapshot: Snapshot, names: Resolution) -> Finding:
-    address = names.addresses[0].address
-    meant = _decimal_reading(names.host)
-    surprising = meant is not None and meant != address and bool(failing(snapshot))
+    """127.1 is harmless; 127.0.0.010 is 127.0.0.8, and a problem where the server is on 127.0.0.10."""
+    address, port = names.addresses[0].address, snapshot.target.port
+    meant = _decimal_reading(names.host) or address
+    failed = [one for one in snapshot.attempts if one.address == address and not one.outcome.works]
+    there = _listeners_at(snapshot, meant) if failed and meant != address else ()
     why = (
         f"Numbers with a leading zero are octal: {names.host} is {address}, not {meant}."
-        if meant is not None and meant != address
+        if meant != address
         else f"The C library fills in what is missing (inet_aton(3)): {names.host} is {address}."
     )
+    weight = Severity.WARNING if failed and meant != address else Severity.INFO
     return Finding(
         code=ODD_ADDRESS.code,
-        title=title(f"{names.host} means {address} to this machine"),
-        severity=Severity.WARNING if surprising else Severity.INFO,
+        title=title(f"{names.host} means {address} here" + (f"; the server is on {meant}:{port}" if there else "")),
+        severity=Severity.PROBLEM if there else weight,
         confidence=Confidence.PROVEN,
         explanation=f"{why} Other programs refuse such forms or read them otherwise (Go, browsers).",
-        evidence=(Evidence(f"{names.host} -> {address}", "getaddrinfo(3), AI_NUMERICHOST"),),
-        remedies=(dial_instead(Endpoint(address, snapshot.target.port), f"Write the address out: {address}"),),
+        evidence=(
+            Evidence(f"{names.host} -> {address}", "getaddrinfo(3), AI_NUMERICHOST"),
+            *(connect_evidence(one) for one in failed),
+            *(Evidence(row_text(row), "sock_diag") for row in there),
+        ),
+        remedies=(dial_instead(Endpoint(meant, port), f"Write the address without leading zeros: {meant}"),)
+        if meant != address
+        else (dial_instead(Endpoint(address, port), f"Write the address out: {address}"),),
+        explains=("refused/nothing-listening", "refused/other-address") if there else (),
     )
+
+
+def _listeners_at(snapshot: Snapshot, address: str) -> tuple[SocketRow, ...]:
+    match snapshot.listeners:
+        case Known(value=rows):
+            return reached(rows, address, snapshot.target.port)
+        case Unknown():
+            return ()
 
 
 def _decimal_reading(host: str) -> str | None:
-    """What a person reads: four decimal numbers; None when it is not four of them."""
+    """What a person reads: four decimal numbers; None when it is no such address."""
     parts = host.split(".")
-    if len(parts) != 4 or not all(part.isdecimal() for part in parts):
+    if len(parts) != 4 or not all(part.isdecimal() and part.isascii() and int(part) < 256 for part in parts):
         return None
     return ".".join(str(int(part)) for part in parts)
 

@@ -26,8 +26,8 @@ _ANSWER_LIMIT = 1 << 20
 def inside() -> Container | None:
     """The container that this process runs in; None where nothing says so, and off Linux.
 
-    A network or mount namespace alone is no container. A marker file alone does not count either on a machine that
-    was started from an image (/.dockerenv stays in the file system of many virtual machines).
+    A network or mount namespace alone is no container, and neither is a marker file that came with the image of a
+    virtual machine (/.dockerenv often does).
     """
     if not sys.platform.startswith("linux"):
         return None
@@ -36,19 +36,29 @@ def inside() -> Container | None:
 
 
 def _marked(mounts: str) -> Container | None:
-    """The container that a marker names, where we have a PID namespace of our own on a file system like an image's."""
-    engine = _text(SYSTEMD_MARKER).strip()
-    named = bool(engine) and engine != "wsl"  # systemd calls WSL a container; its localhost is the distribution's
-    if not (named or os.path.exists(PODMAN_MARKER) or os.path.exists(DOCKER_MARKER)):
-        return None
-    if _in_first_pid_namespace() or not (named or root_is_an_image(mounts)):
-        return None
-    if os.path.exists(PODMAN_MARKER):
+    """The container that a marker names, if the marker was made for this start and not left over from an image."""
+    if os.path.exists(PODMAN_MARKER) and (_is_mounted(PODMAN_MARKER) or _looks_like_container(mounts)):
         return of_containerenv(_text(PODMAN_MARKER))
-    if os.path.exists(DOCKER_MARKER):
+    if os.path.exists(DOCKER_MARKER) and _looks_like_container(mounts):
         # the engine names the host for the container unless it is told another name
-        return Container("docker", os.uname().nodename if _SHORT_ID.fullmatch(os.uname().nodename) else "")
-    return Container(engine, "")
+        host = os.uname().nodename
+        return Container("docker", host if _SHORT_ID.fullmatch(host) else "")
+    engine = _text(SYSTEMD_MARKER).strip()
+    # systemd calls WSL a container; its localhost is the distribution's own, and Windows forwards to it
+    return Container(engine, "") if engine and engine != "wsl" and not _in_first_pid_namespace() else None
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether the file lies on another file system than /: a bind mount or a tmpfs, both made since the start."""
+    try:
+        return os.stat(path).st_dev != os.stat("/").st_dev
+    except OSError:
+        return False
+
+
+def _looks_like_container(mounts: str) -> bool:
+    """A PID namespace of our own, on a file system like those that engines make."""
+    return not _in_first_pid_namespace() and root_is_an_image(mounts)
 
 
 def _in_first_pid_namespace() -> bool:
