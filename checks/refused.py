@@ -103,7 +103,7 @@ def _found_elsewhere(
         f"{who} listens on port {attempt.port} {only}. A listener takes connections only to the address it is bound "
         f"to, so the kernel refuses {attempt.endpoint}."
     )
-    if row.v6only:
+    if row.v6only and row.local.address == "::":
         why += " Its socket has IPV6_V6ONLY set, so even the wildcard address :: does not take IPv4."
     tried = next((one for one in (*snapshot.attempts, *snapshot.candidates) if one.endpoint == where), None)
     return Finding(

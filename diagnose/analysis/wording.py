@@ -21,10 +21,10 @@ def connect_evidence(attempt: Attempt) -> Evidence:
 
 
 def row_text(row: SocketRow) -> str:
-    """LISTEN 127.0.0.1:8080 (v6only, device eth0)."""
+    """LISTEN [::]:8080 (IPv6 only, device eth0)."""
+    both = {True: ["IPv6 only"], False: ["IPv4 as well"], None: []}
     notes = [
-        *(["IPv6 only"] if row.v6only else []),
-        *(["IPv4 as well"] if row.v6only is False and row.local.address == "::" else []),
+        *(both[row.v6only] if row.local.address == "::" else []),
         *([f"device {row.device}"] if row.device else []),
     ]
     return f"{row.state.label} {row.local}" + (f" ({', '.join(notes)})" if notes else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
@@ -30,8 +29,9 @@ def _escaped(character: str) -> str:
 
 def report_schema() -> str:
     """The JSON Schema (2020-12) of what render_json gives."""
-    schema: dict[str, Any] = msgspec.json.schema(Report | Reports)
-    return msgspec.json.format(msgspec.json.encode({"$schema": _DIALECT, **schema}), indent=2).decode() + "\n"
+    shapes, components = msgspec.json.schema_components((Report, Reports), ref_template="#/$defs/{name}")
+    schema = {"$schema": _DIALECT, "anyOf": list(shapes), "$defs": components}
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
