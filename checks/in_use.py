@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from diagnose.analysis.bind_conflict import Conflict, conflict
-from diagnose.analysis.describe import describe_owner, describe_process, stop_remedies
+from diagnose.analysis.describe import describe_owner, describe_process, stop_remedies, user_words
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, Unheld, owner
 from diagnose.analysis.reach import listeners_on, reached
 from diagnose.analysis.wording import row_text, title
@@ -550,7 +550,7 @@ def _who(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
         return f"{first.program} (pid {first.pid}){more}"
     match owner(rows[0], snapshot.holders):
         case Hidden(uid=uid):
-            return f"A hidden process of user id {uid}"
+            return f"A hidden process of {user_words(uid)}"
         case Unheld():
             return "The kernel"
         case _:

@@ -32,13 +32,18 @@ def describe_owner(owner: Owner) -> str:
         case Owned(processes=processes):
             return "held by " + "; ".join(describe_process(one) for one in processes)
         case Hidden(uid=uid, lift=lift):
-            return f"owner hidden: a process of user id {uid} ({lift})"
+            return f"owner hidden: a process of {user_words(uid)} ({lift})"
         case Unheld():
             return "no process has a descriptor of it"
         case OwnerUnknown(unknown=unknown):
             return f"owner not known: {unknown}"
         case _:
             assert_never(owner)
+
+
+def user_words(uid: int) -> str:
+    """root, or user id 1000: the name of a user whose processes are hidden is not looked up."""
+    return "root" if uid == 0 else f"user id {uid}"
 
 
 def stop_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
