@@ -260,6 +260,31 @@ def _matches(block: Block, offset: int) -> Iterator[Extension]:
         at = following
 
 
+def aligned(before: Block, after: Block) -> dict[tuple[str, int], int]:
+    """The line that each rule had before, by chain and present line, when rules were put in or taken out.
+
+    A rule that was not there before is missing.
+    """
+    left: dict[str, list[tuple[int, object]]] = {}
+    for rule in rules(before):
+        left.setdefault(rule.chain, []).append((rule.line, _identity(before, rule)))
+    found: dict[tuple[str, int], int] = {}
+    for rule in rules(after):
+        known = left.get(rule.chain, [])
+        place = next((i for i, (_, one) in enumerate(known) if one == _identity(after, rule)), None)
+        if place is not None:
+            found[rule.chain, rule.line] = known[place][0]
+            del known[: place + 1]
+    return found
+
+
+def _identity(block: Block, rule: Rule) -> object:
+    """What makes the rule, wherever in the block it stands."""
+    head = block.data[rule.offset : rule.offset + block.layout.flags]
+    data = rule.data if rule.destination is None and rule.target else b""
+    return head, tuple(match.raw for match in rule.matches), rule.target, data, rule.destination
+
+
 def verdict_place(block: Block, offset: int) -> int | None:
     """Where the entry at this offset has its verdict or goal as a number; None when its target is an extension."""
     target = offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[0])

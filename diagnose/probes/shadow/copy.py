@@ -233,6 +233,15 @@ class Copy:
                     key = subject.chain.table, subject.handle
                     self.siblings[sibling.chain.table, sibling.handle] = subject, causes[key]
 
+    def reread(self) -> Ruleset:
+        """Notes what the tools have changed in the copy's tables of iptables-legacy; gives those of nf_tables."""
+        tables: list[Extended] = []
+        for table in self.tables:
+            side = legacy.SIDES[1 if table.block.layout.six else 0]
+            tables.append(xtables_state.extend(legacy.read(side, table.block.info.table), siblings=False))
+        self.tables = tuple(tables)
+        return netfilter.dump(5.0)
+
     def observe(self) -> None:
         """Traces every packet, and tells of each hook whether a packet came in and went out again.
 

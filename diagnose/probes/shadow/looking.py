@@ -67,6 +67,7 @@ class _Expedition:
         self._blocks = blocks
         self._endpoints = endpoints
         self._until = until
+        self._mistake: Exception | None = None
         self._fact: Fact[Shadow] = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
 
     def fact(self) -> Fact[Shadow]:
@@ -75,21 +76,29 @@ class _Expedition:
         thread = threading.Thread(target=self._run, name="netdiag shadow", daemon=True)
         thread.start()
         thread.join(max(0.0, self._until - time.monotonic()))
+        if self._mistake is not None:
+            raise self._mistake
         return self._fact
 
     def _run(self) -> None:
         try:
-            self._fact = self._shadow()
+            self._fact = self._told()
+        except Exception as mistake:  # noqa: BLE001 (raised again in the thread that asked)
+            self._mistake = mistake
+
+    def _told(self) -> Fact[Shadow]:
+        try:
+            return self._shadow()
         except PermissionError:
             detail = "a network namespace for the copy of the rule sets cannot be made without CAP_SYS_ADMIN"
-            self._fact = Unknown(Reason.NEEDS_ROOT, detail, "run it on the host itself, with sudo")
+            return Unknown(Reason.NEEDS_ROOT, detail, "run it on the host itself, with sudo")
         except TimeoutError:
-            self._fact = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
+            return Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, "")
-            self._fact = Unknown(Reason.FAILED, f"the copy of the rule sets could not be made: {error.strerror} {name}")
+            return Unknown(Reason.FAILED, f"the copy of the rule sets could not be made: {error.strerror} {name}")
         except ValueError as error:
-            self._fact = Unknown(Reason.UNPARSABLE, f"the copy of the rule sets cannot be read: {error}")
+            return Unknown(Reason.UNPARSABLE, f"the copy of the rule sets cannot be read: {error}")
 
     def _shadow(self) -> Fact[Shadow]:
         from diagnose.probes.shadow.words import Asking, Words
@@ -99,7 +108,7 @@ class _Expedition:
             machine = self._machine()
             with self._copied(machine) as (copy, prober):
                 probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
-                words = Words(self._rules, asking.listings(self._until))
+                words = Words(self._rules, self._blocks, asking.listings(self._until))
                 walks = self._walks(copy, probes, words)
                 uncarried = tuple(copy.uncarried)
             walks = self._in_the_other_order(machine, walks, words)

@@ -13,12 +13,13 @@ from diagnose.model.firewall import Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
 from diagnose.parse.nft import Rule, Ruleset
+from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.probing import Prober
 from diagnose.probes.shadow.tool import Run, find
 from diagnose.probes.shadow.walking import Walker
-from diagnose.probes.shadow.words import Words
+from diagnose.probes.shadow.words import Moved, Words, backend_of
 
 _STEPS = 4
 """So many rules in a row are mended at most."""
@@ -82,7 +83,7 @@ class _Stage:
     def __init__(self, copy: Copy, prober: Prober, words: Words, until: float) -> None:
         self._copy = copy
         self._prober = prober
-        self._walker = Walker(copy, words)
+        self._words = words
         self._until = until
         self._handles = {(rule.chain.table, rule.handle): handle for (_, handle), rule in copy.rules.items()}
         self._before = self._state()
@@ -95,9 +96,32 @@ class _Stage:
             if not all(self._execute(command) for command in following.commands):
                 return None
             applied.append(following)
-            walk = self._walker.walk(self._prober.probe(endpoint, self._until))
+            walker = Walker(self._copy, self._words.after(self._moved()))
+            walk = walker.walk(self._prober.probe(endpoint, self._until))
             following = next(iter(candidates(walk)), None) if len(applied) < _STEPS else None
         return applied
+
+    def _moved(self) -> Moved:
+        before = self._copy.tables
+        lines: dict[tuple[nft.TableKey, int], int] = {}
+        lengths: dict[nft.ChainKey, int] = {}
+        for rule in self._copy.reread().rules:
+            lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
+            original = self._copy.rules.get((rule.chain.table, rule.handle))
+            if original is not None:
+                lines[original.chain.table, original.handle] = lengths[rule.chain]
+        legacy_lines = {
+            (backend_of(old.block), old.block.info.table): xtables.aligned(self._original(old.block), new.block)
+            for old, new in zip(before, self._copy.tables, strict=True)
+        }
+        return Moved(lines, legacy_lines)
+
+    def _original(self, block: Block) -> Block:
+        return next(
+            one
+            for one in self._copy.machine.blocks
+            if (one.layout.six, one.info.table) == (block.layout.six, block.info.table)
+        )
 
     def shut(self, endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
         """Those that a connect from this machine does not reach."""
@@ -105,7 +129,9 @@ class _Stage:
 
     def undoes(self, commands: Sequence[Command]) -> bool:
         """Whether these commands restore the rules as they were, counters aside."""
-        return all(self._execute(command) for command in commands) and self._state() == self._before
+        done = all(self._execute(command) for command in commands)
+        self._copy.reread()
+        return done and self._state() == self._before
 
     def _execute(self, command: Command) -> bool:
         program, *arguments = self._translated(command.argv)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -111,11 +112,27 @@ def xtables_like(rules: Ruleset) -> frozenset[TableKey]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Where rules stand now that a copy was changed."""
+
+    lines: Mapping[tuple[TableKey, int], int]
+    """The line of each rule of nf_tables, by table and by handle on the machine."""
+    legacy: Mapping[tuple[Backend, str], Mapping[tuple[str, int], int]]
+    """By table: the line that the rule had on the machine, by chain and present line."""
+
+
 class Words:
     """Names each rule as the machine's tools do."""
 
-    def __init__(self, rules: Ruleset, listings: Listings) -> None:
+    def __init__(self, rules: Ruleset, blocks: Iterable[Block], listings: Listings) -> None:
         self._listings = listings
+        self._moved = Moved({}, {})
+        self._legacy_lengths: dict[tuple[Backend, str, str], int] = {}
+        for block in blocks:
+            for entry in xtables.rules(block):
+                where = backend_of(block), block.info.table, entry.chain
+                self._legacy_lengths[where] = max(entry.line, self._legacy_lengths.get(where, 0))
         self._like = xtables_like(rules)
         self._positions: dict[tuple[TableKey, int], int] = {}
         self._by_line: dict[tuple[str, str, str, int], Rule] = {}
@@ -138,7 +155,8 @@ class Words:
         saved = None if (rule.chain.table, rule.handle) in self.native else self._saved(rule.chain, line)
         if saved is not None:
             backend = Backend.IP6TABLES_NFT if rule.chain.table.family == _IP6 else Backend.IPTABLES_NFT
-            return RuleRef(backend, *_names(rule.chain), saved, line=line, comment=nft.comment(rule))
+            shown = self._moved.lines.get((rule.chain.table, rule.handle), line)
+            return RuleRef(backend, *_names(rule.chain), saved, line=shown, comment=nft.comment(rule))
         family, table, chain = _names(rule.chain)
         return RuleRef(
             Backend.NFT,
@@ -167,15 +185,22 @@ class Words:
 
     def legacy(self, block: Block, rule: xtables.Rule) -> RuleRef:
         """A rule or policy of iptables-legacy."""
-        backend = Backend.IP6TABLES_LEGACY if block.layout.six else Backend.IPTABLES_LEGACY
+        backend, table = backend_of(block), block.info.table
         family = "ip6" if block.layout.six else "ip"
         if rule.policy:
-            text = f"policy {rule.target.lower()}"
-            return RuleRef(backend, family, block.info.table, rule.chain, text, policy=True)
-        texts = self._listings.save.get(backend, {}).get((block.info.table, rule.chain), ())
-        expected = sum(1 for other in xtables.rules(block) if other.chain == rule.chain and other.line)
-        text = texts[rule.line - 1] if len(texts) == expected else ""
-        return RuleRef(backend, family, block.info.table, rule.chain, text, line=rule.line, comment=rule.comment)
+            return RuleRef(backend, family, table, rule.chain, f"policy {rule.target.lower()}", policy=True)
+        moved = self._moved.legacy.get((backend, table))
+        line = rule.line if moved is None else moved.get((rule.chain, rule.line), 0)
+        texts = self._listings.save.get(backend, {}).get((table, rule.chain), ())
+        told = line > 0 and len(texts) == self._legacy_lengths.get((backend, table, rule.chain))
+        text = texts[line - 1] if told else ""
+        return RuleRef(backend, family, table, rule.chain, text, line=rule.line, comment=rule.comment)
+
+    def after(self, moved: Moved) -> Words:
+        """The words for rules that have moved since the tools were asked."""
+        words = copy.copy(self)
+        words._moved = moved
+        return words
 
     def _saved(self, chain: ChainKey, line: int) -> str | None:
         if chain.table not in self._like:
@@ -184,6 +209,11 @@ class Words:
         where = nft.readable(chain.table.name), nft.readable(chain.name)
         texts = self._listings.save.get(backend, {}).get(where, ())
         return texts[line - 1] if len(texts) == self._lengths[chain] else None
+
+
+def backend_of(block: Block) -> Backend:
+    """Whose table of iptables-legacy it is."""
+    return Backend.IP6TABLES_LEGACY if block.layout.six else Backend.IPTABLES_LEGACY
 
 
 def _names(chain: ChainKey) -> tuple[str, str, str]:
