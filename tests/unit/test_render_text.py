@@ -1,0 +1,184 @@
+"""The report for a terminal: the answer first, narrow or wide, in colour or not, whatever text is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from diagnose.model.finding import Command, Confidence, Edit, Finding, Rehearsal, Remedy
+from diagnose.model.report import Report
+from diagnose.render.printable import command_line, printable
+from diagnose.render.text import Style, render_text
+from tests.reports import HOSTILE, REPORTS, poisoned
+from tests.scenes import ALICE, ROOT, finding
+
+PLAIN = Style(80)
+COLOURED = Style(80, colour=True)
+ASCII = Style(80, ascii_only=True)
+SGR = re.compile(r"\x1b\[[0-9;]*m")
+
+every_report = pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
+
+
+@every_report
+def test_the_whole_page_is_as_reviewed(make: Callable[[], Report], matches_golden: Callable[[str, str], None]) -> None:
+    matches_golden(f"{make.__name__}.txt", render_text([make()], PLAIN))
+
+
+@every_report
+def test_the_first_line_has_the_target_and_the_verdict(make: Callable[[], Report]) -> None:
+    report = make()
+    first = render_text([report], PLAIN).splitlines()[0]
+    assert first.startswith(f"{report.target.input}  {report.verdict.value}: ")
+
+
+@every_report
+@pytest.mark.parametrize("width", [*range(40, 121, 5), 79])
+def test_no_line_but_a_command_is_wider_than_the_terminal(make: Callable[[], Report], width: int) -> None:
+    report = make()
+    for line in render_text([report], Style(width)).splitlines():
+        assert len(line) <= min(width, 100) or _is_command(line, report), line
+
+
+def _is_command(line: str, report: Report) -> bool:
+    """A command is kept in one piece, to be copied."""
+    commands = {
+        command_line(command, sudo=sudo)
+        for one in report.findings
+        for remedy in one.remedies
+        for command in (*remedy.commands, *remedy.undo)
+        for sudo in (True, False)
+    }
+    return line.strip().removeprefix("undo: ") in commands
+
+
+@pytest.mark.parametrize("width", [0, 1, 12, 39])
+def test_a_terminal_too_narrow_to_be_true_still_gets_a_readable_page(width: int) -> None:
+    report = REPORTS["closed"]()
+    assert render_text([report], Style(width)) == render_text([report], Style(40))
+
+
+@every_report
+def test_without_colour_there_is_no_escape_sequence(make: Callable[[], Report]) -> None:
+    assert "\x1b" not in render_text([make()], PLAIN)
+
+
+@every_report
+def test_colours_change_nothing_but_the_colours(make: Callable[[], Report]) -> None:
+    coloured = render_text([make()], COLOURED)
+    assert SGR.search(coloured)
+    assert SGR.sub("", coloured) == render_text([make()], PLAIN)
+
+
+@every_report
+@pytest.mark.parametrize("style", [PLAIN, COLOURED, ASCII, Style(40)], ids=["plain", "coloured", "ascii", "narrow"])
+def test_hostile_text_never_reaches_the_terminal_raw(make: Callable[[], Report], style: Style) -> None:
+    page = SGR.sub("", render_text([poisoned(make())], style))
+    assert page.replace("\n", "").isprintable()
+    assert "\\x1b[31m\\n|" in page.replace("\n" + " " * 12, "")
+
+
+@every_report
+def test_an_ascii_terminal_gets_ascii_only(make: Callable[[], Report]) -> None:
+    assert render_text([poisoned(make())], ASCII).isascii()
+
+
+@every_report
+def test_a_newline_in_foreign_text_does_not_make_a_line(make: Callable[[], Report]) -> None:
+    assert not any(line.startswith(("| `x`", "```", "# h")) for line in _lines(poisoned(make())))
+
+
+def _lines(*reports: Report, style: Style = PLAIN) -> list[str]:
+    return render_text(reports, style).splitlines()
+
+
+def _with(finding_: Finding, report: Report | None = None) -> Report:
+    base = report or REPORTS["closed"]()
+    return replace(base, root_cause=finding_, findings=(finding_,))
+
+
+def test_a_command_that_needs_root_is_shown_with_sudo_to_an_ordinary_user_only() -> None:
+    remedy = Remedy(summary="Do it", commands=(Command(("nft", "list", "ruleset"), needs_root=True), Command(("ls",))))
+    report = _with(replace(finding("a/x"), remedies=(remedy,)))
+    as_alice, as_root = (_lines(replace(report, vantage=who)) for who in (ALICE, ROOT))
+    assert "sudo nft list ruleset" in [line.strip() for line in as_alice]
+    assert "nft list ruleset" in [line.strip() for line in as_root]
+    assert "ls" in [line.strip() for line in as_alice]
+
+
+def test_a_command_is_shown_quoted_for_a_shell() -> None:
+    remedy = Remedy(summary="Do it", commands=(Command(("netdiag", "run", "[::1]:80")), Command(("echo", "a b;c"))))
+    lines = [line.strip() for line in _lines(_with(replace(finding("a/x"), remedies=(remedy,))))]
+    assert "netdiag run '[::1]:80'" in lines
+    assert "echo 'a b;c'" in lines
+
+
+def test_a_remedy_shows_its_undo_its_edits_and_its_rehearsal() -> None:
+    remedy = Remedy(
+        summary="Do it",
+        commands=(Command(("on",)),),
+        undo=(Command(("off",)),),
+        edits=(Edit("/etc/x.conf", 7, "port 80"),),
+        rehearsal=Rehearsal(True, ("127.0.0.1:5432",)),
+    )
+    page = "\n".join(_lines(_with(replace(finding("a/x"), remedies=(remedy,))), style=Style(100)))
+    assert "undo: off" in page
+    assert "/etc/x.conf:7: port 80" in page
+    assert "it mends this; it also opens 127.0.0.1:5432" in page
+
+
+@pytest.mark.parametrize(
+    ("confidence", "words"),
+    [(Confidence.PROVEN, "(proven)"), (Confidence.LIKELY, "(likely, not proven)")],
+)
+def test_the_headline_says_how_sure_it_is(confidence: Confidence, words: str) -> None:
+    assert words in _lines(_with(finding("a/x", confidence=confidence)))[0]
+
+
+def test_without_a_cause_it_says_so_and_blames_nothing() -> None:
+    report = replace(REPORTS["closed"](), root_cause=None, findings=())
+    page = render_text([report], PLAIN)
+    assert "no cause could be proven" in page
+    assert "Fix" not in page
+
+
+def test_what_the_root_cause_explains_is_not_told_again() -> None:
+    root, echo = finding("a/x", explains=("b/y",)), finding("b/y", title="Told twice")
+    report = replace(REPORTS["closed"](), root_cause=root, findings=(root, echo))
+    assert "Told twice" not in render_text([report], PLAIN)
+
+
+def test_an_independent_problem_is_told_as_well() -> None:
+    root, other = finding("a/x"), finding("b/y", title="Another fault")
+    report = replace(REPORTS["closed"](), root_cause=root, findings=(root, other))
+    assert "problem: Another fault" in render_text([report], PLAIN)
+
+
+def test_what_was_not_checked_comes_with_what_would_lift_it() -> None:
+    assert any(
+        line.startswith("Not checked firewall rules: needs root (run it again with sudo)")
+        for line in _lines(REPORTS["closed"]())
+    )
+
+
+@every_report
+def test_every_check_is_named_with_its_outcome(make: Callable[[], Report]) -> None:
+    report = make()
+    page = " ".join(" ".join(_lines(report)).split())
+    assert all(f"{one.name} {one.outcome.value}" in page for one in report.checks)
+
+
+def test_several_reports_stand_apart_by_an_empty_line() -> None:
+    one, other = REPORTS["closed"](), REPORTS["working"]()
+    assert render_text([one, other], PLAIN) == render_text([one], PLAIN) + "\n" + render_text([other], PLAIN)
+
+
+def test_printable_leaves_plain_text_alone_and_escapes_the_rest() -> None:
+    assert printable("python3 -m http.server — é") == "python3 -m http.server — é"
+    assert printable("é", ascii_only=True) == "\\xe9"
+    assert printable("a\nb\x1bc\x00\u202e\x9b") == "a\\nb\\x1bc\\x00\\u202e\\x9b"
+    assert printable("\udcff") == "\\udcff"
+    assert printable(HOSTILE).isprintable()
