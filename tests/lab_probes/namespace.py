@@ -1,4 +1,4 @@
-"""A network namespace for the test's own thread, and another user for one call."""
+"""Runs a function in a network namespace of its own, in a child process, and gives back what it returned."""
 
 from __future__ import annotations
 
@@ -7,55 +7,53 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from typing import TypeVar
 
-import pytest
-
 T = TypeVar("T")
-CLONE_NEWNET = 0x40000000
-NOBODY = 65534
+
+_CLONE_NEWNET = 0x40000000
 
 
-@contextmanager
-def own_network() -> Iterator[None]:
-    """An empty network with lo up, gone at the end."""
-    if sys.platform != "linux" or os.geteuid() != 0:
-        pytest.skip("needs root on Linux")
-    libc = ctypes.CDLL(None, use_errno=True)
-    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    if libc.unshare(CLONE_NEWNET) != 0:
-        pytest.skip(f"cannot make a network namespace: {os.strerror(ctypes.get_errno())}")
-    try:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield
-    finally:
-        assert libc.setns(before, CLONE_NEWNET) == 0
-        os.close(before)
+def sh(script: str) -> None:
+    """Runs a shell script; CalledProcessError with its output when it fails."""
+    subprocess.run(["sh", "-ec", script], check=True, capture_output=True, text=True)
 
 
-def as_nobody(ask: Callable[[], T]) -> T:
-    """What an ordinary user gets: asked in a child, as the modules are imported but no longer readable."""
-    read, write = os.pipe()
+def nft(rules: str) -> None:
+    """Adds to the rules of this namespace."""
+    subprocess.run(["nft", "-f", "-"], input=rules, check=True, capture_output=True, text=True)
+
+
+def in_namespace(setup: str, function: Callable[[], T]) -> T:
+    """The function's result; the namespace goes with the child."""
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read)
-        os.setgroups([])
-        os.setgid(NOBODY)
-        os.setuid(NOBODY)
-        try:
-            answer = pickle.dumps(ask())
-        except Exception as error:  # noqa: BLE001 - the parent raises it again
-            answer = pickle.dumps(error)
-        with os.fdopen(write, "wb") as pipe:
-            pipe.write(answer)
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        said = pickle.loads(pipe.read())
+        os.close(reading)
+        _run(writing, setup, function)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
     os.waitpid(child, 0)
-    if isinstance(said, BaseException):
-        raise said
-    answered: T = said
-    return answered
+    assert answer, "the child died without an answer"
+    failed, result = pickle.loads(answer)
+    assert not failed, result
+    returned: T = result
+    return returned
+
+
+def _run(writing: int, setup: str, function: Callable[[], object]) -> None:
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(_CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare")
+        sh(f"ip link set lo up\n{setup}")
+        answer: tuple[bool, object] = (False, function())
+    except BaseException:  # noqa: BLE001 - whatever it is, the parent must hear of it
+        answer = (True, traceback.format_exc())
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(pickle.dumps(answer))
+    sys.stdout.flush()
+    os._exit(0)
