@@ -14,7 +14,7 @@ from diagnose.analysis.bind_conflict import conflict
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known
 from diagnose.probes import bind, sockets
-from tests.lab_probes.namespace import as_nobody, own_network
+from tests.lab_probes.own_network import as_nobody, own_network
 
 pytestmark = [pytest.mark.lab]
 

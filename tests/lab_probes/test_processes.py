@@ -18,7 +18,7 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Holders
 from diagnose.parse import secret
 from diagnose.probes import processes
-from tests.lab_probes.namespace import NOBODY, as_nobody
+from tests.lab_probes.own_network import NOBODY, as_nobody
 
 pytestmark = [pytest.mark.lab, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 

@@ -15,7 +15,7 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow, TcpState
 from diagnose.probes import sockets
 from diagnose.probes.netlink import ROUTE, Netlink
-from tests.lab_probes.namespace import as_nobody, own_network
+from tests.lab_probes.own_network import as_nobody, own_network
 
 pytestmark = [pytest.mark.lab]
 
