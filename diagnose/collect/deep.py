@@ -51,8 +51,9 @@ class DeepLook:
     def look(self, cases: Sequence[Case], machine: Machine) -> Machine:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
         looks = _Looks(cases if self.order.deep else [case for case in cases if case.troubled])
+        resets = self._witnesses.refused([attempt for case in cases for attempt in case.attempts])
         for case in cases:
-            case.attempts = [self._witnesses.refused(attempt) for attempt in case.attempts]
+            case.attempts = [replace(one, reset=resets.get(one.endpoint, NOT_NEEDED)) for one in case.attempts]
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects)
         for case in cases:

@@ -14,14 +14,19 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Collection
+from contextlib import ExitStack
 from typing import Any
 
 from diagnose.model.attempt import ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
+from diagnose.model.network import Endpoint
 from diagnose.probes.connect import errno_name, read_icmp_errors, report_icmp_errors
 
 SNMP = "/proc/net/snmp"
 ROUNDS = 96
+GROUP = 64
+"""Endpoints that are told together, as long as the kernel refuses all of them."""
 BUDGET = 0.040
 """Seconds after which no new round begins."""
 CHANCE = 2.5e-7
@@ -41,28 +46,60 @@ def who_reset(address: str, port: int) -> Fact[ResetWitness]:
 
     `by_kernel` false: not by the TCP of this network namespace (a rule, or another namespace or host behind it).
     """
+    endpoint = Endpoint(address, port)
+    return who_reset_each((endpoint,), BUDGET)[endpoint]
+
+
+def who_reset_each(endpoints: Collection[Endpoint], seconds: float) -> dict[Endpoint, Fact[ResetWitness]]:
+    """The same for many: those that the kernel refuses are told in groups, the others one by one.
+
+    What is not told after so many seconds is Unknown.
+    """
     if not sys.platform.startswith("linux"):
-        return NOT_LINUX
+        return dict.fromkeys(endpoints, NOT_LINUX)
+    found: dict[Endpoint, Fact[ResetWitness]] = {}
+    deadline = time.monotonic() + seconds
+    ordered = sorted(endpoints)
+    groups = [tuple(ordered[start : start + GROUP]) for start in range(0, len(ordered), GROUP)]
+    while groups:
+        group = groups.pop(0)
+        if found and time.monotonic() > deadline:
+            found |= dict.fromkeys(group, Unknown(Reason.DEADLINE, "too many targets to tell whose reset each got"))
+            continue
+        told = _told(group)
+        if len(group) == 1 or _surely_ours(told):
+            found |= dict.fromkeys(group, told)
+        else:
+            half = len(group) // 2
+            groups[:0] = [group[:half], group[half:]]
+    return found
+
+
+def _told(group: tuple[Endpoint, ...]) -> Fact[ResetWitness]:
     try:
         with _Counter() as counter:
-            return _Experiment(counter, address, port).run()
+            return _Experiment(counter, group).run()
     except _NoResetError as error:
         return error.unknown
     except OSError as error:
         return Unknown(Reason.FAILED, f"{error.filename or SNMP}: {error.strerror}")
 
 
-def ours_for_sure(probes: list[int], controls: list[int]) -> bool:
-    """Whether the counter rose by exactly one for each probe, and not while we waited, beyond what chance would do.
+def _surely_ours(told: Fact[ResetWitness]) -> bool:
+    return isinstance(told, Known) and told.value.by_kernel and told.value.distinct
+
+
+def ours_for_sure(probes: list[int], controls: list[int], resets: int = 1) -> bool:
+    """Whether the counter rose by exactly as much as each probe must cause, and not while we waited, beyond chance.
 
     If our probes counted nothing, others would have to send just one reset in the one window of a round and none in
     the other, and as the order is thrown, at best every second time in the right one. (That the probes' windows
     hold more is no proof: where processors are scarce the others run in bursts, and that is not by chance.)
     """
     rounds = list(zip(probes, controls, strict=True))
-    clean = sum(pair == (1, 0) for pair in rounds)
+    clean = sum(pair == (resets, 0) for pair in rounds)
     chance = sum(math.comb(len(rounds), count) for count in range(clean, len(rounds) + 1)) / 2 ** len(rounds)
-    return min(probes, default=0) > 0 and chance <= CHANCE
+    return min(probes, default=0) >= resets and chance <= CHANCE
 
 
 def socket_apart(family: int, target: int) -> socket.socket:
@@ -120,14 +157,11 @@ class _Counter:
 
 
 class _Experiment:
-    """Rounds of two windows each: one with a refused connect, one with a wait at least as long."""
+    """Rounds of two windows each: one with a refused connect to each endpoint, one with a wait at least as long."""
 
-    def __init__(self, counter: _Counter, address: str, port: int) -> None:
+    def __init__(self, counter: _Counter, group: tuple[Endpoint, ...]) -> None:
         self._counter = counter
-        self._port = port
-        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
-        self._family: int = found[0]
-        self._sockaddr: Any = found[4]
+        self._dialled = tuple(_Dialled(endpoint) for endpoint in group)
         self._probes: list[int] = []
         self._controls: list[int] = []
         self._length = 0.0
@@ -137,7 +171,7 @@ class _Experiment:
         """Until a probe counted nothing, or all of them surely did, or the budget is spent."""
         if not self._counter.read() and not self._counts_at_all():
             return Unknown(Reason.NOT_VISIBLE, f"{SNMP}: Tcp: OutRsts does not move on this machine")
-        deadline = time.monotonic() + BUDGET
+        deadline = time.monotonic() + BUDGET * len(self._dialled)
         coins = int.from_bytes(os.urandom(ROUNDS // 8), "big")
         for turn in range(ROUNDS):
             waits_first = coins >> turn & 1 and turn  # the first wait must know how long a probe takes
@@ -146,13 +180,22 @@ class _Experiment:
             self._probe()
             if self._late_zero or self._probes.count(0) >= _ZEROS:
                 return self._witness(by_kernel=False, distinct=True)
+            if self._too_few():
+                return self._witness(by_kernel=True, distinct=False)
             if not waits_first:
                 self._control()
-            if turn + 1 in _JUDGEMENTS and ours_for_sure(self._probes, self._controls):
+            if turn + 1 in _JUDGEMENTS and self._ours_for_sure():
                 break
             if time.monotonic() > deadline:
                 break
-        return self._witness(by_kernel=True, distinct=ours_for_sure(self._probes, self._controls))
+        return self._witness(by_kernel=True, distinct=self._ours_for_sure())
+
+    def _ours_for_sure(self) -> bool:
+        return ours_for_sure(self._probes, self._controls, len(self._dialled))
+
+    def _too_few(self) -> bool:
+        """Whether a group holds one that the kernel did not refuse: then it must be split."""
+        return len(self._dialled) > 1 and self._probes[-1] < len(self._dialled)
 
     def _witness(self, *, by_kernel: bool, distinct: bool) -> Fact[ResetWitness]:
         return Known(
@@ -167,10 +210,15 @@ class _Experiment:
         )
 
     def _probe(self) -> None:
-        with socket_apart(self._family, self._port) as sock:
+        with ExitStack() as sockets:
+            made = [(sockets.enter_context(one.socket()), one.sockaddr) for one in self._dialled]
             began, before = time.monotonic(), self._counter.read()
-            _be_refused(sock, self._sockaddr)
+            for sock, sockaddr in made:
+                _be_refused(sock, sockaddr)
             counted = self._counter.read() - before
+            if 0 < counted < len(made):
+                time.sleep(_LATE)
+                counted = self._counter.read() - before
         self._length = time.monotonic() - began
         self._probes.append(counted)
         if not counted:
@@ -185,15 +233,32 @@ class _Experiment:
 
     def _counts_at_all(self) -> bool:
         """A port that a socket holds without listening is refused by the kernel: does the counter move?"""
-        with socket.socket(self._family, socket.SOCK_STREAM) as holder:
+        first = self._dialled[0]
+        with socket.socket(first.family, socket.SOCK_STREAM) as holder:
             try:
-                holder.bind((self._sockaddr[0], 0, *self._sockaddr[2:]))
-                with socket_apart(self._family, self._port) as sock:
+                holder.bind((first.sockaddr[0], 0, *first.sockaddr[2:]))
+                with first.socket() as sock:
                     _be_refused(sock, holder.getsockname())
             except (OSError, _NoResetError):
                 return False
             time.sleep(_LATE)
             return self._counter.read() > 0
+
+
+class _Dialled:
+    """An endpoint in the form that connect(2) takes."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        found = socket.getaddrinfo(
+            endpoint.address, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )[0]
+        self.family: int = found[0]
+        self.sockaddr: Any = found[4]
+        self._port = endpoint.port
+
+    def socket(self) -> socket.socket:
+        """A socket for one connect to it."""
+        return socket_apart(self.family, self._port)
 
 
 def _be_refused(sock: socket.socket, sockaddr: Any) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from diagnose.analysis.reach import reached
-from diagnose.model.attempt import Attempt, Drop, Outcome, QueueWitness
+from diagnose.model.attempt import Attempt, Drop, Outcome, QueueWitness, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.probes import reset, sockets
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TRACE_WAIT = 0.1
 """Seconds for which the trace of one connect is read."""
+RESETS_SECONDS = 2.0
+"""For all targets together."""
 _QUEUE_LOOKS = 3
 
 
@@ -48,19 +50,20 @@ class Witnesses:
             self._tracer.value.close()
         self._tracer = None
 
-    def refused(self, attempt: Attempt) -> Attempt:
-        """The attempt with what is known of the reset's sender; this machine's own resets only."""
-        if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET) or not attempt.local:
-            return attempt
-        if isinstance(attempt.icmp, Known) and attempt.icmp.value:
-            return attempt
-        counted = reset.who_reset(attempt.address, attempt.port)
+    def refused(self, attempts: Sequence[Attempt]) -> dict[Endpoint, Fact[ResetWitness]]:
+        """Who sent the resets that these attempts got; this machine's own only."""
+        wanted = {one.endpoint for one in attempts if _was_reset_here(one)}
+        if not wanted:
+            return {}
+        counted = reset.who_reset_each(wanted, RESETS_SECONDS)
+        return {endpoint: self._reset(endpoint, fact) for endpoint, fact in counted.items()}
+
+    def _reset(self, endpoint: Endpoint, counted: Fact[ResetWitness]) -> Fact[ResetWitness]:
+        """By the counter that any user may read, else by the trace."""
         if isinstance(counted, Known) and counted.value.distinct:
-            return replace(attempt, reset=counted)
-        traced = self._traced(attempt.endpoint)
-        if traced is not None and isinstance(traced.reset, Known):
-            return replace(attempt, reset=traced.reset)
-        return replace(attempt, reset=counted)
+            return counted
+        traced = self._traced(endpoint)
+        return traced.reset if traced is not None and isinstance(traced.reset, Known) else counted
 
     def silent(self, endpoint: Endpoint) -> Silence:
         """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose."""
@@ -89,6 +92,12 @@ class Witnesses:
 
 
 _NO_TRACE = Unknown(Reason.FAILED, "no trace of the packet")
+
+
+def _was_reset_here(attempt: Attempt) -> bool:
+    if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET) or not attempt.local:
+        return False
+    return not (isinstance(attempt.icmp, Known) and attempt.icmp.value)
 
 
 def _nudge(endpoint: Endpoint) -> None:
