@@ -9,6 +9,7 @@ from ipaddress import ip_address
 
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
+from diagnose.model.network import Endpoint
 
 _OUTWARD = ("output", "postrouting", "egress")
 _NFT_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
@@ -56,14 +57,14 @@ def without_undo(remedy: Remedy) -> Remedy:
 
 
 def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
-    yield _accept(decider, _flow(walk, decider), f"{walk.address} port {walk.port}")
+    yield _accept(decider, _flow(walk, decider), _traffic(walk))
     if walk.hook in ("input", "output"):
         # what a rule set with this policy usually lacks
         yield _accept(decider, _interface(walk, decider), "everything on the loopback interface")
 
 
 def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
-    accept = _accept(decider, _flow(walk, decider), f"{walk.address} port {walk.port}")
+    accept = _accept(decider, _flow(walk, decider), _traffic(walk))
     removal = _removal(decider)
     element = _element(walk, decider)
     if element is not None:
@@ -82,7 +83,7 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 
 def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
     place = f"chain {decider.chain} of table {_table(decider)}"
-    where = f"at the end of {place}" if decider.policy else f"in {place}, just before the rule that stops it"
+    where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that stops it"
     command, undo = _accept_nft(decider, match) if decider.backend is Backend.NFT else _accept_xt(decider, match)
     summary = f"Accept {what} {where}. {_keep(decider)}"
     if not undo:
@@ -96,10 +97,9 @@ def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
 
 def _accept_nft(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
     chain = (decider.family, decider.table, decider.chain)
-    if decider.policy:
-        argv: tuple[str, ...] = ("nft", "add", "rule", *chain)
-    else:
-        argv = ("nft", "insert", "rule", *chain, "position", str(decider.handle))
+    # at the top where the policy decides: what stands at the end may never be reached
+    position = () if decider.policy else ("position", str(decider.handle))
+    argv = ("nft", "insert", "rule", *chain, *position)
     # no command can name a rule whose handle the kernel has yet to give: the undo is told in words
     return Command((*argv, *match, "accept", "comment", MARK), needs_root=True), ()
 
@@ -107,10 +107,7 @@ def _accept_nft(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tupl
 def _accept_xt(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
     rule = (*match, "-j", "ACCEPT")
     tool = (decider.backend.value, "-t", decider.table)
-    if decider.policy:
-        add: tuple[str, ...] = (*tool, "-A", decider.chain, *rule)
-    else:
-        add = (*tool, "-I", decider.chain, str(decider.line), *rule)
+    add = (*tool, "-I", decider.chain, "1" if decider.policy else str(decider.line), *rule)
     return Command(add, needs_root=True), (Command((*tool, "-D", decider.chain, *rule), needs_root=True),)
 
 
@@ -126,14 +123,15 @@ def _interface(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
 def _flow(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
     """The packets of this connection that go the way of the one that was stopped."""
     answer = walk.packet == "reply"
-    address = walk.address.partition("%")[0]
+    server = walk.seen_as or Endpoint(walk.address.partition("%")[0], walk.port)
+    address, port_seen = server.address, str(server.port)
     six = ip_address(address).version == 6
     if decider.backend is Backend.NFT:
         family = "ip6" if six else "ip"
-        match = (family, "saddr" if answer else "daddr", address, "tcp", "sport" if answer else "dport", str(walk.port))
+        match = (family, "saddr" if answer else "daddr", address, "tcp", "sport" if answer else "dport", port_seen)
         return (*_interface(walk, decider), *match)
     ends = ("-s" if answer else "-d", f"{address}/{128 if six else 32}")
-    port = ("--sport" if answer else "--dport", str(walk.port))
+    port = ("--sport" if answer else "--dport", port_seen)
     return (*_interface(walk, decider), *ends, "-p", "tcp", *port)
 
 
@@ -209,6 +207,11 @@ def _only_this_port(walk: Walk, decider: RuleRef) -> bool:
 
 
 # ------ words
+
+
+def _traffic(walk: Walk) -> str:
+    end = f"{walk.address} port {walk.port}"
+    return f"the answers from {end}" if walk.packet == "reply" else f"connections to {end}"
 
 
 def _table(rule: RuleRef) -> str:

@@ -76,8 +76,8 @@ class Walk(Struct, frozen=True):
     decider: RuleRef | None
     """The rule or policy that ended it; None: nothing stood in the way, or it could not be told."""
     verdict: Literal["accept", "drop", "reject", "unknown"]
-    packet: Literal["syn", "reply"] = "syn"
-    """Which packet the decider stopped."""
+    packet: Literal["syn", "reply", "ack"] = "syn"
+    """Which packet the decider stopped; ack: the client's last one of the handshake."""
     hook: str = ""
     """Where the decider stopped it; empty: not told."""
     reject_with: str | None = None
@@ -86,6 +86,8 @@ class Walk(Struct, frozen=True):
     """What the copy could not carry and lies on this walk (state, order of equal priorities ...): likely at most."""
     rehearsals: Fact[tuple[Rehearsed, ...]] = NOT_NEEDED
     """The candidate remedies, tried in the copy."""
+    seen_as: Endpoint | None = None
+    """The server's end of the connection as the decider saw it, when a rule had changed it before."""
     depends: tuple[Step, ...] = ()
     """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
     arrives: Endpoint | None = None

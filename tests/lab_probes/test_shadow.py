@@ -560,3 +560,21 @@ def test_a_deadline_that_is_over_is_told_and_not_waited_for() -> None:
     fact = look([V4], 0.001)
     assert isinstance(fact, Unknown)
     assert fact.reason is Reason.DEADLINE
+
+
+@in_namespace
+def test_a_handshake_whose_last_packet_is_dropped_is_connected_for_the_client_alone() -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} tcp flags & (syn|ack) == ack drop\n }} }}")
+    (found,) = shadow(V4).walks
+    assert (found.outcome, found.packet, found.verdict) == (Outcome.NOT_ACCEPTED, "ack", "drop")
+    assert real(V4) is Outcome.CONNECTED
+
+
+@in_namespace
+@pytest.mark.parametrize("tool", ["iptables-legacy", "ip6tables-legacy"])
+def test_a_reject_whose_answer_is_dropped_as_well_is_still_the_decider(tool: str) -> None:
+    sh(f"{tool} -A INPUT -p tcp --dport {PORT} -j REJECT; {tool} -A INPUT -p tcp --sport 1:65535 -j DROP")
+    sh(f"{tool} -P INPUT DROP")
+    found = walk(V6 if tool.startswith("ip6") else V4)
+    assert found.decider is not None
+    assert (found.decider.line, found.verdict, found.packet, found.outcome) == (1, "reject", "syn", Outcome.UNANSWERED)

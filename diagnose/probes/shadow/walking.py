@@ -11,13 +11,15 @@ from diagnose.model.firewall import RuleRef, Step, Walk
 from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
 from diagnose.parse.nft import ChainKey
-from diagnose.parse.nft_trace import Code, Event, PacketKind, Said
+from diagnose.parse.nft_trace import Code, Event, Packet, PacketKind, Said
+from diagnose.parse.xtables import Block
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.probing import Matched, Probe, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
-_ANSWERS: tuple[PacketKind, ...] = ("syn-ack", "reset", "icmp")
+_ORDER: tuple[PacketKind, ...] = ("syn", "syn-ack", "reset", "icmp", "other")
+"""The packets of a connect as each follows from the one before; other: the client's last of the handshake."""
 _ROUTE = (
     "output_in",
     "output_out",
@@ -35,7 +37,7 @@ _ROUTE = (
 class Evaluation:
     """One packet's way through one base chain, and the chains that it jumps to."""
 
-    packet: PacketKind
+    packet: Packet
     base: ChainKey
     events: list[Event] = field(default_factory=list)
 
@@ -49,6 +51,7 @@ class Stop:
     verdict: str
     reject_with: str | None
     hook: str
+    headers: Packet | None
     queue: int | None = None
 
 
@@ -77,10 +80,11 @@ class Walker:
             steps=tuple(steps),
             decider=None if stop is None else stop.rule,
             verdict=self._verdict(probe, stop, arrives),
-            packet="syn" if stop is None or stop.packet == "syn" else "reply",
+            packet="syn" if stop is None else _whose(stop.packet),
             hook="" if stop is None else stop.hook,
             reject_with=None if stop is None else stop.reject_with,
             doubts=tuple(self._doubts(probe, stop, depends, arrives)),
+            seen_as=None if stop is None else _seen_as(stop, probe.endpoint),
             depends=depends,
             arrives=arrives,
         )
@@ -93,7 +97,7 @@ class Walker:
             reference = self._reference(event)
             if reference is None:
                 continue
-            yield Step(evaluation.packet, hook, reference, self._said(event))
+            yield Step(evaluation.packet.kind, hook, reference, self._said(event))
 
     def _reference(self, event: Event) -> RuleRef | None:
         if event.said is Said.POLICY:
@@ -120,13 +124,13 @@ class Walker:
 
     def _stop(self, probe: Probe, rules: Sequence[Evaluation], all_of_them: Sequence[Evaluation]) -> Stop | None:
         """The first packet of the connection that was stopped, and by what; None when it cannot be told."""
-        for packets in (("syn",), _ANSWERS, ("other",)):
-            native = [s for e in rules if e.packet in packets for s in self._native_stops(e)]
+        for packet in _ORDER:
+            native = [s for e in rules if e.packet.kind == packet for s in self._native_stops(e)]
             if native:
                 return native[0]
-            place = _vanished(all_of_them, packets)
+            place = _vanished(all_of_them, packet)
             if place is not None:
-                return self._legacy_stop(probe, place, packets)
+                return self._legacy_stop(probe, place, packet, all_of_them)
         return None
 
     def _native_stops(self, evaluation: Evaluation) -> Iterable[Stop]:
@@ -141,9 +145,11 @@ class Walker:
             verdict = "reject" if reject else _STOPPING[event.code]
             queue = event.queue if event.code is Code.QUEUE else None
             hook = self._hook(evaluation.base)
-            yield Stop(evaluation.packet, reference, verdict, reject, hook, queue)
+            yield Stop(evaluation.packet.kind, reference, verdict, reject, hook, evaluation.packet, queue)
 
-    def _legacy_stop(self, probe: Probe, place: str, packets: tuple[PacketKind, ...]) -> Stop | None:
+    def _legacy_stop(
+        self, probe: Probe, place: str, packet: PacketKind, evaluations: Sequence[Evaluation]
+    ) -> Stop | None:
         """The one rule of iptables-legacy that can have stopped a packet at this hook."""
         six = ":" in probe.endpoint.address
         found = [
@@ -153,15 +159,15 @@ class Walker:
             for rule in table.rules
             if stops(rule) and rule.hook in (None, place)
         ]
-        named = [one for one in found if one[1].hook == place]
-        candidates = found if len(found) == 1 else named
+        candidates = _narrowed(found, place, evaluations)
         if len(candidates) != 1:
             return None
         block, rule = candidates[0]
         reject = xtables.reject_with(rule, block.layout)
         queue = int.from_bytes(rule.data[:2], xtables.BYTE_ORDER) if rule.target == "NFQUEUE" else None
         verdict = "queue" if queue is not None else "reject" if reject else "drop"
-        return Stop(packets[0], self._words.legacy(block, rule), verdict, reject, place, queue)
+        seen = [e.packet for e in evaluations if e.packet.kind == packet]
+        return Stop(packet, self._words.legacy(block, rule), verdict, reject, place, seen[-1], queue)
 
     def _legacy_steps(self, table: Matched, *, one_way: bool) -> Iterable[Step]:
         for rule in table.rules:
@@ -178,10 +184,12 @@ class Walker:
             ("syn",) if stop is not None and stop.packet == "syn" else ("syn", "syn-ack", "other")
         )
         for evaluation in rules:
-            for event in evaluation.events if evaluation.packet in told else ():
+            for event in evaluation.events if evaluation.packet.kind in told else ():
                 rule, cause = self._copy.siblings.get((event.chain.table, event.handle), (None, None))
-                if rule is not None and (cause != "sender" or evaluation.packet == "syn-ack"):
-                    yield Step(evaluation.packet, self._hook(evaluation.base), self._words.rule(rule), nft.intent(rule))
+                if rule is not None and (cause != "sender" or evaluation.packet.kind == "syn-ack"):
+                    yield Step(
+                        evaluation.packet.kind, self._hook(evaluation.base), self._words.rule(rule), nft.intent(rule)
+                    )
         for table in probe.matched:
             for sibling in table.siblings:
                 if sibling.cause != "sender" or len(told) > 1:
@@ -223,9 +231,38 @@ class Walker:
             yield from (f"not copied: {part}" for part in self._copy.uncarried)
 
 
+def _narrowed(
+    found: list[tuple[Block, xtables.Rule]], place: str, evaluations: Sequence[Evaluation]
+) -> list[tuple[Block, xtables.Rule]]:
+    """Of several rules that stopped packets of one connection, those that can have stopped the first."""
+    for answer in ("reset", "icmp"):
+        # a rule answered the first packet, and another stopped the answer
+        if len(found) > 1 and any(e.packet.kind == answer for e in evaluations):
+            rejects = [(b, r, xtables.reject_with(r, b.layout)) for b, r in found]
+            return [(b, r) for b, r, how in rejects if how is not None and (how == "tcp reset") == (answer == "reset")]
+    return found if len(found) == 1 else [one for one in found if one[1].hook == place]
+
+
 def _legacy_verdict(rule: xtables.Rule) -> str:
     verdict = rule.target.lower() or "continue"
     return f"{verdict} {rule.destination}" if rule.destination is not None else verdict
+
+
+def _whose(packet: PacketKind) -> Literal["syn", "reply", "ack"]:
+    if packet == "syn":
+        return "syn"
+    return "ack" if packet == "other" else "reply"
+
+
+def _seen_as(stop: Stop, dialled: Endpoint) -> Endpoint | None:
+    headers = stop.headers
+    if headers is None or stop.packet == "icmp":
+        return None
+    if stop.packet in ("syn", "other"):
+        server = Endpoint(headers.destination, headers.destination_port)
+    else:
+        server = Endpoint(headers.source, headers.source_port)
+    return None if server == Endpoint(dialled.address.partition("%")[0], dialled.port) else server
 
 
 def _arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
@@ -248,16 +285,16 @@ def _evaluations(events: Iterable[Event]) -> Iterable[Evaluation]:
     order: list[Evaluation] = []
     for event in events:
         if event.packet is not None:
-            current[event.packet_id] = Evaluation(event.packet.kind, event.chain)
+            current[event.packet_id] = Evaluation(event.packet, event.chain)
             order.append(current[event.packet_id])
         if event.packet_id in current:
             current[event.packet_id].events.append(event)
     return order
 
 
-def _vanished(evaluations: Sequence[Evaluation], packets: tuple[PacketKind, ...]) -> str | None:
+def _vanished(evaluations: Sequence[Evaluation], packet: PacketKind) -> str | None:
     """The hook at which such a packet came in and did not go out; None: there was none, or it arrived."""
-    seen = [nft.readable(e.base.name) for e in evaluations if e.packet in packets]
+    seen = [nft.readable(e.base.name) for e in evaluations if e.packet.kind == packet]
     places = [place for place in _ROUTE if place in seen]
     if not places or places[-1] == "input_out":
         return None
