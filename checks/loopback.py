@@ -319,9 +319,9 @@ def _routed_elsewhere(one: _Concerned, lookup: RouteLookup, routing: Routing, ho
 
 def _why(culprit: Decider | Exhausted | Untold, routing: Routing, one: _Concerned) -> str:
     match culprit:
-        case Decider(rule=rule, route=None):
-            return f"The rule {rule.priority} ({rule.action}) decides before the local table is asked."
-        case Decider(rule=rule, route=LocalRoute() as route):
+        case Decider(rule=rule, route=route):
+            if route is None:
+                return f"The rule {rule.priority} ({rule.action}) decides before the local table is asked."
             return f"The rule {rule.priority} leads to table {_table(route.table)}, whose {_route_text(route)} decides."
         case Exhausted() | Untold():
             return _what_is_gone(routing, one)

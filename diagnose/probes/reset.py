@@ -249,9 +249,8 @@ class _Dialled:
     """An endpoint in the form that connect(2) takes."""
 
     def __init__(self, endpoint: Endpoint) -> None:
-        found = socket.getaddrinfo(
-            endpoint.address, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )[0]
+        address = endpoint.address.encode()  # of a str getaddrinfo makes IDNA, and loads its tables for that
+        found = socket.getaddrinfo(address, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
         self.family: int = found[0]
         self.sockaddr: Any = found[4]
         self._port = endpoint.port

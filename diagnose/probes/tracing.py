@@ -7,6 +7,7 @@ net_dev_queue shows the packet that our connect sent, and only a drop of that pa
 
 from __future__ import annotations
 
+import atexit
 import errno
 import os
 import select
@@ -205,6 +206,7 @@ class Tracer:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._closed = False
+        self._owner = os.getpid()
 
     def __enter__(self) -> Tracer:
         return self
@@ -216,6 +218,7 @@ class Tracer:
 
     def open(self) -> None:
         """Makes the instance; OSError with the kernel's errno, and then nothing is left behind."""
+        atexit.register(self._at_exit)  # an interrupt may come before the caller has taken hold of it
         try:
             os.mkdir(self._path)
             self._write("tracing_on", "0")
@@ -228,13 +231,21 @@ class Tracer:
                 self._write(f"events/{event}/enable", "1")
             self._pipe = os.open(f"{self._path}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileExistsError:
+            atexit.unregister(self._at_exit)
             raise
         except BaseException:
             self.close()
             raise
 
+    def _at_exit(self) -> None:
+        if os.getpid() == self._owner:  # not in a fork of it
+            self.close()
+
     def close(self) -> None:
-        """Ends a probe under way and removes the instance, however often Ctrl-C is pressed; harmless when repeated."""
+        """Ends a probe under way and removes the instance, however often Ctrl-C is pressed; harmless when repeated.
+
+        What killed runs have left behind goes as well.
+        """
         self._closing.set()
         interrupt: BaseException | None = None
         while not self._closed:
@@ -244,6 +255,7 @@ class Tracer:
                 interrupt = again
         if interrupt is not None:
             raise interrupt
+        sweep()
 
     def _give_back(self) -> None:
         with self._lock:
@@ -252,6 +264,7 @@ class Tracer:
                 os.close(pipe)
             _remove(self._path)
             self._closed = True
+        atexit.unregister(self._at_exit)
 
     def probe(self, address: str, port: int, wait: float) -> TracedConnect:
         """Connects from this thread and reads what the kernel told, until it did or for at most `wait` seconds.
@@ -269,9 +282,9 @@ class Tracer:
                 self._write("tracing_on", "0")
 
     def _connect(self, address: str, port: int, wait: float) -> TracedConnect:
-        family, _, _, _, sockaddr = socket.getaddrinfo(
-            address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
-        )[0]
+        numeric = address.encode()  # of a str getaddrinfo makes IDNA, and loads its tables for that
+        found = socket.getaddrinfo(numeric, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
+        family, sockaddr = found[0], found[4]
         with socket_apart(family, port) as sock:
             source: int = sock.getsockname()[1]
             self._write(f"events/{_STATE}/filter", f"sport == {source} && dport == {port}")
