@@ -52,6 +52,11 @@ ROUTED_ELSEWHERE = Cause(
 _PREFIXES: dict[Family, str] = {"ipv4": "127.0.0.1/8", "ipv6": "::1/128"}
 _FLAGS: dict[Family, str] = {"ipv4": "-4", "ipv6": "-6"}
 _REFUSALS = (RouteKind.NO_ROUTE, RouteKind.UNREACHABLE, RouteKind.PROHIBIT, RouteKind.BLACKHOLE)
+_REFUSING_WORDS = {
+    RouteKind.PROHIBIT: "Routing prohibits",
+    RouteKind.BLACKHOLE: "Routing blackholes",
+    RouteKind.UNREACHABLE: "Routing rejects",
+}
 _ARRIVED = (Outcome.REFUSED, Outcome.RESET, Outcome.CLOSED, Outcome.NOT_ACCEPTED)
 """Ends for which packets went both ways."""
 _CONSEQUENCES = ("firewall/silent", "resolution/prefers-other-family", "in-use/address-not-local")
@@ -91,10 +96,14 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Whether this machine can reach its own addresses, as far as the target's are concerned."""
     match snapshot.links:
         case Unknown() as unknown:
-            if any(is_loopback(one.address) for one in _tried(snapshot)) or snapshot.scope.passive:
+            if _only_looked(snapshot) or any(_may_be_ours(one) for one in _tried(snapshot)):
                 yield Missing("interfaces", unknown)
         case Known(value=links):
             yield from _judge(snapshot, links)
+
+
+def _may_be_ours(one: Attempt | BindAttempt) -> bool:
+    return _is_blocked(one) and (is_loopback(destination(one.address)) or isinstance(one, BindAttempt) or one.local)
 
 
 def _judge(snapshot: Snapshot, links: Links) -> Iterator[Finding | Missing]:
@@ -283,14 +292,10 @@ def _kind(routing: Routing, address: str) -> RouteKind | None:
 
 def _route_missing(one: _Concerned, lookup: RouteLookup, routing: Routing, holder: Interface) -> Finding:
     culprit = decider(routing, lookup)
-    refusal = {
-        RouteKind.PROHIBIT: f"Routing prohibits {one.address}",
-        RouteKind.BLACKHOLE: f"Routing sends {one.address} into a blackhole",
-        RouteKind.UNREACHABLE: f"Routing calls {one.address} unreachable",
-    }.get(lookup.kind, f"There is no route to {one.address}")
+    refusal = _REFUSING_WORDS.get(lookup.kind, "There is no route to")
     return Finding(
         code=ROUTE_MISSING.code,
-        title=title(f"{refusal}, though it is this machine's own address"),
+        title=title(f"{refusal} this machine's own {one.address}"),
         severity=one.severity,
         confidence=Confidence.PROVEN,
         explanation=f"The kernel's own route lookup for {one.address} fails ({lookup.errno}), so no packet is sent. "

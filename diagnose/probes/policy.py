@@ -43,8 +43,8 @@ def port_ranges(text: str) -> tuple[tuple[int, int], ...]:
     """The ranges of `8080,9000-9010`, ends included. ValueError when it is none."""
     ranges = []
     for part in text.strip().split(",") if text.strip() else ():
-        first, _, last = part.partition("-")
-        ranges.append((int(first), int(last or first)))
+        first, dash, last = part.partition("-")
+        ranges.append((int(first), int(last if dash else first)))
     return tuple(ranges)
 
 
