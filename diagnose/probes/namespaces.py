@@ -6,13 +6,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from msgspec.structs import replace
 
 from diagnose.model.elsewhere import Elsewhere, OtherListener
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, SocketRow, TcpState
+from diagnose.model.process import Container
 from diagnose.parse import proc_net
 from diagnose.parse.cgroup import Membership, membership
+from diagnose.probes.containers import named
 from diagnose.probes.processes import describe
 
 NAMES = "/run/netns"
@@ -24,6 +28,8 @@ _SHORT = 4096 - 256
 """A table that goes on fills a page but for less than a row (seq_read_iter, fs/seq_file.c)."""
 _IN_USE = re.compile(rb"^TCP6?: inuse (\d+)", re.MULTILINE)
 _CLOCK_EVERY = 64
+_ENGINE_SECONDS = 0.3
+"""For all engines together: a name is worth no more."""
 
 
 class _LateError(Exception):
@@ -109,16 +115,17 @@ class _Survey:
                 told[inode] = pids + tables.pop(table, [])
 
 
-def look(ports: Collection[int], seconds: float) -> dict[int, Fact[Elsewhere]]:
+def look(ports: Collection[int], seconds: float, *, ask_engines: bool = True) -> dict[int, Fact[Elsewhere]]:
     """Per port, the LISTEN rows of every other network namespace that has a process, within so many seconds.
 
     A namespace that only a mount under /run/netns keeps has no process to read it through, and is counted as
-    unreadable. Namespaces that our own children made are left out.
+    unreadable. Namespaces that our own children made are left out. `ask_engines`: containers get the name that their
+    engine's local socket gives them.
     """
     if not sys.platform.startswith("linux"):
         return dict.fromkeys(ports, NOT_LINUX)
     try:
-        return _look(frozenset(ports), _Survey(time.monotonic() + seconds))
+        found = _look(frozenset(ports), _Survey(time.monotonic() + seconds))
     except _LateError:
         late = Unknown(Reason.DEADLINE, f"the processes of this machine could not be read within {seconds:g} s")
         return dict.fromkeys(ports, late)
@@ -126,9 +133,11 @@ def look(ports: Collection[int], seconds: float) -> dict[int, Fact[Elsewhere]]:
         return dict.fromkeys(ports, Unknown(Reason.FAILED, f"{error.filename or '/proc'}: {error.strerror}"))
     except ValueError as error:
         return dict.fromkeys(ports, Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}"))
+    names = _container_names(found.values(), min(_ENGINE_SECONDS, seconds / 2)) if ask_engines else {}
+    return {port: Known(_with_names(seen, names)) for port, seen in found.items()}
 
 
-def _look(ports: frozenset[int], survey: _Survey) -> dict[int, Fact[Elsewhere]]:
+def _look(ports: frozenset[int], survey: _Survey) -> dict[int, Elsewhere]:
     found: dict[int, list[OtherListener]] = {port: [] for port in ports}
     looked_into = 0
     for namespace in survey.namespaces:
@@ -144,9 +153,27 @@ def _look(ports: frozenset[int], survey: _Survey) -> dict[int, Fact[Elsewhere]]:
         for listener in _described(namespace, [row for row in rows if row.local.port in ports], survey):
             found[listener.local.port].append(listener)
     return {
-        port: Known(Elsewhere(tuple(sorted(each, key=_order)), looked_into, survey.unreadable))
-        for port, each in found.items()
+        port: Elsewhere(tuple(sorted(each, key=_order)), looked_into, survey.unreadable) for port, each in found.items()
     }
+
+
+def _container_names(found: Iterable[Elsewhere], seconds: float) -> dict[Container, Container]:
+    """The containers with the names that their engines have for them; all of them share the time."""
+    ends = time.monotonic() + seconds
+    containers = {one.container for seen in found for one in seen.listeners if one.container}
+    return {one: named(one, ends - time.monotonic()) for one in sorted(containers) if time.monotonic() < ends}
+
+
+def _with_names(seen: Elsewhere, names: Mapping[Container, Container]) -> Elsewhere:
+    return replace(seen, listeners=tuple(_with_name(one, names) for one in seen.listeners))
+
+
+def _with_name(one: OtherListener, names: Mapping[Container, Container]) -> OtherListener:
+    container = names.get(one.container) if one.container else None
+    if container is None:
+        return one
+    process = replace(one.process, container=container) if one.process and one.process.container else one.process
+    return replace(one, container=container, process=process)
 
 
 def _order(listener: OtherListener) -> tuple[int, str, int]:
