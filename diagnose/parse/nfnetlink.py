@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import Literal
 
 _HEADER = struct.Struct("=HH")
 _MESSAGE = struct.Struct("=IHHII")
 _TYPE_MASK = 0x3FFF
 """An attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 _NESTED = 0x8000
+
+BYTE_ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
+"""Of the headers: the machine's own."""
 
 GENERIC = 4
 """Length of struct nfgenmsg, which opens the payload of every nfnetlink message: family, version, resource id."""
@@ -24,6 +28,19 @@ def walk(payload: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
             raise ValueError("torn netlink attribute")
         yield kind & _TYPE_MASK, payload[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
+
+
+def pieces(payload: bytes) -> list[bytes]:
+    """The attributes as they stand, headers and padding included; ValueError when one is torn."""
+    found: list[bytes] = []
+    offset, end = 0, len(payload)
+    while offset < end:
+        following = offset + ((int.from_bytes(payload[offset : offset + 2], BYTE_ORDER) + 3) & ~3)
+        if following < offset + _HEADER.size or following > end:
+            raise ValueError("torn netlink attribute")
+        found.append(payload[offset:following])
+        offset = following
+    return found
 
 
 def by_type(payload: bytes, offset: int = 0) -> dict[int, bytes]:

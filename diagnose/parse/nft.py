@@ -7,7 +7,6 @@ made the rule. Only what names a rule to people (reject, comment, state) is look
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from itertools import pairwise
@@ -53,7 +52,7 @@ _NETDEV_HOOKS = ("ingress", "egress")
 
 _DORMANT, _OWNER = 1, 2
 _CHAIN_BINDING = 4
-_SET_ANONYMOUS, _SET_INTERVAL = 1, 4
+_SET_ANONYMOUS, _SET_INTERVAL, _SET_TIMEOUT = 1, 4, 16
 
 _KEPT = {
     # everything but handles, use counts and the ids that hold within one transaction only
@@ -344,7 +343,7 @@ _XT_REJECT6 = (
 def xt_reject(six: bool, info: bytes) -> str:
     """How an xt REJECT target rejects (enum ipt_reject_with, ip6t_reject_with), in nft's words."""
     names = _XT_REJECT6 if six else _XT_REJECT
-    with_ = int.from_bytes(info[:4], "little" if struct.pack("=H", 1)[0] else "big")
+    with_ = int.from_bytes(info[:4], nl.BYTE_ORDER)
     return names[with_] if with_ < len(names) else f"code {with_}"
 
 
@@ -423,17 +422,21 @@ def _verbatim(kind: Kind, body: bytes) -> bytes:
 
 
 def _reversed(body: bytes) -> bytes:
-    turned = b"".join(nl.nest(1, one) for one in reversed(_elements(body)))
+    turned = b"".join(reversed(nl.pieces(_listed(body))))
     return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, frozenset({1, 2})) + nl.nest(3, turned)
 
 
-def _elements(body: bytes) -> list[bytes]:
-    return [value for _, value in nl.walk(nl.by_type(body, nl.GENERIC).get(3, b""))]
+def _listed(body: bytes) -> bytes:
+    """The list of elements in a message of them."""
+    listed = nl.by_type(body, nl.GENERIC).get(3, b"")
+    return listed + b"\0" * (-len(listed) % 4)
 
 
 def elements(one: Set) -> list[bytes]:
     """The elements of a set, without what only time moves."""
-    return [_timeless(element) for body in one.elements for element in _elements(body)]
+    if not one.flags & _SET_TIMEOUT:
+        return [piece for body in one.elements for piece in nl.pieces(_listed(body))]
+    return [_timeless(element) for body in one.elements for _, element in nl.walk(_listed(body))]
 
 
 def intervals(rules: Ruleset) -> frozenset[tuple[TableKey, bytes]]:
@@ -451,9 +454,9 @@ def compatibility(rule: Rule) -> bytes:
     The kernel takes it and does not dump it; iptables-nft derives it from `-p`, which is the rule's protocol test
     (nft_parse_compat, net/netfilter/nft_compat.c).
     """
-    parts = list(expressions(rule))
-    if not any(part.name in ("match", "target") for part in parts):
+    if not (b"match\0" in rule.expressions or b"target\0" in rule.expressions):
         return b""
+    parts = list(expressions(rule))
     for load, test in pairwise(parts):
         if test.name == "cmp" and _loads_protocol(rule.chain.table.family, load):
             found = nl.by_type(test.data)

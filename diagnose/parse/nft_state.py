@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from typing import Literal
 
 from diagnose.parse import nfnetlink as nl
@@ -63,6 +64,13 @@ _UNTOLD = {"numgen": 1, "hash": 2}
 """Expressions that fill a register with what a copy cannot know."""
 _DESTINATIONS = {"bitwise": 2, "byteorder": 2, "lookup": 3}
 _VERDICT_REGISTER = 0
+_NESTED = re.compile(b"|".join(re.escape(nl.text(1, name)) for name in (b"limit", b"connlimit", b"quota")), re.DOTALL)
+"""The name of such an expression inside another."""
+_SUSPECT = re.compile(
+    rb"(?:limit|connlimit|quota|numgen|objref|dynset|socket|match)\0|"
+    + b"|".join(re.escape(nl.u32(2, key)) for key in (_RANDOM, _CPU, _GID, _CGROUP)),
+    re.DOTALL,
+)
 _WHOLE = frozenset({1, 2, 3, 4, 8, 12, 16, 20})
 """Register numbers that begin a whole register of 16 bytes."""
 
@@ -77,13 +85,13 @@ class States:
         self._sets: set[tuple[TableKey, bytes]] = set()
         for one in rules.sets:
             found = nl.by_type(one.body, nl.GENERIC)
-            if any(_named_in(found.get(kind, b""), _STATEFUL) for kind in (17, 18)) or any(
-                _named_in(body, _STATEFUL) for body in one.elements
-            ):
+            if any(_NESTED.search(found.get(kind, b"")) for kind in (17, 18)) or any(map(_NESTED.search, one.elements)):
                 self._sets.add((one.table, one.name))
 
     def cause(self, rule: Rule) -> Cause | None:
         """Why the copy cannot tell whether the rule matches; None: it can, or the rule would do nothing."""
+        if not self._suspect(rule):
+            return None
         parts = list(nft.expressions(rule))
         if not any(_effective(part) for part in parts):
             return None
@@ -92,6 +100,10 @@ class States:
         if any(part.name == "socket" or _extends(part, SOCKET_MATCHES) for part in parts):
             return "socket"
         return "sender" if any(_asks_sender(part) for part in parts) else None
+
+    def _suspect(self, rule: Rule) -> bool:
+        """By its bytes alone the rule may be one: nearly all are not, and need no closer look."""
+        return bool(_SUSPECT.search(rule.expressions)) or bool(self._sets and b"lookup\0" in rule.expressions)
 
     def sibling(self, rule: Rule) -> bytes:
         """The rule's expressions without state, verdict and effect: it matches when the rule may, and does nothing."""
@@ -129,7 +141,7 @@ class States:
             return (rule.chain.table, nl.name(found.get(1, b""))) in self._sets
         if part.name == "objref":
             return 1 not in found or nl.number(found[1]) in _STATEFUL_OBJECTS
-        return part.name == "dynset" and any(_named_in(found.get(kind, b""), _STATEFUL) for kind in (7, 10))
+        return part.name == "dynset" and any(_NESTED.search(found.get(kind, b"")) for kind in (7, 10))
 
 
 def siblings(rules: Ruleset) -> Iterator[tuple[Rule, Cause, bytes]]:
@@ -202,8 +214,3 @@ def _effective(part: Expression) -> bool:
     if part.name in ("meta", "ct"):
         return 1 not in found
     return part.name in _EFFECTIVE
-
-
-def _named_in(data: bytes, names: Iterable[str]) -> bool:
-    """An expression of one of these names is nested somewhere in these attributes."""
-    return any(nl.text(1, name.encode()) in data for name in names)

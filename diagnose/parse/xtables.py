@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 from msgspec import Struct
 
@@ -21,7 +20,6 @@ _ACCEPT, _DROP, _QUEUE, _RETURN = -2, -1, -4, -5
 """A verdict is kept as its negative minus one; from 0 on it is an offset to jump to."""
 
 INFO_SIZE = _INFO.size
-BYTE_ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 ENTRIES_HEADER = struct.calcsize("@32sI0Q")
 """struct ipt_get_entries before its entries."""
 

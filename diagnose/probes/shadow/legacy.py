@@ -7,6 +7,7 @@ import socket
 from dataclasses import dataclass
 
 from diagnose.parse import xtables
+from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import libc
 
@@ -70,7 +71,7 @@ def _info(sock: socket.socket, side: Side, table: str) -> xtables.Info:
 def _entries(sock: socket.socket, side: Side, info: xtables.Info) -> bytes:
     if info.size > _MANY:
         raise OSError(errno.EFBIG, f"table {info.table} has {info.size} bytes")
-    request = info.table.encode().ljust(32, b"\0") + info.size.to_bytes(4, xtables.BYTE_ORDER)
+    request = info.table.encode().ljust(32, b"\0") + info.size.to_bytes(4, BYTE_ORDER)
     size = xtables.ENTRIES_HEADER + info.size
     answer = libc.read_option(sock.fileno(), side.level, _SO_ENTRIES, request, size)
     return answer[xtables.ENTRIES_HEADER :]

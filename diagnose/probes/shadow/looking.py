@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from diagnose.probes.shadow.words import Words
 
 _LIFT = "run it again with sudo"
+_TOO_LATE = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
+_PATIENCE = 1.5
+"""Seconds after which no rehearsal is begun: it costs about as much as the first copy did, twice."""
 
 
 def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
@@ -67,6 +70,9 @@ class _Expedition:
         self._blocks = blocks
         self._endpoints = endpoints
         self._until = until
+        self._begun = time.monotonic()
+        self._cost = 0.0
+        """Seconds that the first copy and its probes took."""
         self._mistake: Exception | None = None
         self._fact: Fact[Shadow] = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
 
@@ -106,12 +112,15 @@ class _Expedition:
         asking = Asking(self._rules, self._blocks)
         try:
             machine = self._machine()
+            begun = time.monotonic()
             with self._copied(machine) as (copy, prober):
                 probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
                 words = Words(self._rules, self._blocks, asking.listings(self._until))
                 walks = self._walks(copy, probes, words)
                 uncarried = tuple(copy.uncarried)
+            self._cost = time.monotonic() - begun
             walks = self._in_the_other_order(machine, walks, words)
+            self._fact = Known(Shadow(tuple(map(_unrehearsed, walks)), uncarried, machine.size))
             walks = self._rehearsed(machine, walks, words)
             return Known(Shadow(tuple(walks), uncarried, machine.size))
         finally:
@@ -180,7 +189,10 @@ class _Expedition:
         from diagnose.probes.shadow.rehearsing import Rehearsals
 
         # siblings would shift the line numbers that the commands name
-        rehearsals = Rehearsals(lambda: self._copied(machine, siblings=False), words, self._until)
+        until = min(self._until, self._begun + _PATIENCE)
+        rehearsals = Rehearsals(
+            lambda: self._copied(machine, siblings=False), words, until - 2 * self._cost, self._until
+        )
         found: list[Walk] = []
         for walk in walks:
             if walk.decider is None:
@@ -190,9 +202,13 @@ class _Expedition:
             try:
                 tried = Known(rehearsals.of(walk, self._endpoints))
             except TimeoutError:
-                tried = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
+                tried = _TOO_LATE
             found.append(msgspec.structs.replace(walk, rehearsals=tried))
         return found
+
+
+def _unrehearsed(walk: Walk) -> Walk:
+    return walk if walk.decider is None else msgspec.structs.replace(walk, rehearsals=_TOO_LATE)
 
 
 def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:

@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from typing import Literal
 
 from diagnose.parse import nfnetlink, nft
 from diagnose.parse.nft import Kind, Message, Ruleset
@@ -66,11 +65,12 @@ def _dump_once(client: Netlink) -> Ruleset:
     tables = client.dump(Kind.TABLE.get, nfnetlink.generic(0))
     if not tables:
         return nft.EMPTY
-    messages: list[Message] = list(tables)
-    for kind in (Kind.CHAIN, Kind.SET, Kind.RULE, Kind.OBJECT):
+    sets = client.dump(Kind.SET.get, nfnetlink.generic(0))
+    messages: list[Message] = [*tables, *sets]
+    for kind in (Kind.CHAIN, Kind.RULE, Kind.OBJECT):
         messages += client.dump(kind.get, nfnetlink.generic(0))
     messages += _optional(client, Kind.FLOWTABLE)
-    for one in nft.ruleset(messages).sets:
+    for one in nft.ruleset(sets).sets:
         where = nfnetlink.text(1, one.table.name) + nfnetlink.text(2, one.name)
         messages += client.dump(Kind.ELEMENTS.get, nfnetlink.generic(one.table.family) + where)
     return nft.ruleset(messages)
@@ -135,16 +135,13 @@ class Writer:
             for kind, sequence, body in _messages(self._socket.recv(_BUFFER)):
                 if kind != _NLMSG_ERROR:
                     continue
-                number = -int.from_bytes(body[:4], _ORDER, signed=True)
+                number = -int.from_bytes(body[:4], nfnetlink.BYTE_ORDER, signed=True)
                 if sequence == last:
                     if first is not None:
                         raise first
                     return
                 if number and first is None:
                     first = RefusedError(number, _words(body), sequence - 1)
-
-
-_ORDER: Literal["little", "big"] = "little" if struct.pack("=H", 1)[0] else "big"
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

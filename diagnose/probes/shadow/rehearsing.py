@@ -40,19 +40,28 @@ class Tried:
 class Rehearsals:
     """Tries the remedies of several walks, each in a copy of its own, and none twice."""
 
-    def __init__(self, copied: Copied, words: Words, until: float) -> None:
+    def __init__(self, copied: Copied, words: Words, latest: float, until: float) -> None:
         self._copied = copied
         self._words = words
+        self._latest = latest
+        """After which no rehearsal is begun (time.monotonic)."""
         self._until = until
         self._tried: dict[tuple[Command, ...], Tried | None] = {}
         self._shut: frozenset[Endpoint] | None = None
 
     def of(self, walk: Walk, endpoints: Sequence[Endpoint]) -> tuple[Rehearsed, ...]:
-        """The candidates of this walk that could be executed, and what came of them; TimeoutError at the deadline."""
+        """The candidates of this walk that could be executed in time, and what came of them.
+
+        TimeoutError when there was no time for any.
+        """
         endpoint = Endpoint(walk.address, walk.port)
         found: list[Rehearsed] = []
-        for remedy in candidates(walk):
+        for number, remedy in enumerate(candidates(walk)):
             if remedy.commands not in self._tried:
+                if time.monotonic() >= self._latest:
+                    if number == 0:
+                        raise TimeoutError
+                    break
                 self._tried[remedy.commands] = self._try(remedy, endpoint, endpoints)
             tried = self._tried[remedy.commands]
             if tried is not None:
@@ -60,8 +69,6 @@ class Rehearsals:
         return tuple(found)
 
     def _try(self, remedy: Remedy, endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> Tried | None:
-        if time.monotonic() >= self._until:
-            raise TimeoutError
         with self._copied() as (copy, prober):
             stage = _Stage(copy, prober, self._words, self._until)
             shut = self._shut if self._shut is not None else stage.shut(_neighbours(copy, endpoints))

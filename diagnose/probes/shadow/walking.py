@@ -10,6 +10,7 @@ from diagnose.model.attempt import Outcome
 from diagnose.model.firewall import RuleRef, Step, Walk
 from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
+from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.nft import ChainKey
 from diagnose.parse.nft_trace import Code, Event, Packet, PacketKind, Said
 from diagnose.parse.xtables import Block
@@ -164,7 +165,7 @@ class Walker:
             return None
         block, rule = candidates[0]
         reject = xtables.reject_with(rule, block.layout)
-        queue = int.from_bytes(rule.data[:2], xtables.BYTE_ORDER) if rule.target == "NFQUEUE" else None
+        queue = int.from_bytes(rule.data[:2], BYTE_ORDER) if rule.target == "NFQUEUE" else None
         verdict = "queue" if queue is not None else "reject" if reject else "drop"
         seen = [e.packet for e in evaluations if e.packet.kind == packet]
         return Stop(packet, self._words.legacy(block, rule), verdict, reject, place, seen[-1], queue)
