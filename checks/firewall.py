@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from msgspec.structs import replace
+
 from diagnose.analysis.firewall_remedies import candidates
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
@@ -14,7 +16,7 @@ from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Severity, Stage
-from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -242,34 +244,26 @@ def _verdict(step: Step) -> str:
 
 
 def _remedies(walk: Walk) -> tuple[Remedy, ...]:
-    """The candidates that mended the copy, the narrowest opening first; unrehearsed ones say so."""
-    offered = candidates(walk)
+    """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed."""
     match walk.rehearsals:
         case Known(value=tried):
-            by_commands = {one.commands: one for one in tried}
-            mended = [
-                _with_rehearsal(remedy, Rehearsal(True, by_commands[remedy.commands].opens))
-                for remedy in offered
-                if remedy.commands in by_commands and by_commands[remedy.commands].mended
-            ]
-            kept = [remedy for remedy in offered if not remedy.commands]
-            ordered = sorted(mended, key=lambda r: len(r.rehearsal.opens) if r.rehearsal else 0)
-            return (*ordered, *kept) or (_BY_HAND,)
+            mended = [one for one in tried if one.mended and one.remedy is not None]
+            mended.sort(key=lambda one: len(one.opens))
+            return tuple(_rehearsed(one) for one in mended) or (_BY_HAND,)
+        case Unknown(reason=Reason.TOOL_MISSING) as unknown:
+            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
         case Unknown():
-            return offered or (_BY_HAND,)
+            return candidates(walk) or (_BY_HAND,)
 
 
-def _with_rehearsal(remedy: Remedy, rehearsal: Rehearsal) -> Remedy:
-    return Remedy(
-        summary=remedy.summary,
-        commands=remedy.commands,
-        undo=remedy.undo,
-        risk=remedy.risk,
-        survives_reboot=remedy.survives_reboot,
-        edits=remedy.edits,
-        url=remedy.url,
-        rehearsal=rehearsal,
-    )
+def _rehearsed(tried: Rehearsed) -> Remedy:
+    assert tried.remedy is not None
+    return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
+
+
+def _described(remedy: Remedy, missing: Unknown) -> Remedy:
+    """A remedy whose tool is not on this machine: what to do in words, since the command would not run."""
+    return Remedy(summary=f"{remedy.summary} The command for it cannot be given: {missing.detail}.", risk=remedy.risk)
 
 
 _BY_HAND = Remedy(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diagnose.analysis.describe import describe_process
+from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, row_text, title
@@ -140,7 +140,7 @@ def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, 
             *(Evidence(f"{row_text(row)}, {row.queue} waiting of {row.backlog}", "sock_diag") for row in rows),
             *_holder_evidence(snapshot, rows),
         ),
-        remedies=_look_inside(snapshot, rows),
+        remedies=_wake_up(snapshot, rows),
         explains=("resolution/prefers-other-family",),
     )
 
@@ -163,21 +163,18 @@ def _holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, 
     return tuple(found)
 
 
-def _look_inside(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
-    looks = tuple(
-        Command(("cat", f"/proc/{one.pid}/wchan", f"/proc/{one.pid}/syscall"), needs_root=True)
-        for one in _holders(snapshot, rows)[:1]
-    )
+def _wake_up(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
+    holders = _holders(snapshot, rows)
+    if not holders:
+        return (Remedy(summary="Run netdiag as root: it names the program and shows what state it is in."),)
+    first = holders[0]
+    restarts = restart_remedies(first, snapshot.vantage.uid)
+    or_else = "" if restarts else " Then restart the program in the way it was started."
     return (
+        *restarts,
         Remedy(
-            summary="See where it hangs before you restart it: a stack dump (py-spy dump --pid, jstack, gdb -p) shows "
-            "it; the kernel's view is",
-            commands=looks,
-        )
-        if looks
-        else Remedy(summary="Run netdiag as root: it names the program and shows what state it is in."),
-        Remedy(
-            summary="Then restart the program in the way it was started. If this comes back under load, give it more "
+            summary=f"See where {first.program} hangs: a stack dump (py-spy dump --pid {first.pid}, jstack, gdb -p), "
+            f"or the kernel's view, cat /proc/{first.pid}/wchan.{or_else} If it comes back under load, give it more "
             "workers; if it has run out of file descriptors, raise its limit.",
             risk=Risk.DISRUPTIVE,
         ),
@@ -215,7 +212,7 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
             *_holder_evidence(snapshot, covering),
             connect_evidence(attempt),
         ),
-        remedies=_look_inside(snapshot, covering),
+        remedies=_wake_up(snapshot, covering),
         explains=("resolution/prefers-other-family",),
     )
 

@@ -141,7 +141,7 @@ def _move_remedies(where: Endpoint, attempt: Attempt, other_family: bool) -> tup
 
 def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding | Missing]:
     whose = refusal(attempt)
-    udp = snapshot.udp.value if isinstance(snapshot.udp, Known) else ()
+    udp = _udp_there(snapshot, attempt)
     if whose is Refusal.UNCLEAR and isinstance(attempt.reset, Unknown):
         yield Missing("who sent the reset", attempt.reset)
     explains = (NOTHING_LISTENING.code,)
@@ -158,7 +158,7 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
         code=NOTHING_LISTENING.code,
         title=title(f"Nothing listens on {attempt.endpoint}"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.PROVEN if whose is Refusal.KERNEL else Confidence.LIKELY,
+        confidence=_how_sure(snapshot, attempt, whose),
         explanation=_why_closed(snapshot, whose),
         evidence=(
             connect_evidence(attempt),
@@ -169,6 +169,24 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
         remedies=_start_it(snapshot, attempt),
         explains=explains if not udp else (),
     )
+
+
+def _udp_there(snapshot: Snapshot, attempt: Attempt) -> tuple[SocketRow, ...]:
+    """UDP sockets that take this address and are no client's (those have a peer)."""
+    rows = snapshot.udp.value if isinstance(snapshot.udp, Known) else ()
+    return tuple(row for row in rows if not row.peer.port and covers(row, attempt.address) is Coverage.YES)
+
+
+def _how_sure(snapshot: Snapshot, attempt: Attempt, whose: Refusal) -> Confidence:
+    """Proven where the kernel refused; where something else did, that is the block in force, if it is known at all."""
+    match whose:
+        case Refusal.KERNEL:
+            return Confidence.PROVEN
+        case Refusal.UNCLEAR | Refusal.REMOTE:
+            return Confidence.LIKELY
+        case Refusal.NOT_KERNEL | Refusal.ICMP:
+            named = isinstance(snapshot.firewall, Known) and snapshot.firewall.value.walk(attempt.address)
+            return Confidence.LIKELY if named and named.decider else Confidence.POSSIBLE
 
 
 def _why_closed(snapshot: Snapshot, whose: Refusal) -> str:

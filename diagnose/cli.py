@@ -111,8 +111,8 @@ def run(
         capture=pcap is not None,
     )
     form = Format.JSON if json else format_
-    collection = Collection(order)
     with _ending_cleanly():
+        collection = Collection(order)
         try:
             with _spinner():
                 snapshots = collection.snapshots()
@@ -314,6 +314,7 @@ def _ending_cleanly() -> Iterator[None]:
     def terminate(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # until here Ctrl-C ends it at once: nothing to unwind
     previous = signal.signal(signal.SIGTERM, terminate)
     try:
         yield

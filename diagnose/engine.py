@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
@@ -134,16 +136,7 @@ def _without_blame(finding: Finding) -> Finding:
     """What would be a problem is only worth knowing where the target works all the same."""
     if finding.severity is not Severity.PROBLEM:
         return finding
-    return Finding(
-        code=finding.code,
-        title=finding.title,
-        severity=Severity.INFO,
-        confidence=finding.confidence,
-        explanation=finding.explanation,
-        evidence=finding.evidence,
-        remedies=finding.remedies,
-        explains=finding.explains,
-    )
+    return replace(finding, severity=Severity.INFO)
 
 
 def _root_cause(found: Sequence[Finding], stages: dict[str, Stage], verdict: Verdict) -> Finding | None:
@@ -165,7 +158,7 @@ def _rank(finding: Finding, stages: dict[str, Stage]) -> tuple[int, int, int]:
 
 def _ranked(found: Sequence[Finding], root: Finding | None, stages: dict[str, Stage]) -> tuple[Finding, ...]:
     explained = set(root.explains) if root else set()
-    ordered = sorted(found, key=lambda f: (f is not root, f.code in explained, _rank(f, stages)))
+    ordered = sorted(found, key=lambda f: (f != root, f.code in explained, _rank(f, stages)))
     return tuple(ordered)
 
 

@@ -61,6 +61,20 @@ def stop_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
     return (*([stopped] if stopped else []), _terminate(process, uid, instead=stopped is not None))
 
 
+def restart_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
+    """How `uid` restarts the process by the tool that owns it; nothing where a person started it by hand."""
+    stop = _stop_container(process, uid) or _stop_unit(process, uid)
+    if stop is None:
+        return ()
+    return (
+        Remedy(
+            summary=f"{stop.summary.replace('Stop', 'Restart', 1)}; what its clients were doing is lost",
+            commands=tuple(Command((*c.argv[:-2], "restart", c.argv[-1]), c.needs_root) for c in stop.commands),
+            risk=Risk.DISRUPTIVE,
+        ),
+    )
+
+
 def _stop_container(process: Process, uid: int) -> Remedy | None:
     container = process.container
     if container is None or container.engine not in ("docker", "podman"):

@@ -26,7 +26,7 @@ def _section(report: Report) -> Iterator[str]:
     elif not report.verdict.works:
         yield "No cause could be named."
         yield ""
-    others = [finding for finding in report.findings if finding is not root]
+    others = [finding for finding in report.findings if finding != root]
     for finding in others:
         head = f"### {finding.severity.value}: {_text(finding.title)} ({finding.confidence.value}, `{finding.code}`)"
         yield from _finding(report, finding, head)

@@ -146,7 +146,7 @@ class _Page:
 
     def _others(self) -> Iterator[str]:
         explained = set(self.report.root_cause.explains) if self.report.root_cause else set()
-        others = [f for f in self.report.findings if f is not self.report.root_cause and f.code not in explained]
+        others = [f for f in self.report.findings if f != self.report.root_cause and f.code not in explained]
         label = "Also"
         for finding in others:
             if label:
