@@ -159,7 +159,7 @@ def explain(
 ) -> None:
     """What a cause means, how it is known, how to fix it, when the diagnosis is wrong."""
     import checks
-    from diagnose.render.explain import section
+    from diagnose.render.explain import render_page, section
 
     name = code.partition("/")[0]
     if code not in {cause.code for cause in checks.CAUSES}:
@@ -170,7 +170,7 @@ def explain(
     text = section(page, code)
     if text is None:
         raise LookupError(f"{code} has no page")
-    _print(text)
+    _print(render_page(text, _width()))
 
 
 @app.command("checks")

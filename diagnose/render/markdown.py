@@ -71,8 +71,8 @@ def _tables(report: Report) -> Iterator[str]:
     yield "| attempt | outcome | errno | ms |"
     yield "|---|---|---|---|"
     for one in report.attempts:
-        where = _cell(f"{one.address} port {one.port}")
-        yield f"| {where} | {_cell(one.outcome)} | {_cell(one.errno or '')} | {one.ms:.1f} |"
+        where = _text(f"{one.address} port {one.port}")
+        yield f"| {where} | {_text(one.outcome)} | {_text(one.errno or '')} | {one.ms:.1f} |"
     yield ""
     yield "| check | outcome | reason |"
     yield "|---|---|---|"
@@ -91,7 +91,3 @@ def _text(text: str) -> str:
 def _code(text: str) -> str:
     shown = printable(text).replace("`", "'")
     return f"`{shown}`" if shown else ""
-
-
-def _cell(text: str) -> str:
-    return _code(text).replace("|", "\\|")
