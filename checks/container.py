@@ -161,7 +161,7 @@ def _why(attempt: Attempt, listener: OtherListener, candidates: int) -> str:
     if listener.container:
         return f"{text} The port of a container has to be published to be reached on this machine."
     if listener.unit:
-        return f"{text} {listener.unit} probably runs with PrivateNetwork=yes."
+        return f"{text} It belongs to {listener.unit}: a unit with PrivateNetwork=yes has a namespace of its own."
     return f"{text} It is the only other one in sight that has this port open."
 
 
@@ -228,8 +228,9 @@ def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:
         )
     elif listener.unit:
         yield Remedy(
-            summary=f"To reach it at {attempt.endpoint}, give the unit the machine's network: systemctl edit "
-            f"{listener.unit}, PrivateNetwork=no in [Service], then restart it."
+            summary=f"To reach it at {attempt.endpoint}: if the unit has PrivateNetwork=yes (systemctl show -p "
+            f"PrivateNetwork {listener.unit}), systemctl edit {listener.unit}, PrivateNetwork=no in [Service], restart "
+            "it; if not, start the server without the unshare or sandbox around it."
         )
     else:
         yield Remedy(

@@ -190,7 +190,7 @@ def _why_not_found(snapshot: Snapshot, names: Resolution) -> str:
         )
     if _under_localhost(host):
         return (
-            "Any browser, and curl, maps every name under .localhost to this machine by itself. The C library does not: "
+            "Browsers and curl map every name under .localhost to this machine by themselves. The C library does not: "
             "it asks /etc/hosts and DNS, and neither has this name. So it works there and in no other program."
         )
     if names.error == "EAI_AGAIN":
