@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from diagnose.parse import xtables
 from diagnose.parse.nfnetlink import BYTE_ORDER
@@ -16,30 +17,18 @@ _MANY = 1 << 27
 """Bytes of one table that are read at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Side:
+class Side(Struct, frozen=True):
     """One of the two families, which have tables of their own."""
 
-    names: str
-    """The file in /proc that lists the tables in use."""
     family: socket.AddressFamily
     level: int
     layout: xtables.Layout
 
 
 SIDES = (
-    Side("/proc/thread-self/net/ip_tables_names", socket.AF_INET, socket.IPPROTO_IP, xtables.IPV4),
-    Side("/proc/thread-self/net/ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6, xtables.IPV6),
+    Side(socket.AF_INET, socket.IPPROTO_IP, xtables.IPV4),
+    Side(socket.AF_INET6, socket.IPPROTO_IPV6, xtables.IPV6),
 )
-
-
-def tables(side: Side) -> tuple[str, ...]:
-    """The tables in use; none where the kernel has no such tables. OSError EACCES or EPERM for an ordinary user."""
-    try:
-        with open(side.names, encoding="ascii", errors="backslashreplace") as file:
-            return tuple(sorted(file.read().split()))
-    except FileNotFoundError:
-        return ()
 
 
 def read(side: Side, table: str) -> Block:

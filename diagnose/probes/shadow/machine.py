@@ -7,14 +7,15 @@ import os
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from diagnose.model.network import SocketRow
 from diagnose.parse import nft
 from diagnose.parse.nft import Ruleset
 from diagnose.parse.xtables import Block
 from diagnose.probes.netlink import ROUTE, Netlink, attributes
-from diagnose.probes.shadow import legacy, netfilter
+from diagnose.probes.shadow import netfilter
 
 _GET_LINK, _GET_ADDRESS = 18, 22
 _LINK = struct.Struct("=BxHiII")
@@ -53,8 +54,7 @@ _SYSCTLS = (
 """Under /proc/sys/net, of this namespace: what decides about a packet to oneself beside the rules."""
 
 
-@dataclass(frozen=True, slots=True)
-class LocalAddress:
+class LocalAddress(Struct, frozen=True):
     """An address of an interface."""
 
     index: int
@@ -65,8 +65,7 @@ class LocalAddress:
     address: str
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """All that the copy is made of."""
 
     rules: Ruleset
@@ -98,7 +97,28 @@ def rules(timeout: float) -> Ruleset:
 
 def blocks() -> tuple[Block, ...]:
     """The tables of iptables-legacy and ip6tables-legacy."""
-    return tuple(legacy.read(side, name) for side in legacy.SIDES for name in legacy.tables(side))
+    named = [_names(kind) for kind in ("ip", "ip6")]
+    if not any(named):
+        return ()
+    # most machines have none, and need not pay for the import of ctypes
+    from diagnose.probes.shadow import legacy
+
+    return tuple(legacy.read(side, name) for side, names in zip(legacy.SIDES, named, strict=True) for name in names)
+
+
+def _names(kind: str) -> tuple[str, ...]:
+    """The tables of iptables-legacy in use; none where the kernel has no such tables.
+
+    OSError EACCES or EPERM for an ordinary user, ENOENT where there is no /proc to look into.
+    """
+    folder = "/proc/thread-self/net"
+    try:
+        with open(f"{folder}/{kind}_tables_names", encoding="ascii", errors="backslashreplace") as file:
+            return tuple(sorted(file.read().split()))
+    except FileNotFoundError:
+        if not os.path.isdir(folder):
+            raise
+        return ()
 
 
 def links(timeout: float) -> tuple[dict[str, int], tuple[LocalAddress, ...]]:

@@ -9,7 +9,8 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
@@ -31,8 +32,7 @@ _LISTENERS = 1024
 _STOPPING = frozenset({Code.DROP, Code.STOLEN, Code.QUEUE})
 
 
-@dataclass(frozen=True, slots=True)
-class Matched:
+class Matched(Struct, frozen=True):
     """The rules of one table of iptables-legacy that a probe met, and the siblings of rules that it might have met."""
 
     block: Block
@@ -40,8 +40,7 @@ class Matched:
     siblings: tuple[Sibling, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """One connect in the copy."""
 
     endpoint: Endpoint

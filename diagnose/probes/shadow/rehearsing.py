@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
 from diagnose.model.finding import Command, Remedy
@@ -29,8 +30,7 @@ _NEIGHBOURS = 32
 Copied = Callable[[], AbstractContextManager[tuple[Copy, Prober]]]
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(Struct, frozen=True):
     """One remedy, and the endpoints that it mends."""
 
     rehearsed: Rehearsed

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.firewall import RuleRef, Step, Walk
@@ -34,8 +35,7 @@ _ROUTE = (
 """The observers in the order in which a packet to oneself meets them."""
 
 
-@dataclass(slots=True)
-class Evaluation:
+class Evaluation(Struct):
     """One packet's way through one base chain, and the chains that it jumps to."""
 
     packet: Packet
@@ -43,8 +43,7 @@ class Evaluation:
     events: list[Event] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(Struct, frozen=True):
     """A rule or policy that let a packet go no further."""
 
     packet: PacketKind

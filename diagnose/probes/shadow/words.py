@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from itertools import pairwise
+
+from msgspec import Struct, field
 
 from diagnose.model.firewall import Backend, RuleRef
 from diagnose.parse import iptables_save, nft, xtables
@@ -18,8 +19,7 @@ _BUILT_IN = frozenset({b"PREROUTING", b"INPUT", b"FORWARD", b"OUTPUT", b"POSTROU
 _IP, _IP6 = 2, 10
 
 
-@dataclass(slots=True)
-class Listings:
+class Listings(Struct):
     """The tools' answers, as far as they came."""
 
     nft: dict[tuple[str, str, str, int], str] = field(default_factory=dict)
@@ -112,8 +112,7 @@ def xtables_like(rules: Ruleset) -> frozenset[TableKey]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(Struct, frozen=True):
     """Where rules stand now that a copy was changed."""
 
     lines: Mapping[tuple[TableKey, int], int]
