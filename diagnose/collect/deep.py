@@ -148,7 +148,7 @@ class _Looks:
         self._ports = ports
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
-        self._routing = _asked("routes", lambda: routes.look(addresses))
+        self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
         self._hosts = Asked("hosts file", names.hosts_file, PROBE_SECONDS)
         self._resolver = Asked("resolver configuration", names.configuration, PROBE_SECONDS)
         self._elsewhere = _asked("other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS)))

@@ -63,7 +63,7 @@ class Collection:
     def close(self) -> None:
         """Takes down what observing needed for a moment; about 50 ms, so after the answer."""
         if self._deep is not None:
-            self._deep.close()
+            self._deep.close()  # and with it what an earlier run, killed, has left
         if self._recorder is not None:
             self._recorder.close()
 
@@ -79,7 +79,7 @@ class Collection:
         return self._deep.look(cases, machine)
 
     def _first_wave(self, cases: Sequence[Case]) -> Machine:
-        link_fact = links.look() if any(_beyond_loopback(case) for case in cases) else NOT_NEEDED
+        link_fact = links.look(gateways=True) if any(_beyond_loopback(case) for case in cases) else NOT_NEEDED
         if not self.order.passive:
             self._listen_to_the_wire(cases, link_fact)
             for case in cases:
