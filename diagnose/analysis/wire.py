@@ -8,13 +8,17 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
 
-from diagnose.model.attempt import Attempt, WireReply
+from diagnose.model.attempt import Attempt, Outcome, WireReply
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.finding import Confidence
 from diagnose.model.network import Family, Links, Routing
 
 INITIAL_TTLS = (64, 128, 255)
 """What systems put into their own packets; each router on the way takes one off (RFC 1812, section 5.3.1)."""
+
+
+_MARGIN = 20.0
+"""Milliseconds before the end of the wait in which an answer may just have come too late."""
 
 
 class Meaning(StrEnum):
@@ -125,6 +129,17 @@ def meaning(family: Family, type_: int, code: int) -> Meaning:
     return MEANINGS[family].get((type_, code), Meaning.OTHER)
 
 
+def dropped_here(attempt: Attempt) -> WireReply | None:
+    """The answer that came in while we still waited for one: this machine itself did not let it through.
+
+    A rule here, the reverse-path filter (rp_filter, ip-sysctl), or an answer that is none to the kernel (bad numbers).
+    """
+    if attempt.outcome is not Outcome.UNANSWERED or not isinstance(attempt.wire, Known):
+        return None
+    in_time = attempt.ms - _MARGIN
+    return next((one for one in attempt.wire.value if one.ms is not None and one.ms < in_time), None)
+
+
 def wants_first_hop(attempt: Attempt, routing: Fact[Routing]) -> bool:
     """Whether a SYN with TTL 1 would tell the target's own reset from one by a box at the gateway."""
     if attempt.local or not isinstance(attempt.wire, Known) or not isinstance(routing, Known):
@@ -149,7 +164,7 @@ def _is_advice(family: Family, error: _Icmp) -> bool:
 
 
 def _of_error(attempt: Attempt, error: _Icmp, links: Fact[Links]) -> Sender:
-    says = meaning(attempt.family, error.type, error.code) if error.sender else None
+    says = meaning(attempt.family, error.type, error.code) if error.sender else Meaning.OTHER
     told = f"ICMP{'v6' if attempt.family == 'ipv6' else ''} type {error.type} code {error.code}"
     if error.from_here or (error.sender and _is_ours(error.sender, attempt, links)):
         return ThisMachine(f"{told} came from this machine's own {error.sender or 'kernel'}", says)

@@ -102,6 +102,8 @@ class WireReply(Struct, frozen=True):
     interface: str | None = None
     link: str | None = None
     """Link-layer address that handed it to us; None: the interface has none (lo, tunnels)."""
+    ms: float | None = None
+    """Since our first packet left; None: none was seen to leave."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Self
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from diagnose.model.attempt import WireReply
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
@@ -71,6 +72,11 @@ class Frame(Struct, frozen=True):
     """Link-layer address."""
     packet: bytes
 
+    @property
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self.seconds + self.microseconds / 1e6
+
 
 class Recorder:
     """Keeps what passes after it was made, so make it before the probe; where it may not look, its facts say so."""
@@ -103,7 +109,7 @@ class Recorder:
         kept = self._kept((flow,))
         if isinstance(kept, Unknown):
             return kept
-        answers = tuple(dict.fromkeys(_answers(kept.value, flow)))
+        answers = tuple(_answers(kept.value, flow))
         if not answers and self._lost:
             return Unknown(Reason.FAILED, f"{self._lost} packets did not fit the capture's buffer", "run again")
         return Known(answers)
@@ -256,13 +262,20 @@ def _cooked(frame: Frame) -> bytes:
     return header + frame.packet
 
 
-def _answers(frames: Iterable[Frame], flow: Flow) -> Iterator[WireReply]:
+def _answers(frames: tuple[Frame, ...], flow: Flow) -> Iterator[WireReply]:
+    """The packets that came in for our connection, each kind of answer once: the first of its kind."""
     outgoing = next(_keys(flow))
+    started: float | None = None
+    seen: set[WireReply] = set()
     for frame in frames:
-        inbound = _key(frame.packet) != outgoing
+        ours = _key(frame.packet) == outgoing
         reply = _reply(frame)
-        if reply and inbound != (reply.kind == "icmp"):  # an ICMP error quotes what we sent
-            yield reply
+        if reply and ours == (reply.kind == "icmp"):  # an ICMP error quotes what we sent
+            if reply not in seen:
+                seen.add(reply)
+                yield replace(reply, ms=None if started is None else round((frame.time - started) * 1000, 3))
+        elif ours and started is None:
+            started = frame.time
 
 
 def _reply(frame: Frame) -> WireReply | None:

@@ -17,7 +17,16 @@ from typing import Any, Literal, TypeVar
 import pytest
 from msgspec import structs
 
-from diagnose.analysis.wire import BoxOnTheWay, HostItself, Meaning, Sender, ThisMachine, Undetermined, sender
+from diagnose.analysis.wire import (
+    BoxOnTheWay,
+    HostItself,
+    Meaning,
+    Sender,
+    ThisMachine,
+    Undetermined,
+    dropped_here,
+    sender,
+)
 from diagnose.analysis.wire import wants_first_hop as wants
 from diagnose.model.attempt import Attempt, Outcome, WireReply
 from diagnose.model.fact import Fact, Known, Reason, Unknown
@@ -229,6 +238,18 @@ def test_a_rule_on_the_way_out_of_this_machine_is_this_machines(
 ) -> None:
     net.rule("client", "output", f"reject with {how}")
     assert isinstance(who(net, server, gateway), ThisMachine)
+
+
+@BOTH
+def test_an_answer_that_this_machine_drops_was_seen_to_come_in(
+    net: Net, server: str, gateway: str, client: str
+) -> None:
+    chain = "add table inet t; add chain inet t c { type filter hook input priority 0; }"
+    net.sh(f"ip netns exec $P-client nft '{chain}; add rule inet t c tcp sport {PORT} drop'")
+    seen, _ = net.inside("client", lambda: attempt(server, gateway))
+    answer = dropped_here(structs.replace(seen, outcome=Outcome.UNANSWERED, ms=150.0))
+    assert answer is not None
+    assert (answer.kind, answer.sender) == ("reset", server)
 
 
 @pytest.mark.parametrize(("far", "gateway"), [(FAR, NEAR), (FAR6, NEAR6)])

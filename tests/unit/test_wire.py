@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from diagnose.analysis.wire import (
     BoxOnTheWay,
@@ -16,6 +17,7 @@ from diagnose.analysis.wire import (
     Meaning,
     ThisMachine,
     Undetermined,
+    dropped_here,
     meaning,
     sender,
     wants_first_hop,
@@ -154,6 +156,24 @@ def test_what_could_not_be_captured_is_said() -> None:
 def test_an_answered_connection_has_no_refuser() -> None:
     seen = attempt(Known((WireReply("syn-ack", TARGET, 64, interface="eth0"), reset(64))))
     assert isinstance(sender(seen, ON_LINK), Undetermined)
+
+
+def test_an_answer_that_came_in_and_was_not_taken_was_dropped_here() -> None:
+    answer = structs.replace(reset(63), ms=0.4)
+    silent = structs.replace(attempt(Known((answer,))), outcome=Outcome.UNANSWERED, ms=3000.0)
+    assert dropped_here(silent) == answer
+    assert dropped_here(structs.replace(silent, ms=10.0)) is None
+    assert dropped_here(structs.replace(silent, wire=Known((reset(63),)))) is None
+    assert dropped_here(structs.replace(silent, outcome=Outcome.REFUSED)) is None
+    assert dropped_here(structs.replace(silent, wire=Known(()))) is None
+
+
+def test_an_error_of_the_kernels_own_is_no_rules() -> None:
+    match sender(attempt(icmp=(IcmpError("local", 0, 0),)), NOT_NEEDED):
+        case ThisMachine() as this:
+            assert this.meaning is Meaning.OTHER
+        case other:
+            raise AssertionError(other)
 
 
 def test_a_local_address_is_this_machine() -> None:
