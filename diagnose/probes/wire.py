@@ -97,9 +97,8 @@ class Recorder:
         self.close()
 
     def close(self) -> None:
-        """Ends the recording; what was kept stays readable. The kernel takes about 10 ms to let go (packet_release)."""
+        """Ends the recording: ask before. The kernel takes about 10 ms to let go (packet_release)."""
         with self._door:
-            self._drain()
             if self._socket:
                 self._socket.close()
             self._socket = None
@@ -135,9 +134,12 @@ class Recorder:
     def _kept(self, flows: Iterable[Flow]) -> Fact[tuple[Frame, ...]]:
         if self._obstacle:
             return self._obstacle
-        with self._door:
-            self._drain()
-            frames = tuple(self._frames)
+        try:
+            with self._door:
+                self._drain()
+                frames = tuple(self._frames)
+        except OSError as error:
+            return Unknown(Reason.FAILED, f"the packet socket: {error.strerror}")
         keys = {key for flow in flows for key in _keys(flow)}
         return Known(tuple(_once(frame for frame in frames if _key(frame.packet) in keys)))
 
@@ -151,6 +153,13 @@ class Recorder:
 
 def first_hop(address: str, port: int, timeout: float) -> Fact[tuple[WireReply, ...]]:
     """What answers a SYN that no router may pass on: the next machine itself, or its "time exceeded"; seconds."""
+    try:
+        return _first_hop(address, port, timeout)
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"a SYN with TTL 1: {error.strerror}")
+
+
+def _first_hop(address: str, port: int, timeout: float) -> Fact[tuple[WireReply, ...]]:
     family, _, _, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
     ipv6 = family == socket.AF_INET6
     with Recorder((port,)) as recorder, socket.socket(family, socket.SOCK_STREAM) as sock:

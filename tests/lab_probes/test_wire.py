@@ -390,7 +390,7 @@ def test_other_peoples_packets_do_not_reach_the_recorder(net: Net) -> None:
         with Recorder((PORT,)) as recorder:
             for _ in range(20):
                 dial("127.0.0.1", PORT + 1, wait=0.01)[0].close()
-            recorder.close()
+            recorder._drain()
             return [len(recorder._frames), recorder._lost]
 
     assert net.inside("client", count) == [0, 0]
