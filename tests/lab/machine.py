@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -33,10 +34,13 @@ SETUP = """
 set -e
 ip link set lo up
 mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+umount --recursive --lazy /run/netns 2>/dev/null || true
 mount -t tmpfs -o mode=755 lab /run
 mount -t tmpfs -o mode=755 lab "$1/private"
 mkdir "$1/private/upper" "$1/private/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$1/private/upper,workdir=$1/private/work" lab /etc
+ln -s "$2" /run/python3
+cp "$3" /run/server.py
 rm -f /etc/hosts /etc/resolv.conf /etc/nsswitch.conf /etc/gai.conf
 printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' >/etc/hosts
 printf 'nameserver 127.0.0.1\\noptions timeout:1 attempts:1\\n' >/etc/resolv.conf
@@ -147,7 +151,7 @@ class Machine:
         (self.scratch / "cwd").chmod(0o777)
         script = SETUP + opening(self.scratch) + "echo ready; exec sleep infinity"
         own = ["unshare", "--net", "--mount", "--propagation", "private", "setpriv", "--pdeathsig", "KILL"]
-        self.keeper = start([*own, "sh", "-c", script, "sh", str(self.scratch)])
+        self.keeper = start([*own, "sh", "-c", script, "sh", str(self.scratch), sys.executable, str(SERVER)])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -187,6 +191,15 @@ class Machine:
         assert path.startswith(("/etc/", "/run/")), path
         self.run("install", "-D", f"--mode={mode:o}", "/dev/stdin", path, stdin=content)
 
+    def remove_tools(self, *names: str) -> None:
+        """Programs that this machine does not have."""
+        for folder in ("/usr/sbin", "/usr/bin"):
+            layer = f"{self.scratch}/private/{Path(folder).name}"
+            self.run("mkdir", f"{layer}-upper", f"{layer}-work")
+            layers = f"lowerdir={folder},upperdir={layer}-upper,workdir={layer}-work"
+            self.run("mount", "-t", "overlay", "-o", layers, "lab", folder)
+            self.run("rm", "-f", *(f"{folder}/{name}" for name in names))
+
     def serve(
         self,
         conduct: str = "accepts",
@@ -197,7 +210,7 @@ class Machine:
         arguments: tuple[bytes, ...] = (),
     ) -> Server:
         """Start a server in this machine; returns when it stands."""
-        script = [sys.executable, "-I", "-S", str(SERVER), conduct, address, str(port or self.port), *options]
+        script = ["/run/python3", "-I", "-S", "/run/server.py", conduct, address, str(port or self.port), *options]
         server = Server(start(self.inside([*script, *arguments], uid)))
         self.servers.append(server)
         return server
@@ -234,7 +247,9 @@ class nothing_left_behind:  # noqa: N801 (reads as a statement)
         if kind is not None:
             return
         wait_for(lambda: not reap(children() - self.children), "its processes to end", self.patience)
-        wait_for(lambda: not tracing_instances() - self.instances, "its tracing instance to go", self.patience)
+        wait_for(
+            lambda: not abandoned(tracing_instances() - self.instances), "its tracing instance to go", self.patience
+        )
         after = self.machine.fingerprint()
         assert after == self.state, f"the run changed the machine: {changed(self.state, after)}"
         files = sorted(path.name for path in (self.machine.scratch / "cwd").iterdir())
@@ -318,6 +333,11 @@ def reap(pids: set[int]) -> set[int]:
 def tracing_instances() -> set[str]:
     """Names of the tracing instances on this machine."""
     return {path.name for path in TRACING.iterdir()} if TRACING.is_dir() else set()
+
+
+def abandoned(names: set[str]) -> set[str]:
+    """Those that do not carry the pid of a process that lives: the others belong to somebody at work."""
+    return {name for name in names if not any(Path("/proc", pid).exists() for pid in re.findall(r"\d+", name))}
 
 
 def wait_for(condition: Any, what: str, seconds: float = 3.0) -> None:

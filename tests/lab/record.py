@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def record(machine: Machine, folder: Path, sentence: str, asked: tuple[str, ...], uid: int) -> None:
     """Run once more with --record, and keep the snapshot with what was said of it."""
-    place = folder / "-".join(sentence.split())
+    place = folder / re.sub(r"[^a-z0-9.]+", "-", sentence.lower()).strip("-")
     place.mkdir(parents=True, exist_ok=True)
     there = machine.scratch / "recording"
     there.mkdir(exist_ok=True)

@@ -30,7 +30,7 @@ def test_a_server_in_another_namespace_is_no_candidate_while_one_here_is_stopped
 ) -> None:
     another.serve()
     machine.serve().stop()
-    scenario.says(proven("hung/process-stopped"))
+    scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))
 
 
 def test_inside_a_container_localhost_is_the_container_s_own(
@@ -51,4 +51,4 @@ def test_inside_a_container_localhost_is_the_container_s_own(
 def test_inside_a_container_its_own_stopped_server_is_the_cause(machine: Machine, scenario: Scenario) -> None:
     machine.write("/run/.containerenv", "")
     machine.serve().stop()
-    scenario.says(proven("hung/process-stopped"))
+    scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))

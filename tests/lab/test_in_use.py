@@ -91,13 +91,13 @@ def test_an_outbound_connection_has_the_port_for_its_own_end(machine: Machine, s
 def test_a_port_for_root_only_is_denied_to_an_ordinary_user(machine: Machine, scenario: Scenario) -> None:
     machine.serve(port=81)
     denied = proven("in-use/privileged-port", "not-bindable")
-    answer = scenario.diagnose("as an ordinary user", ("127.0.0.1:80", "--bind"), NOBODY, denied)
+    answer = scenario.diagnose(("127.0.0.1:80", "--bind"), NOBODY, denied)
     scenario.says(works("bindable"), as_nobody=denied, target="127.0.0.1:80", arguments=BIND)
     assert answer.cause
     scenario.execute(answer.cause["remedies"][0]["commands"])
-    scenario.diagnose("mended as an ordinary user", ("127.0.0.1:80", "--bind"), NOBODY, works("bindable"))
+    scenario.diagnose(("127.0.0.1:80", "--bind"), NOBODY, works("bindable"))
     scenario.execute(answer.cause["remedies"][0]["undo"])
-    scenario.diagnose("undone as an ordinary user", ("127.0.0.1:80", "--bind"), NOBODY, denied)
+    scenario.diagnose(("127.0.0.1:80", "--bind"), NOBODY, denied)
 
 
 def test_an_address_of_another_machine_cannot_be_bound(machine: Machine, scenario: Scenario) -> None:

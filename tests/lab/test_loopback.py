@@ -67,6 +67,7 @@ def test_a_rule_that_prohibits_loopback_is_named(machine: Machine, scenario: Sce
 
 def test_loopback_routed_into_a_tunnel_is_named(machine: Machine, scenario: Scenario) -> None:
     machine.serve()
+    machine.run("sysctl", "-w", "net.ipv6.conf.default.disable_ipv6=1")
     machine.run("ip", "link", "add", "tun9", "type", "veth", "peer", "name", "tun9-far")
     machine.run("ip", "address", "add", "10.9.0.1/24", "dev", "tun9")
     machine.run("ip", "link", "set", "tun9", "up")

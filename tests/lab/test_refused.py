@@ -51,9 +51,15 @@ def test_a_socket_that_is_bound_and_never_listens_refuses(machine: Machine, scen
     scenario.says(NOTHING_LISTENS, by_hand=listen_instead)
 
 
-def test_a_dev_server_that_moved_to_the_next_free_port_is_the_likely_one(machine: Machine, scenario: Scenario) -> None:
-    machine.serve(port=3001)
-    scenario.says(likely("refused/other-port"), target="127.0.0.1:3000")
+def test_a_database_that_took_the_next_free_port_is_the_likely_one(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "127.0.0.1", 5433, "name=postgres")
+    scenario.says(likely("refused/other-port"), as_nobody=NOTHING_LISTENS, target="127.0.0.1:5432")
+
+
+def test_a_program_of_another_kind_on_a_near_port_is_only_a_candidate(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "127.0.0.1", 5433, "name=node")
+    answer = scenario.says(NOTHING_LISTENS, target="127.0.0.1:5432", by_hand=lambda: machine.serve(port=5432))
+    assert ("refused/other-port", "possible") in {(f["code"], f["confidence"]) for f in answer.report["findings"]}
 
 
 def test_two_near_listeners_are_candidates_and_neither_is_accused(machine: Machine, scenario: Scenario) -> None:
