@@ -74,8 +74,8 @@ def extend(block: Block, *, siblings: bool = True) -> Extended:
     extended = Info(
         info.table,
         info.valid_hooks,
-        tuple(starts.get(offset, 0) for offset in info.entry),
-        tuple(starts.get(offset, 0) for offset in info.underflow),
+        tuple(starts.get(offset, offset) for offset in info.entry),
+        tuple(starts.get(offset, offset) for offset in info.underflow),
         info.entries + len(causes),
         at,
     )

@@ -578,3 +578,16 @@ def test_a_reject_whose_answer_is_dropped_as_well_is_still_the_decider(tool: str
     found = walk(V6 if tool.startswith("ip6") else V4)
     assert found.decider is not None
     assert (found.decider.line, found.verdict, found.packet, found.outcome) == (1, "reject", "syn", Outcome.UNANSWERED)
+
+
+@in_namespace
+@pytest.mark.skipif(shutil.which("ipset", path="/usr/sbin:/sbin:/usr/bin") is None, reason="needs ipset")
+@pytest.mark.parametrize("tool", ["iptables-legacy", "iptables-nft"])
+def test_ip_sets_are_carried_with_the_index_by_which_rules_know_them(tool: str) -> None:
+    sh("ipset create gone hash:ip; ipset create banned hash:net timeout 600; ipset add banned 127.0.0.0/8")
+    sh("ipset create other bitmap:ip range 10.0.0.0/24; ipset add other 10.0.0.3; ipset destroy gone")
+    sh(f"{tool} -A INPUT -m set --match-set other src -j DROP; {tool} -A INPUT -m set --match-set banned src -j DROP")
+    found = walk()
+    assert found.decider is not None
+    assert (found.decider.line, found.decider.text) == (2, "-m set --match-set banned src -j DROP")
+    assert found.doubts == ()

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
-from diagnose.parse import nfnetlink, nft, nft_state, xtables, xtables_state
+from diagnose.parse import ipset, nfnetlink, nft, nft_state, xtables, xtables_state
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
 from diagnose.parse.nft_state import Cause
 from diagnose.parse.xtables import Block
@@ -127,10 +127,24 @@ class Copy:
     # ------ rule sets
 
     def _load(self) -> None:
+        self._load_ip_sets()
         steps = [self._load_nft, self._load_legacy]
         for step in reversed(steps) if self.backwards else steps:
             step()
         self._verify_nft()
+
+    def _load_ip_sets(self) -> None:
+        known = self.machine.ip_sets
+        if not known:
+            return
+        try:
+            netfilter.make_ip_sets(known, 5.0)
+            made = {one.name: ipset.canonical(one) for one in netfilter.ip_sets(5.0)}
+            differing = [one.name for one in known if made.get(one.name) != ipset.canonical(one)]
+        except OSError as error:
+            self.uncarried.append(f"IP sets: {_words(error)}")
+        else:
+            self.uncarried.extend(f"IP set {nft.readable(name)}: listed otherwise in the copy" for name in differing)
 
     def _load_legacy(self) -> None:
         carried: list[Extended] = []

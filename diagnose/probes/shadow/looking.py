@@ -133,8 +133,10 @@ class _Expedition:
         links, addresses = machine.links(1.0)
         listening = sockets.look(()).listeners
         rows = listening.value if isinstance(listening, Known) else ()
-        sysctls, queues = machine.sysctls(), machine.queues()
-        return machine.Machine(self._rules, self._blocks, addresses, links, sysctls, rows, queues)
+        ip_sets = machine.ip_sets(self._rules, self._blocks, 1.0)
+        return machine.Machine(
+            self._rules, self._blocks, addresses, links, machine.sysctls(), rows, ip_sets, machine.queues()
+        )
 
     @contextmanager
     def _copied(

@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from msgspec import Struct
 
 from diagnose.model.network import SocketRow
-from diagnose.parse import nft
+from diagnose.parse import nfnetlink, nft
+from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import Ruleset
 from diagnose.parse.xtables import Block
 from diagnose.probes.netlink import ROUTE, Netlink, attributes
@@ -23,6 +24,8 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 """struct ifaddrmsg."""
 _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
+_ASKS_SET = tuple(nfnetlink.text(1, name) for name in (b"set", b"SET"))
+"""The name of such an xt extension in an expression of nf_tables."""
 LOOPBACK = 1
 """Index of lo in every namespace."""
 
@@ -75,6 +78,8 @@ class Machine(Struct, frozen=True):
     """Index by name."""
     sysctls: dict[str, str]
     listeners: tuple[SocketRow, ...]
+    ip_sets: tuple[IpSet, ...]
+    """Those that rules know by their index; none when no rule asks for one."""
     queues: frozenset[int]
     """NFQUEUE numbers that a program serves."""
 
@@ -104,6 +109,18 @@ def blocks() -> tuple[Block, ...]:
     from diagnose.probes.shadow import legacy
 
     return tuple(legacy.read(side, name) for side, names in zip(legacy.SIDES, named, strict=True) for name in names)
+
+
+def ip_sets(rules: Ruleset, blocks: tuple[Block, ...], timeout: float) -> tuple[IpSet, ...]:
+    """The IP sets, where an xt match or target asks for one."""
+    native = any(mark in rule.expressions for rule in rules.rules for mark in _ASKS_SET)
+    if not native and not any(name in block.data for block in blocks for name in (b"set\0", b"SET\0")):
+        return ()
+    try:
+        return netfilter.ip_sets(timeout)
+    except (OSError, ValueError):
+        # none that could be read: a rule that needs one will not load, and is told as not copied
+        return ()
 
 
 def _names(kind: str) -> tuple[str, ...]:

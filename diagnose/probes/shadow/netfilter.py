@@ -8,7 +8,8 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 
-from diagnose.parse import nfnetlink, nft
+from diagnose.parse import ipset, nfnetlink, nft
+from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import Kind, Message, Ruleset
 from diagnose.probes.netlink import Netlink
 
@@ -18,7 +19,7 @@ _SOL_NETLINK, _ADD_MEMBERSHIP, _EXT_ACK, _CAP_ACK = 270, 1, 11, 10
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
 _GROUP_TRACE = 9
 """NFNLGRP_NFTRACE."""
-_REQUEST, _ACK, _CREATE, _APPEND = 0x01, 0x04, 0x400, 0x800
+_REQUEST, _ACK, _EXCLUSIVE, _CREATE, _APPEND = 0x01, 0x04, 0x200, 0x400, 0x800
 _HEADER = struct.Struct("=IHHII")
 _NLMSG_ERROR = 2
 _BUFFER = 1 << 20
@@ -50,10 +51,17 @@ def dump(timeout: float) -> Ruleset:
     raise InterruptedError(errno.EINTR, "the rule set changed while it was read")
 
 
-def generation(timeout: float) -> int:
-    """The number of the present generation of the rule set: it changes with every transaction."""
+def ip_sets(timeout: float) -> tuple[IpSet, ...]:
+    """The IP sets of the current network namespace; OSError with the kernel's errno, ValueError when unreadable."""
     with Netlink(NETFILTER, timeout) as client:
-        return _generation(client)
+        return ipset.sets(client.dump(ipset.SAVE, ipset.dump_request()))
+
+
+def make_ip_sets(known: tuple[IpSet, ...], timeout: float) -> None:
+    """Makes these IP sets in the current network namespace, which has none; OSError with the kernel's errno."""
+    with Netlink(NETFILTER, timeout) as client:
+        for kind, payload in ipset.clone(known):
+            client.request(kind, _CREATE | _EXCLUSIVE, payload)
 
 
 def _generation(client: Netlink) -> int:
