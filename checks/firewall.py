@@ -108,6 +108,8 @@ def _on_this_machine(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding |
 def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Iterator[Finding | Missing]:
     walk = shadow.walk(attempt.address)
     if walk is not None and walk.decider is not None and walk.verdict in ("drop", "reject"):
+        if not walk.decider.text:
+            yield Missing("the rule's text", Unknown(Reason.TOOL_MISSING, *_unlisted(walk.decider.backend)))
         yield _decided(snapshot, attempt, walk, walk.decider)
         return
     if walk is None or walk.verdict == "unknown":
@@ -221,10 +223,19 @@ def _packet(attempt: Attempt, walk: Walk) -> str:
 
 def _rule_line(rule: RuleRef) -> str:
     number = f" # handle {rule.handle}" if rule.handle is not None else f" # rule {rule.line}" if rule.line else ""
-    return f"{rule.table} {rule.chain}: {rule.text}{number}"
+    return f"{rule.table} {rule.chain}: {rule.text or 'a rule whose text is not known'}{number}"
+
+
+def _unlisted(backend: Backend) -> tuple[str, str]:
+    """Why a rule that the kernel named has no text, and what would lift that."""
+    tool = backend.value
+    package = "nftables" if backend is Backend.NFT else "iptables"
+    return f"{tool} did not list it", f"install {package}, which has {tool}"
 
 
 def _listing(rule: RuleRef) -> str:
+    if not rule.text:
+        return "nf_tables netlink"
     match rule.backend:
         case Backend.NFT:
             return f"nft -a list chain {rule.family} {rule.table} {rule.chain}"
@@ -240,7 +251,7 @@ def _walk_lines(walk: Walk) -> tuple[Evidence, ...]:
 
 
 def _verdict(step: Step) -> str:
-    return f"{step.rule.text} -> {step.verdict}" if not step.rule.policy else step.verdict
+    return f"{step.rule.text} -> {step.verdict}" if step.rule.text and not step.rule.policy else step.verdict
 
 
 def _remedies(walk: Walk) -> tuple[Remedy, ...]:

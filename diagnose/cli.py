@@ -118,7 +118,7 @@ def run(
                 snapshots = collection.snapshots()
             reports = _diagnosed(snapshots)
             problems = [
-                *_written(output, _rendered(reports, form, output, no_color)),
+                *_written(output, _rendered(reports, form, output, no_color, snapshots[0].program.user)),
                 *_recorded(record, snapshots),
                 *_captured(pcap, collection),
             ]
@@ -223,7 +223,9 @@ def _code(reports: Sequence[Report]) -> int:
     return exit_code(reports)
 
 
-def _rendered(reports: Sequence[Report], form: Format, output: Path | None, no_color: bool) -> str:
+def _rendered(
+    reports: Sequence[Report], form: Format, output: Path | None, no_color: bool, program: str = "netdiag"
+) -> str:
     match form:
         case Format.JSON:
             from diagnose.render.json import render_json
@@ -237,7 +239,7 @@ def _rendered(reports: Sequence[Report], form: Format, output: Path | None, no_c
             from diagnose.render.text import Style, render_text
 
             colour = output is None and not no_color and _wants_colour()
-            return render_text(reports, Style(_width(), colour, _ascii_only()))
+            return render_text(reports, Style(_width(), colour, _ascii_only(), program))
 
 
 def _wants_colour() -> bool:

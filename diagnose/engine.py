@@ -9,13 +9,14 @@ from msgspec.structs import replace
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
-from diagnose.model.finding import Confidence, Finding, Severity, Stage
+from diagnose.model.finding import Command, Confidence, Finding, Severity, Stage
 from diagnose.model.report import AttemptReport, CheckOutcome, CheckReport, NotChecked, Report, Verdict
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
 _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
+_OURSELVES = ("netdiag", "run")
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
 """Stages whose proven local state is a verdict even when nothing was sent."""
 
@@ -64,7 +65,7 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     if verdict.works:
         for one in examined:
             one.findings = [_without_blame(finding) for finding in one.findings]
-    found = [finding for one in examined for finding in one.findings]
+    found = [_runnable(finding, snapshot) for one in examined for finding in one.findings]
     root = _root_cause(found, stages, verdict)
     return Report(
         netdiag=snapshot.netdiag,
@@ -137,6 +138,29 @@ def _without_blame(finding: Finding) -> Finding:
     if finding.severity is not Severity.PROBLEM:
         return finding
     return replace(finding, severity=Severity.INFO)
+
+
+def _runnable(finding: Finding, snapshot: Snapshot) -> Finding:
+    """The finding with netdiag called, in its commands, as this machine finds it."""
+    remedies = tuple(
+        replace(
+            remedy,
+            commands=tuple(_called(command, snapshot) for command in remedy.commands),
+            undo=tuple(_called(command, snapshot) for command in remedy.undo),
+        )
+        for remedy in finding.remedies
+    )
+    return replace(finding, remedies=remedies)
+
+
+def _called(command: Command, snapshot: Snapshot) -> Command:
+    by_sudo = command.needs_root and snapshot.vantage.uid != 0
+    name = snapshot.program.root if by_sudo else snapshot.program.user
+    following = (*command.argv[1:], "")
+    argv = tuple(
+        name if (word, after) == _OURSELVES else word for word, after in zip(command.argv, following, strict=True)
+    )
+    return Command(argv, command.needs_root)
 
 
 def _root_cause(found: Sequence[Finding], stages: dict[str, Stage], verdict: Verdict) -> Finding | None:

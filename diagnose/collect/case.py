@@ -13,7 +13,7 @@ from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Links, PortPolicy, Routing
 from diagnose.model.process import Holders
-from diagnose.model.snapshot import Vantage
+from diagnose.model.snapshot import Program, Vantage
 from diagnose.model.target import Intent, Target
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     """What is the same for every target of one run."""
 
     vantage: Vantage
+    program: Program
     links: Fact[Links]
     tables: SocketTables
     holders: Fact[Holders]

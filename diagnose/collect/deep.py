@@ -17,7 +17,7 @@ from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
+from diagnose.probes import connect, containers, links, names, namespaces, policy, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 from diagnose.probes.witness import Silence, Witnesses
@@ -50,7 +50,8 @@ class DeepLook:
 
     def look(self, cases: Sequence[Case], machine: Machine) -> Machine:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
-        looks = _Looks(cases if self.order.deep else [case for case in cases if case.troubled])
+        troubled = cases if self.order.deep else [case for case in cases if case.troubled]
+        looks = _Looks(troubled, active=not self.order.passive)
         resets = self._witnesses.refused([attempt for case in cases for attempt in case.attempts])
         for case in cases:
             case.attempts = [replace(one, reset=resets.get(one.endpoint, NOT_NEEDED)) for one in case.attempts]
@@ -62,10 +63,18 @@ class DeepLook:
         for case in cases:
             self._finish(case)
             case.candidates = self._other_listeners(case, machine)
-        machine = looks.added_to(machine, firewall)
+        machine = self._with_container_name(looks.added_to(machine, firewall))
         for case in cases:
             case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]
         return machine
+
+    def _with_container_name(self, machine: Machine) -> Machine:
+        """The container that we run in by the name that its engine gives it, where its socket is here."""
+        inside = machine.vantage.container
+        if inside is None or inside.name or self.order.passive:
+            return machine
+        named = containers.named(inside, PROBE_SECONDS)
+        return replace(machine, vantage=replace(machine.vantage, container=named))
 
     def _with_raw_reply(self, attempt: Attempt, machine: Machine) -> Attempt:
         """The packet that answered another machine's refusal, and where needed the one that a first router sends."""
@@ -142,7 +151,7 @@ class DeepLook:
 class _Looks:
     """The cheap looks at the machine that a failure asks for, under way side by side."""
 
-    def __init__(self, cases: Sequence[Case]) -> None:
+    def __init__(self, cases: Sequence[Case], *, active: bool) -> None:
         addresses = sorted({address for case in cases for address in case.addresses})
         ports = sorted({case.target.port for case in cases})
         self._ports = ports
@@ -151,7 +160,9 @@ class _Looks:
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
         self._hosts = Asked("hosts file", names.hosts_file, PROBE_SECONDS)
         self._resolver = Asked("resolver configuration", names.configuration, PROBE_SECONDS)
-        self._elsewhere = _asked("other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS)))
+        self._elsewhere = _asked(
+            "other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS, ask_engines=active))
+        )
 
     def added_to(self, machine: Machine, firewall: Asked[Shadow] | Unknown) -> Machine:
         """The machine with these facts, each waited for until its own deadline."""

@@ -18,7 +18,7 @@ from diagnose.model.firewall import Shadow
 from diagnose.model.network import Endpoint, Links, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent, Scope
-from diagnose.probes import bind, connect, containers, links, names, processes, sockets, vantage
+from diagnose.probes import bind, connect, containers, links, names, processes, program, sockets, vantage
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 
@@ -89,7 +89,7 @@ class Collection:
         inodes = _inodes(tables, ports)
         held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
         seen = vantage.look(containers.inside())
-        machine = Machine(vantage=seen, links=link_fact, tables=tables, holders=held.fact())
+        machine = Machine(vantage=seen, program=program.look(), links=link_fact, tables=tables, holders=held.fact())
         for case in cases:
             _settle_stopped(case, machine)
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
@@ -128,6 +128,7 @@ class Collection:
             intent=self.order.intent,
             scope=self._scope(case),
             vantage=machine.vantage,
+            program=machine.program,
             names=case.resolution,
             attempts=tuple(case.attempts),
             binds=case.binds,

@@ -36,6 +36,14 @@ class Vantage(Struct, frozen=True):
     """Who called sudo."""
 
 
+class Program(Struct, frozen=True):
+    """What to type for netdiag on the machine diagnosed: its name where PATH finds it, else its path."""
+
+    user: str = "netdiag"
+    root: str = "netdiag"
+    """Under sudo, which has a PATH of its own (secure_path, sudoers(5))."""
+
+
 class Snapshot(Struct, frozen=True, kw_only=True):
     """Facts only; every opinion is made from it, here or on another machine."""
 
@@ -47,6 +55,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     intent: Intent
     scope: Scope
     vantage: Vantage
+    program: Program = Program()
     names: Fact[Resolution] = NOT_NEEDED
     attempts: tuple[Attempt, ...] = ()
     binds: tuple[BindAttempt, ...] = ()

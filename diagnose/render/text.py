@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
 from diagnose.model.report import AttemptReport, CheckOutcome, Report, Verdict
@@ -31,6 +32,8 @@ class Style(Struct, frozen=True):
     width: int = 80
     colour: bool = False
     ascii_only: bool = False
+    program: str = "netdiag"
+    """What the reader types for netdiag."""
 
     def paint(self, text: str, *names: str) -> str:
         """The text in these colours, where colours are wanted."""
@@ -45,7 +48,7 @@ class Style(Struct, frozen=True):
 
 def render_text(reports: Sequence[Report], style: Style) -> str:
     """One report, or several with an empty line between them."""
-    style = Style(max(NARROWEST, min(style.width, WIDEST)), style.colour, style.ascii_only)
+    style = replace(style, width=max(NARROWEST, min(style.width, WIDEST)))
     return "\n".join("\n".join(_Page(report, style).lines()) + "\n" for report in reports)
 
 
@@ -103,7 +106,7 @@ class _Page:
         yield from self._proof(finding.evidence)
         yield from self._remedies(finding.remedies)
         yield ""
-        yield from self._field("More", f"netdiag explain {finding.code}")
+        yield from self._field("More", f"{self.style.program} explain {finding.code}")
 
     def _nameless(self) -> Iterator[str]:
         yield ""
@@ -136,7 +139,7 @@ class _Page:
         yield from self._field("Verify", self._again())
 
     def _again(self) -> str:
-        argv = ("netdiag", "run", self.report.target.address)
+        argv = (self.style.program, "run", self.report.target.address)
         return command_line(Command((*argv, "--bind") if self.report.intent is Intent.BIND else argv), sudo=False)
 
     def _commands(self, commands: Iterable[Command], mark: str) -> Iterator[str]:
