@@ -221,3 +221,37 @@ def test_a_table_that_a_program_owns_gets_no_command_that_would_be_refused() -> 
     finally:
         owner.kill()
         owner.communicate()
+
+
+@in_namespace
+@pytest.mark.parametrize("endpoint", [V4, V6], ids=str)
+def test_a_remedy_that_would_open_the_port_to_the_network_says_so(endpoint: Endpoint) -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 192.0.2.5/24 dev eth0; ip addr add 2001:db8:1::5/64 dev eth0 nodad")
+    nft(f"table inet filter {{ {INPUT} tcp dport {{ 9001, {PORT} }} drop\n }} }}")
+    with listeners(9001):
+        (walk,) = shadow(endpoint).walks
+    accept, removal = rehearsed(walk)
+    assert accept.opens == ()
+    assert f"192.0.2.5:{PORT} from the network" in removal.opens
+    assert "192.0.2.5:9001 from the network" in removal.opens
+    assert f"[2001:db8:1::5]:{PORT} from the network" in removal.opens
+
+
+@in_namespace
+def test_a_port_that_the_network_reaches_already_is_not_told_as_opened() -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 192.0.2.5/24 dev eth0")
+    nft(f"table inet filter {{ {INPUT} iif lo tcp dport {PORT} drop\n }} }}")
+    (walk,) = shadow(V4).walks
+    assert [one.opens for one in rehearsed(walk)] == [(), ()]
+
+
+@in_namespace
+def test_a_port_closed_to_the_network_by_iptables_legacy_is_told_as_opened_too() -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 192.0.2.5/24 dev eth0")
+    sh(f"iptables-legacy -A INPUT -p tcp --dport {PORT} -j DROP")
+    (walk,) = shadow(V4).walks
+    opened = {one.commands[0].argv[3]: one.opens for one in rehearsed(walk)}
+    assert opened == {"-D": (f"192.0.2.5:{PORT} from the network",), "-I": ()}

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from itertools import pairwise
 
 from diagnose.parse import ipset, nfnetlink, nft, nft_state, xtables, xtables_state
+from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
 from diagnose.parse.nft_state import Cause
 from diagnose.parse.xtables import Block
@@ -17,6 +18,7 @@ from diagnose.probes.netlink import ROUTE, Netlink, attribute
 from diagnose.probes.shadow import legacy, libc, netfilter
 from diagnose.probes.shadow.machine import LOOPBACK, LocalAddress, Machine, interfaces_needed
 from diagnose.probes.shadow.netfilter import RefusedError, Writer
+from diagnose.probes.shadow.outside import face as outside_face
 
 _NEW_LINK, _NEW_ADDRESS = 16, 20
 _CREATE, _EXCLUSIVE = 0x400, 0x200
@@ -26,6 +28,10 @@ _UP = 1
 _NO_DAD = 0x02
 _IFNAME, _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 3, 18, 1, 2, 1
 _LOCAL, _IFA_ADDRESS = 2, 1
+_NEW_ROUTE, _OIF = 24, 4
+_ROUTE = struct.Struct("=BBBBBBBBI")
+"""struct rtmsg."""
+_MAIN, _BY_ADMIN, _UNICAST = 254, 4, 1
 
 _GLOBAL_TARGETS = frozenset({"IDLETIMER", "LED"})
 """Targets whose state is the whole machine's, whichever namespace their rule is in: not to be touched by a copy."""
@@ -46,14 +52,26 @@ class Copy:
     `uncarried` names each part that it lacks, by its hooks and in words.
     """
 
-    def __init__(self, machine: Machine, dialled: Collection[str], *, backwards: bool, siblings: bool) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        dialled: Collection[str],
+        *,
+        backwards: bool = False,
+        siblings: bool = True,
+        outside: bool = False,
+    ) -> None:
         self.machine = machine
         self._siblings = siblings
         self.backwards = backwards
         """Base chains of one priority are registered in the other order."""
         self.uncarried: list[str] = []
-        self.lost_hooks: set[str] = set()
-        """Hooks of base chains that the copy lacks."""
+        self.doubts: list[str] = []
+        """Those parts of `uncarried` that may lie on a walk to oneself."""
+        self.face: tuple[LocalAddress, ...] = ()
+        """The addresses by which the network knows the machine, where the copy has them."""
+        self.cables: dict[str, str] = {}
+        """The far end of each interface that the copy has, by the near one."""
         self.carried = nft.EMPTY
         self.tables: tuple[Extended, ...] = ()
         """Those of iptables-legacy."""
@@ -65,7 +83,9 @@ class Copy:
         """Rules that need a sibling and have none."""
         self.observer = _free_name(machine.rules)
         libc.unshare_network()
-        self._links(dialled)
+        face = outside_face(machine.addresses) if outside else ()
+        self._links({*dialled, *(address.address for address in face)})
+        self._face(face)
         self._sysctls()
         self.writer: Writer | None = None
         self._load()
@@ -90,7 +110,8 @@ class Copy:
     def _interface(self, client: Netlink, name: str, number: int) -> None:
         index = self.machine.links.get(name, 0)
         spare = max(self.machine.links.values(), default=1) + 1 + number
-        peer = _LINK.pack(0, 0, spare, 0, 0) + attribute(_IFNAME, b"netdiag%d\0" % number)
+        far = f"netdiag{number}"
+        peer = _LINK.pack(0, 0, spare, 0, 0) + attribute(_IFNAME, far.encode() + b"\0")
         kind = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, peer))
         request = _LINK.pack(0, 0, index, 0, 0) + attribute(_IFNAME, name.encode() + b"\0")
         try:
@@ -98,7 +119,9 @@ class Copy:
             for end in (spare, index):
                 client.request(_NEW_LINK, 0, _LINK.pack(0, 0, end, _UP, _UP))
         except OSError as error:
-            self.uncarried.append(f"interface {name}: {error.strerror}")
+            self._lack(f"interface {name}: {error.strerror}")
+        else:
+            self.cables[name] = far
 
     def _address(self, client: Netlink, address: LocalAddress) -> None:
         packed = socket.inet_pton(address.family, address.address)
@@ -110,7 +133,19 @@ class Copy:
         except FileExistsError:
             pass  # the kernel gave lo its own address, or an interface its link-local one
         except OSError as error:
-            self.uncarried.append(f"address {address.address}: {error.strerror}")
+            self._lack(f"address {address.address}: {error.strerror}")
+
+    def _face(self, face: Iterable[LocalAddress]) -> None:
+        """Routes to the network by the interfaces that have a cable."""
+        with Netlink(ROUTE) as client:
+            for address in face:
+                route = _ROUTE.pack(address.family, 0, 0, 0, _MAIN, _BY_ADMIN, 0, _UNICAST, 0)
+                try:
+                    client.request(_NEW_ROUTE, _CREATE, route + attribute(_OIF, address.index.to_bytes(4, BYTE_ORDER)))
+                except OSError:
+                    continue  # what the network would see there is then not measured
+                if address.interface in self.cables:
+                    self.face += (address,)
 
     def _sysctls(self) -> None:
         for name, value in self.machine.sysctls.items():
@@ -122,7 +157,7 @@ class Copy:
             except FileNotFoundError:
                 continue  # conntrack's appear with the first rule that needs it
             except OSError as error:
-                self.uncarried.append(f"sysctl net/{name}: {error.strerror}")
+                self._lack(f"sysctl net/{name}: {error.strerror}")
 
     # ------ rule sets
 
@@ -142,9 +177,10 @@ class Copy:
             made = {one.name: ipset.canonical(one) for one in netfilter.ip_sets(5.0)}
             differing = [one.name for one in known if made.get(one.name) != ipset.canonical(one)]
         except OSError as error:
-            self.uncarried.append(f"IP sets: {_words(error)}")
+            self._lack(f"IP sets: {_words(error)}")
         else:
-            self.uncarried.extend(f"IP set {nft.readable(name)}: listed otherwise in the copy" for name in differing)
+            for name in differing:
+                self._lack(f"IP set {nft.readable(name)}: listed otherwise in the copy")
 
     def _load_legacy(self) -> None:
         carried: list[Extended] = []
@@ -157,16 +193,14 @@ class Copy:
                 if extended.siblings:
                     _write(side, extended.block)
             except (OSError, UncarriedError) as error:
-                self.uncarried.append(
-                    f"{tool_of(block.layout.six, legacy=True)} table {block.info.table}: {_words(error)}"
-                )
-                self.lost_hooks.update(rule.hook for rule in xtables.rules(block) if rule.hook)
+                self._lack(f"{tool_of(block.layout.six, legacy=True)} table {block.info.table}: {_words(error)}")
             else:
                 carried.append(extended)
         self.tables = tuple(carried)
 
     def _load_nft(self) -> None:
-        rules = self.machine.rules
+        # packets to oneself cross no bridge, and are no ARP
+        rules = self.machine.rules.only(t.key for t in self.machine.rules.tables if t.key.family in _FAMILIES_OF)
         if not rules.tables:
             return
         self.writer = Writer()
@@ -196,11 +230,16 @@ class Copy:
             # kernels differ in the order in which they want the elements of an interval set
             self.writer.commit(nft.clone(rules, base, nft.intervals(rules)))
 
+    def _lack(self, part: str, *, passed: bool = True) -> None:
+        """Notes a part that is missing, and whether a packet to oneself could have passed it."""
+        self.uncarried.append(part)
+        if passed:
+            self.doubts.append(part)
+
     def _lose(self, table: TableKey, why: str) -> None:
         family = nft.FAMILIES.get(table.family, str(table.family))
-        self.uncarried.append(f"nft table {family} {nft.readable(table.name)}: {why}")
-        hooks = (c.hook for c in self.machine.rules.chains if c.key.table == table)
-        self.lost_hooks.update(hook.name for hook in hooks if hook is not None)
+        hooks = {c.hook.name for c in self.machine.rules.chains if c.key.table == table and c.hook is not None}
+        self._lack(f"nft table {family} {nft.readable(table.name)}: {why}", passed=bool(hooks - {"forward"}))
 
     def _verify_nft(self) -> None:
         """A copy that does not list equal to the original is no copy."""

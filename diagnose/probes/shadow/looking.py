@@ -140,13 +140,14 @@ class _Expedition:
 
     @contextmanager
     def _copied(
-        self, machine: Machine, *, backwards: bool = False, siblings: bool = True
+        self, machine: Machine, *, backwards: bool = False, rehearsal: bool = False
     ) -> Iterator[tuple[Copy, Prober]]:
         from diagnose.probes.shadow.copy import Copy
         from diagnose.probes.shadow.probing import Prober
 
         dialled = {endpoint.address for endpoint in self._endpoints}
-        copy = Copy(machine, dialled, backwards=backwards, siblings=siblings)
+        # siblings would shift the line numbers that the commands of a rehearsal name
+        copy = Copy(machine, dialled, backwards=backwards, siblings=not rehearsal, outside=rehearsal)
         try:
             copy.sow()
             copy.observe()
@@ -190,10 +191,9 @@ class _Expedition:
     def _rehearsed(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
         from diagnose.probes.shadow.rehearsing import Rehearsals
 
-        # siblings would shift the line numbers that the commands name
         until = min(self._until, self._begun + _PATIENCE)
         rehearsals = Rehearsals(
-            lambda: self._copied(machine, siblings=False), words, until - 2 * self._cost, self._until
+            lambda: self._copied(machine, rehearsal=True), words, until - 2 * self._cost, self._until
         )
         found: list[Walk] = []
         for walk in walks:

@@ -22,9 +22,12 @@ from diagnose.probes.connect import outcome_of, report_icmp_errors
 from diagnose.probes.shadow import legacy, libc
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.netfilter import Tracer
+from diagnose.probes.shadow.outside import Cable
 
 _PATIENCE = 0.25
 """Seconds for a probe whose packets vanish without a rule that the kernel names."""
+_KNOCK = 0.02
+"""Seconds for a packet from the network that vanishes without a rule that the kernel names."""
 _AFTERMATH = 0.003
 """Seconds for the reset or ICMP error of a rule that the kernel has already named."""
 _LISTENERS = 1024
@@ -109,6 +112,32 @@ class Prober:
         events, lost_later = self._read()
         events = tuple(watch.events) + events
         return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, self._deltas(before))
+
+    def reached_from_outside(self, doors: Iterable[Endpoint]) -> frozenset[Endpoint]:
+        """The doors at which a SYN from the network arrives, past every rule."""
+        reached: set[Endpoint] = set()
+        for face in self._copy.face:
+            cable = Cable(face.interface, self._copy.cables[face.interface])
+            try:
+                reached.update(door for door in doors if door.address == face.address and self._arrives(cable, door))
+            finally:
+                cable.close()
+        return frozenset(reached)
+
+    def _arrives(self, cable: Cable, door: Endpoint) -> bool:
+        self._read()
+        source = cable.knock(door)
+        events: tuple[Event, ...] = ()
+        until = time.monotonic() + _KNOCK
+        while True:
+            more, _ = self._read()
+            events += more
+            ours = [event for event in events if event.packet is not None and event.packet.source_port == source.port]
+            if any(event.chain.name == b"input_out" for event in ours):
+                return True
+            if any(event.code in _STOPPING for event in events) or time.monotonic() >= until:
+                return False
+            time.sleep(0.001)
 
     def _read(self) -> tuple[tuple[Event, ...], bool]:
         events: list[Event] = []

@@ -17,6 +17,7 @@ from diagnose.parse.nft import Rule, Ruleset
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
+from diagnose.probes.shadow.outside import doors
 from diagnose.probes.shadow.probing import Prober
 from diagnose.probes.shadow.tool import Run, find
 from diagnose.probes.shadow.walking import Walker
@@ -47,7 +48,8 @@ class Rehearsals:
         """After which no rehearsal is begun (time.monotonic)."""
         self._until = until
         self._tried: dict[tuple[Command, ...], Tried | None] = {}
-        self._shut: frozenset[Endpoint] | None = None
+        self._shut: tuple[frozenset[Endpoint], frozenset[Endpoint]] | None = None
+        """Which other listeners the rules close now: to this machine, and to the network."""
 
     def of(self, walk: Walk, endpoints: Sequence[Endpoint]) -> tuple[Rehearsed, ...]:
         """The candidates of this walk that could be executed in time, and what came of them.
@@ -71,13 +73,18 @@ class Rehearsals:
     def _try(self, remedy: Remedy, endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> Tried | None:
         with self._copied() as (copy, prober):
             stage = _Stage(copy, prober, self._words, self._until)
-            shut = self._shut if self._shut is not None else stage.shut(_neighbours(copy, endpoints))
-            self._shut = shut
+            if self._shut is None:
+                inside = _neighbours(copy, endpoints)
+                self._shut = stage.shut(inside), stage.shut_outside(doors(copy.machine.listeners, copy.face))
+            shut, shut_outside = self._shut
             applied = stage.apply_until_it_works(remedy, endpoint)
             if applied is None:
                 return None
             mends = frozenset(one for one in endpoints if prober.probe(one, self._until).outcome.works)
-            opens = tuple(f"{one} from this machine" for one in sorted(shut - stage.shut(shut)))
+            opens = (
+                *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
+                *(f"{one} from this machine" for one in sorted(shut - stage.shut(shut))),
+            )
             whole = combined(applied)
             if endpoint in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
@@ -133,6 +140,11 @@ class _Stage:
     def shut(self, endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
         """Those that a connect from this machine does not reach."""
         return frozenset(one for one in endpoints if not self._prober.probe(one, self._until).outcome.works)
+
+    def shut_outside(self, endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
+        """Those that a packet from the network does not reach."""
+        known = frozenset(endpoints)
+        return known - self._prober.reached_from_outside(sorted(known)[:_NEIGHBOURS])
 
     def undoes(self, commands: Sequence[Command]) -> bool:
         """Whether these commands restore the rules as they were, counters aside."""
@@ -192,13 +204,14 @@ def _elements(rules: Ruleset) -> Sequence[object]:
 
 
 def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """Where else the machine listens, as one dials it from the machine itself."""
+    """On what other ports the machine listens, as one dials them from the machine itself."""
+    ports = {endpoint.port for endpoint in endpoints}
     found: set[Endpoint] = set()
     for row in copy.machine.listeners:
         address = row.local.address
         if is_wildcard(address):
             address = "127.0.0.1" if row.family == "ipv4" else "::1"
-        if is_loopback(address) and Endpoint(address, row.local.port) not in endpoints:
+        if is_loopback(address) and row.local.port not in ports:
             found.add(Endpoint(address, row.local.port))
     return sorted(found)[:_NEIGHBOURS]
 

@@ -227,8 +227,7 @@ class Walker:
             yield "the rule takes the packet out of the way; what then happens to it is not told"
         for step in depends:
             yield f"whether a rule matches depends on what no copy has (counts, chance, whose socket): {step.rule.text}"
-        if self._copy.uncarried:
-            yield from (f"not copied: {part}" for part in self._copy.uncarried)
+        yield from (f"not copied: {part}" for part in self._copy.doubts)
 
 
 def _narrowed(
