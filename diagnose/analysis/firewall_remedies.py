@@ -65,17 +65,17 @@ def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 
 def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     accept = _accept(decider, _flow(walk, decider), _traffic(walk))
-    removal = _removal(decider)
+    removed = removal(decider)
     element = _element(walk, decider)
     if element is not None:
         yield element
-    if removal is not None and _only_this_port(walk, decider):
-        yield removal
+    if removed is not None and _only_this_port(walk, decider):
+        yield removed
         yield accept
         return
     yield accept
-    if removal is not None:
-        yield removal
+    if removed is not None:
+        yield removed
 
 
 # ------ an accept before it
@@ -138,7 +138,7 @@ def _flow(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
 # ------ the rule removed
 
 
-def _removal(decider: RuleRef) -> Remedy | None:
+def removal(decider: RuleRef) -> Remedy | None:
     """The removal of that very rule; None when it cannot be named in one command."""
     if not decider.text or "\n" in decider.text:
         return None
