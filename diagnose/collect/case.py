@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -21,9 +22,13 @@ if TYPE_CHECKING:
     from diagnose.probes.sockets import SocketTables
     from diagnose.probes.wire import Flow
 
-LOCAL_TIMEOUT = 1.0
 REMOTE_TIMEOUT = 3.0
-"""Seconds that one unanswered attempt may take where the user gave no --timeout."""
+LOCAL_TIMEOUT = REMOTE_TIMEOUT if sys.platform == "win32" else 1.0
+"""Seconds that one unanswered attempt may take where the user gave no --timeout.
+
+Windows repeats a refused SYN three times, half a second apart, before it says so (Microsoft KB 175523): less would
+make silence of every closed port.
+"""
 SILENCE = 0.050
 """Seconds without an answer from a local address after which the deep look begins."""
 PROBE_SECONDS = 2.0

@@ -9,17 +9,8 @@ import time
 
 from diagnose.model.attempt import BindAttempt, Outcome
 from diagnose.model.network import family_of
+from diagnose.probes.connect import errno_name, outcome_of
 
-_OUTCOMES = {
-    errno.EADDRINUSE: Outcome.ADDRESS_IN_USE,
-    errno.EACCES: Outcome.DENIED,
-    errno.EPERM: Outcome.DENIED,
-    errno.EADDRNOTAVAIL: Outcome.ADDRESS_UNAVAILABLE,
-    # Windows has numbers of its own for the same (winerror.h)
-    getattr(errno, "WSAEADDRINUSE", errno.EADDRINUSE): Outcome.ADDRESS_IN_USE,
-    getattr(errno, "WSAEACCES", errno.EACCES): Outcome.DENIED,
-    getattr(errno, "WSAEADDRNOTAVAIL", errno.EADDRNOTAVAIL): Outcome.ADDRESS_UNAVAILABLE,
-}
 _REUSES = os.name == "posix"
 """On Windows SO_REUSEADDR takes a port away from whoever has it: there a server does without."""
 
@@ -51,7 +42,7 @@ def _bind(address: str, port: int, *, reuse: bool) -> tuple[Outcome, str | None]
             sock.bind(_socket_address(address, port))
     except OSError as error:
         number = error.errno or errno.ENODEV  # if_nametoindex gives none
-        return _OUTCOMES.get(number, Outcome.OTHER), errno.errorcode.get(number, str(number))
+        return outcome_of(number), errno_name(number)
     return Outcome.BOUND, None
 
 

@@ -30,6 +30,10 @@ CLOSE_GRACE = 0.010
 _SELF_CONNECTS = 5
 _READABLE = 0x001  # POLLIN and POLLOUT by number: the select module of Windows does not name them
 _WRITABLE = 0x004
+_SELECT_MOST = 500
+"""FD_SETSIZE of Python on Windows is 512."""
+_SELECT_TURN = 0.010
+"""Seconds after which it is the turn of those beyond that number."""
 _POLL_FIRST = 0.0005
 _POLL_LAST = 0.008
 
@@ -44,6 +48,8 @@ _OUTCOMES = {
     errno.EADDRNOTAVAIL: Outcome.ADDRESS_UNAVAILABLE,
     errno.ECONNRESET: Outcome.RESET,
     errno.EADDRINUSE: Outcome.ADDRESS_IN_USE,
+    # the one that Windows has under two numbers: SO_ERROR and connect_ex give that of Winsock (winerror.h)
+    getattr(errno, "WSAEACCES", errno.EACCES): Outcome.DENIED,
 }
 
 
@@ -53,8 +59,8 @@ def outcome_of(number: int) -> Outcome:
 
 
 def errno_name(number: int) -> str:
-    """ECONNREFUSED for 111."""
-    return errno.errorcode.get(number, str(number))
+    """ECONNREFUSED for 111, and for 10061, which Windows calls WSAECONNREFUSED."""
+    return errno.errorcode.get(number, str(number)).removeprefix("WSA")
 
 
 def report_icmp_errors(sock: socket.socket) -> None:
@@ -336,7 +342,9 @@ def wait(dials: Sequence[Dial], until: float) -> None:
 
 def _await_events(dials: Sequence[Dial], pause: float, poller: select.poll | None) -> None:
     if poller is None:  # Windows has no poll(2)
-        watched = [dial for dial in dials if dial.fileno() >= 0]
+        watched = dials[:_SELECT_MOST]
+        if len(dials) > len(watched):
+            pause = min(pause, _SELECT_TURN)
         writing = [dial for dial in watched if dial.events == _WRITABLE]
         select.select([dial for dial in watched if dial.events == _READABLE], writing, writing, pause)
         return

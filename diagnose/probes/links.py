@@ -8,23 +8,26 @@ import struct
 import sys
 from typing import Any
 
-from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
+from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, Gateway, Interface, Links
 
 _SIOCGIFFLAGS = 0x8913  # linux/sockios.h
 _IFF_UP = 0x1
+_IP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _IFREQ = struct.Struct("16sh22x")  # linux/if.h: the name, then the flags
 
 
 def look(*, gateways: bool = False) -> Fact[Links]:
     """The interfaces and addresses; the gateways only where they are wanted: netifaces runs `ip` for them (5 ms)."""
+    if not sys.platform.startswith("linux"):
+        return _portable(gateways=gateways)
     try:
         import netifaces  # 10 ms: it imports subprocess
     except ImportError as error:
         return Unknown(Reason.TOOL_MISSING, f"netifaces: {error}", "pip install netifaces2")
     try:
         addresses = _addresses(netifaces)
-        up = _linux_flags(sorted(addresses)) if sys.platform.startswith("linux") else _portable_flags()
+        up = _flags(sorted(addresses))
     except (OSError, RuntimeError, ValueError) as error:
         return Unknown(Reason.FAILED, f"interfaces: {error}")
     interfaces = tuple(Interface(name, up.get(name, False), tuple(sorted(found))) for name, found in addresses.items())
@@ -42,7 +45,7 @@ def _addresses(netifaces: Any) -> dict[str, set[str]]:
     return found
 
 
-def _linux_flags(names: list[str]) -> dict[str, bool]:
+def _flags(names: list[str]) -> dict[str, bool]:
     """Whether each is set up (netdevice(7))."""
     import fcntl  # not on Windows
 
@@ -58,18 +61,26 @@ def _linux_flags(names: list[str]) -> dict[str, bool]:
         return up
 
 
-def _portable_flags() -> dict[str, bool]:
-    import psutil  # 40 ms, and only where the kernel is not Linux
+def _portable(*, gateways: bool) -> Fact[Links]:
+    """The same from psutil: on Windows netifaces lists no loopback, and two addresses on one adapter hang it."""
+    import psutil  # 40 ms, and never on Linux
 
-    return {name: stats.isup for name, stats in psutil.net_if_stats().items()}
+    try:
+        up, addresses = psutil.net_if_stats(), psutil.net_if_addrs()
+    except (OSError, psutil.Error) as error:
+        return Unknown(Reason.FAILED, f"interfaces: {error}")
+    found = {
+        name: {one.address.partition("%")[0] for one in addresses.get(name, ()) if one.family in _IP_FAMILIES}
+        for name in {*up, *addresses}
+    }
+    interfaces = (Interface(name, name in up and up[name].isup, tuple(sorted(found[name]))) for name in found)
+    return Known(Links(tuple(sorted(interfaces)), NOT_LINUX if gateways else NOT_NEEDED))
 
 
 def _gateways(netifaces: Any) -> Fact[tuple[Gateway, ...]]:
     families: dict[int, Family] = {netifaces.AF_INET: "ipv4", netifaces.AF_INET6: "ipv6"}
     try:
         table = netifaces.gateways()
-    except NotImplementedError:
-        return Unknown(Reason.NOT_LINUX, "netifaces lists gateways on Linux only")
     except (OSError, RuntimeError, ValueError, LookupError) as error:
         return Unknown(Reason.FAILED, f"netifaces.gateways: {type(error).__name__}: {error}")
     found = {

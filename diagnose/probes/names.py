@@ -15,7 +15,7 @@ from typing import NoReturn
 
 import msgspec
 
-from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
@@ -281,12 +281,13 @@ def _from_hosts_file(names: Sequence[str]) -> dict[str, Fact[Resolution]]:
 
 def _mapped(hosts: HostsFile, host: str, ipv6_first: bool) -> Fact[Resolution]:
     started = time.monotonic()
-    if not hosts.readable:
+    if hosts.exists and not hosts.readable:
         return Unknown(Reason.NEEDS_ROOT, f"{hosts.path} is not readable", "sudo netdiag run --passive")
     addresses = [_resolved(text) for text in dict.fromkeys(entry.address for entry in hosts.mapping(host))]
     if not addresses:
+        why = f"does not map {host}" if hosts.exists else "does not exist"
         lift = "run again without --passive"
-        return Unknown(Reason.PASSIVE, f"{hosts.path} does not map {host}, and nobody else is asked", lift)
+        return Unknown(Reason.PASSIVE, f"{hosts.path} {why}, and nobody else is asked", lift)
     first = "ipv6" if ipv6_first else "ipv4"
     addresses.sort(key=lambda each: each.family != first)
     return Known(Resolution(host, tuple(addresses), _ms_since(started), source="hosts file"))
@@ -320,6 +321,8 @@ def hosts_file() -> Fact[HostsFile]:
 
 def configuration() -> Fact[ResolverConfig]:
     """The files that steer glibc's resolver; one that is absent is empty, one that may not be read costs the fact."""
+    if not LINUX:
+        return NOT_LINUX
     try:
         return Known(
             ResolverConfig(

@@ -304,7 +304,8 @@ def _from_psutil(ports: Collection[int]) -> SocketTables:
         tcp = [row for each in psutil.net_connections("tcp") if (row := _portable_row(each, psutil.CONN_NONE))]
         udp = [row for each in psutil.net_connections("udp") if (row := _portable_row(each, psutil.CONN_NONE))]
     except psutil.AccessDenied:
-        denied = Unknown(Reason.NEEDS_ROOT, "the system hides its socket table", "run it as administrator")
+        lift = "run it as administrator" if sys.platform == "win32" else "run it again with sudo"
+        denied = Unknown(Reason.NEEDS_ROOT, "the system hides its socket table", lift)
         return SocketTables(denied, denied, NOT_LINUX, denied)
     except (psutil.Error, OSError) as error:
         failed = Unknown(Reason.FAILED, f"psutil: {error}")

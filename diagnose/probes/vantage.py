@@ -94,6 +94,8 @@ def _effective_capabilities() -> int:
 
 
 def _namespace() -> int | None:
+    if sys.platform != "linux":
+        return None
     try:
         return os.stat("/proc/self/ns/net").st_ino
     except OSError:
