@@ -140,6 +140,14 @@ def dropped_here(attempt: Attempt) -> WireReply | None:
     return next((one for one in attempt.wire.value if one.ms is not None and one.ms < in_time), None)
 
 
+def held_back(attempt: Attempt) -> bool:
+    """No packet of an unanswered attempt left this machine.
+
+    A rule on the way out swallowed it, or the next machine on the link did not tell its address (ARP, RFC 4861).
+    """
+    return attempt.outcome is Outcome.UNANSWERED and attempt.sent == Known(0)
+
+
 def wants_first_hop(attempt: Attempt, routing: Fact[Routing]) -> bool:
     """Whether a SYN with TTL 1 would tell the target's own reset from one by a box at the gateway."""
     if attempt.local or not isinstance(attempt.wire, Known) or not isinstance(routing, Known):

@@ -128,6 +128,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
     queue: Fact[QueueWitness] = NOT_NEEDED
     wire: Fact[tuple[WireReply, ...]] = NOT_NEEDED
+    sent: Fact[int] = NOT_NEEDED
+    """Packets of this attempt that were seen to leave, the SYN and its repetitions."""
     first_hop: Fact[tuple[WireReply, ...]] = NOT_NEEDED
     """What answered a SYN that may pass no router (TTL 1)."""
 

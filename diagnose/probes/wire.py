@@ -110,8 +110,19 @@ class Recorder:
             return kept
         answers = tuple(_answers(kept.value, flow))
         if not answers and self._lost:
-            return Unknown(Reason.FAILED, f"{self._lost} packets did not fit the capture's buffer", "run again")
+            return self._incomplete()
         return Known(answers)
+
+    def sent(self, flow: Flow) -> Fact[int]:
+        """How many packets of this connection left so far: none when a rule, or a silent neighbour, held them back."""
+        kept = self._kept((flow,))
+        if isinstance(kept, Unknown):
+            return kept
+        outgoing = next(_keys(flow))
+        count = sum(_key(frame.packet) == outgoing and frame.kind == socket.PACKET_OUTGOING for frame in kept.value)
+        if not count and self._lost:
+            return self._incomplete()
+        return Known(count)
 
     def save(self, path: str, flows: Iterable[Flow]) -> Fact[Saved]:
         """Writes the packets of these connections, and the ICMP errors that quote them, as a pcap for our eyes only.
@@ -130,6 +141,9 @@ class Recorder:
             for frame in kept.value:
                 writer.write_packet(_cooked(frame), sec=frame.seconds, usec=frame.microseconds)
         return Known(Saved(len(kept.value), self._lost))
+
+    def _incomplete(self) -> Unknown:
+        return Unknown(Reason.FAILED, f"{self._lost} packets did not fit the capture's buffer", "run again")
 
     def _kept(self, flows: Iterable[Flow]) -> Fact[tuple[Frame, ...]]:
         if self._obstacle:

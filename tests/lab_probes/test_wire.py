@@ -241,6 +241,22 @@ def test_a_rule_on_the_way_out_of_this_machine_is_this_machines(
 
 
 @BOTH
+@pytest.mark.parametrize(("place", "hook", "count"), [("client", "output", 0), ("router", "forward", 1)])
+def test_a_drop_here_is_told_from_one_on_the_way_by_what_left(
+    net: Net, server: str, gateway: str, client: str, place: Place, hook: str, count: int
+) -> None:
+    net.rule(place, hook, "drop")
+
+    def sent() -> Fact[int]:
+        with Recorder((PORT,)) as recorder:
+            sock, flow = dial(server)
+            sock.close()
+            return recorder.sent(flow)
+
+    assert net.inside("client", sent) == Known(count)
+
+
+@BOTH
 def test_an_answer_that_this_machine_drops_was_seen_to_come_in(
     net: Net, server: str, gateway: str, client: str
 ) -> None:

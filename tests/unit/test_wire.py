@@ -18,6 +18,7 @@ from diagnose.analysis.wire import (
     ThisMachine,
     Undetermined,
     dropped_here,
+    held_back,
     meaning,
     sender,
     wants_first_hop,
@@ -166,6 +167,14 @@ def test_an_answer_that_came_in_and_was_not_taken_was_dropped_here() -> None:
     assert dropped_here(structs.replace(silent, wire=Known((reset(63),)))) is None
     assert dropped_here(structs.replace(silent, outcome=Outcome.REFUSED)) is None
     assert dropped_here(structs.replace(silent, wire=Known(()))) is None
+
+
+def test_only_a_packet_that_nobody_saw_leave_was_held_back() -> None:
+    silent = structs.replace(attempt(), outcome=Outcome.UNANSWERED)
+    assert held_back(structs.replace(silent, sent=Known(0)))
+    assert not held_back(structs.replace(silent, sent=Known(2)))
+    assert not held_back(silent)
+    assert not held_back(structs.replace(silent, sent=Known(0), outcome=Outcome.REFUSED))
 
 
 def test_an_error_of_the_kernels_own_is_no_rules() -> None:
