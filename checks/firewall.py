@@ -7,16 +7,29 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.firewall_remedies import candidates, removal
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
+from diagnose.analysis.walk import (
+    ban_jail,
+    destination_rewrite,
+    limits,
+    listing_of,
+    powerless_accepts,
+    queue_rule,
+    rule_line,
+    rule_name,
+    unlisted,
+    walk_lines,
+)
 from diagnose.analysis.wire import BoxOnTheWay, HostItself, Meaning, ThisMachine, sender
-from diagnose.analysis.wording import connect_evidence, title
-from diagnose.model.attempt import Attempt, Outcome
+from diagnose.analysis.wording import connect_evidence, row_text, title
+from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Severity, Stage
-from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.firewall import Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.network import SocketRow, TcpState
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -28,6 +41,18 @@ RULE_REJECTS = Cause(
 )
 POLICY_DROPS = Cause(
     "firewall/policy-drops", Stage.FIREWALL, "No rule accepts the packet, and the chain's policy drops the rest"
+)
+REPLY_DROPPED = Cause(
+    "firewall/reply-dropped", Stage.FIREWALL, "The connection arrives, and a rule drops the answer on its way back"
+)
+REDIRECTS = Cause(
+    "firewall/redirects", Stage.FIREWALL, "A NAT rule sends the connection somewhere else than where it was dialled"
+)
+QUEUE_WITHOUT_READER = Cause(
+    "firewall/queue-without-reader", Stage.FIREWALL, "A rule hands the packet to a program that is not running"
+)
+LIMITS_CONNECTIONS = Cause(
+    "firewall/limits-connections", Stage.FIREWALL, "A rule that counts connections lets no more of them through"
 )
 SILENT = Cause("firewall/silent", Stage.FIREWALL, "No answer at all, and the rules that could explain it are not known")
 
@@ -65,10 +90,20 @@ def _suspect(snapshot: Snapshot, attempt: Attempt) -> bool:
         case Outcome.REFUSED | Outcome.RESET:
             whose = refusal(attempt)
             if whose is Refusal.KERNEL:
-                return _listener_behind(snapshot, attempt)
+                return _listener_behind(snapshot, attempt) or _sent_elsewhere(snapshot, attempt)
             return whose is not Refusal.UNCLEAR or _listener_behind(snapshot, attempt)
         case _:
             return rejected_by_icmp(attempt)
+
+
+def _sent_elsewhere(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether the kernel refused another destination than the one dialled."""
+    match snapshot.firewall:
+        case Known(value=shadow):
+            walk = shadow.walk(attempt.address)
+            return walk is not None and destination_rewrite(walk) is not None
+        case Unknown():
+            return False
 
 
 def _dropped_at_listener(attempt: Attempt) -> bool:
@@ -82,9 +117,14 @@ def _dropped_at_listener(attempt: Attempt) -> bool:
 def _dropped_by_netfilter(attempt: Attempt) -> bool:
     match attempt.drops:
         case Known(value=drops):
-            return any(one.reason == NETFILTER for one in drops)
+            return any(_by_netfilter(one) for one in drops)
         case _:
             return False
+
+
+def _by_netfilter(drop: Drop) -> bool:
+    """A queue without a reader has no reason of its own, but a function that only drops for that (nf_queue.c)."""
+    return drop.reason == NETFILTER or drop.symbol == "nf_queue"
 
 
 def _listener_behind(snapshot: Snapshot, attempt: Attempt) -> bool:
@@ -107,36 +147,144 @@ def _on_this_machine(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding |
 
 def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Iterator[Finding | Missing]:
     walk = shadow.walk(attempt.address)
-    if walk is not None and walk.decider is not None and walk.verdict in ("drop", "reject"):
-        if not walk.decider.text:
-            yield Missing("the rule's text", Unknown(Reason.TOOL_MISSING, *_unlisted(walk.decider.backend)))
-        yield _decided(snapshot, attempt, walk, walk.decider)
-        return
     if walk is None or walk.verdict == "unknown":
         doubts = "; ".join((*(walk.doubts if walk else ()), *shadow.uncarried)) or "the copy gave no walk"
         yield Missing("firewall walk", Unknown(Reason.FAILED, doubts))
-    yield from _by_witnesses_alone(snapshot, attempt)
+        yield from _by_witnesses_alone(snapshot, attempt)
+        return
+    if walk.decider is not None:
+        if not walk.decider.text:
+            yield Missing("the rule's text", Unknown(Reason.TOOL_MISSING, *unlisted(walk.decider.backend)))
+        yield _decided(snapshot, attempt, walk, walk.decider)
+        return
+    rewrite = destination_rewrite(walk)
+    if rewrite is not None:
+        yield _redirected(snapshot, attempt, walk, rewrite)
+    elif limits(walk) and _stopped_by_a_rule(attempt):
+        yield _limited(snapshot, attempt, walk)
+    else:
+        yield from _by_witnesses_alone(snapshot, attempt)
+
+
+def _stopped_by_a_rule(attempt: Attempt) -> bool:
+    """Whether the machine itself says that a rule stopped the packet, whatever happened to it in the copy."""
+    if attempt.outcome is Outcome.UNANSWERED:
+        return _dropped_by_netfilter(attempt)
+    return rejected_by_icmp(attempt) or refusal(attempt) is Refusal.NOT_KERNEL
 
 
 def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> Finding:
     witness, seen = _machine_says(attempt, walk)
-    cause = POLICY_DROPS if decider.policy else RULE_DROPS if walk.verdict == "drop" else RULE_REJECTS
+    cause = _cause_of(walk, decider)
     behind = _listener_behind(snapshot, attempt)
     return Finding(
         code=cause.code,
-        title=title(f"{_whose(decider)} {_does(walk)} {_packet(attempt, walk)}"),
+        title=title(f"{rule_name(decider)} {_does(walk)} {_packet(attempt, walk)}"),
         severity=severity(snapshot, attempt),
         confidence=_confidence(witness, walk),
         explanation=_explanation(attempt, walk, decider, witness, behind),
         evidence=(
-            Evidence(_rule_line(decider), _listing(decider)),
-            *_walk_lines(walk),
+            Evidence(rule_line(decider), listing_of(decider)),
+            *(Evidence(f"powerless: {rule_line(rule)}", listing_of(rule)) for rule in powerless_accepts(walk)),
+            *walk_lines(walk),
             *seen,
             connect_evidence(attempt),
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=_remedies(walk),
+        remedies=(*_unban(attempt, decider), *_reader_first(walk), *_remedies(walk)),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
+    )
+
+
+def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
+    if walk.verdict == "reject":
+        return RULE_REJECTS
+    if walk.packet != "syn":
+        return REPLY_DROPPED
+    if queue_rule(walk):
+        return QUEUE_WITHOUT_READER
+    return POLICY_DROPS if decider.policy else RULE_DROPS
+
+
+def _unban(attempt: Attempt, decider: RuleRef) -> tuple[Remedy, ...]:
+    """fail2ban keeps its own list: a rule removed behind its back comes back with the next match."""
+    jail = ban_jail(decider)
+    if jail is None:
+        return ()
+    address = attempt.source.address if attempt.source else attempt.address
+    return (
+        Remedy(
+            summary=f"fail2ban's jail {jail} has banned {address}: lift the ban there. To keep this machine from being "
+            "banned again, set ignoreself = true, and give the jail the clients' addresses instead of a proxy's.",
+            commands=(Command(("fail2ban-client", "set", jail, "unbanip", address), needs_root=True),),
+            undo=(Command(("fail2ban-client", "set", jail, "banip", address), needs_root=True),),
+            survives_reboot=True,
+        ),
+    )
+
+
+def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
+    if not queue_rule(walk):
+        return ()
+    return (
+        Remedy(
+            summary="If this machine should have the program that decides (an application firewall or an intrusion "
+            "detection: OpenSnitch, Portmaster, Suricata ...), start it again. If not, its rule is a leftover:"
+        ),
+    )
+
+
+def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step) -> Finding:
+    by_kernel = attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.KERNEL
+    behind = _listener_behind(snapshot, attempt)
+    agrees = by_kernel and behind  # the kernel does not refuse a port that listens: it was asked for another one
+    removed = removal(rewrite.rule)
+    return Finding(
+        code=REDIRECTS.code,
+        title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} to {walk.arrives}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if agrees and not walk.doubts else Confidence.LIKELY,
+        explanation=f"A NAT rule changes the destination before the packet arrives: the connection to "
+        f"{attempt.endpoint} goes to {walk.arrives}, and fails there. "
+        + ("The server that you dialled is there and never sees it." if behind else ""),
+        evidence=(
+            Evidence(rule_line(rewrite.rule), listing_of(rewrite.rule)),
+            *walk_lines(walk),
+            connect_evidence(attempt),
+            *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
+            *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
+        ),
+        remedies=(
+            *((removed,) if removed is not None else ()),
+            Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted."),
+        ),
+        explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
+    )
+
+
+def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
+    rules = limits(walk)
+    first = rules[0].rule
+    _, seen = _machine_says(attempt, walk)
+    return Finding(
+        code=LIMITS_CONNECTIONS.code,
+        title=title(f"{rule_name(first)} lets no more connections to {attempt.endpoint} through"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY if len(rules) == 1 else Confidence.POSSIBLE,
+        explanation="This rule counts connections or packets, and what it has counted decides. In a fresh copy of "
+        "the rules, which has counted nothing, the same connection passes; on the machine itself netfilter stops it.",
+        evidence=(
+            *(Evidence(rule_line(step.rule), listing_of(step.rule)) for step in rules),
+            *seen,
+            connect_evidence(attempt),
+        ),
+        remedies=(
+            Remedy(
+                summary="Close idle connections or wait until the rate falls, and try again; if that helps for a "
+                "while, raise the limit in whatever made the rule."
+            ),
+        ),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
@@ -145,12 +293,12 @@ def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence
     """Whether the machine's own witness tells the same story as the copy."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
-            agrees = any(one.reason == NETFILTER for one in drops)
+            agrees = any(_by_netfilter(one) for one in drops)
             said = Evidence(f"the kernel freed our packet: {first.reason} in {first.symbol}", "tracefs skb:kfree_skb")
             return (Witness.AGREES if agrees else Witness.DISAGREES), (said,)
         case _:
             pass
-    if walk.verdict != "reject":
+    if walk.verdict == "drop":
         return Witness.SILENT, ()
     icmp = icmp_text(attempt)
     if icmp:
@@ -194,6 +342,11 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
         text += f" It rejects with {walk.reject_with}."
     if behind:
         text += " The server itself is there: only the rule is in the way."
+    for accept in powerless_accepts(walk):
+        text += (
+            f" The accept in {rule_name(accept)} does not help: a packet must pass every chain, and an accept ends "
+            "only its own."
+        )
     match witness:
         case Witness.AGREES:
             text += " Two witnesses agree: the walk through an exact copy of the rules, and the machine itself."
@@ -204,54 +357,12 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
     return text
 
 
-def _whose(rule: RuleRef) -> str:
-    place = f"{rule.backend.value} {rule.family} {rule.table} {rule.chain}"
-    if rule.backend is not Backend.NFT:
-        place = f"{rule.backend.value} {'' if rule.table == 'filter' else '-t ' + rule.table + ' '}{rule.chain}"
-    if rule.policy:
-        return f"{place} policy"
-    return f"{place} handle {rule.handle}" if rule.backend is Backend.NFT else f"{place} rule {rule.line}"
-
-
 def _does(walk: Walk) -> str:
     return "drops" if walk.verdict == "drop" else "rejects"
 
 
 def _packet(attempt: Attempt, walk: Walk) -> str:
     return f"replies from {attempt.endpoint}" if walk.packet == "reply" else str(attempt.endpoint)
-
-
-def _rule_line(rule: RuleRef) -> str:
-    number = f" # handle {rule.handle}" if rule.handle is not None else f" # rule {rule.line}" if rule.line else ""
-    return f"{rule.table} {rule.chain}: {rule.text or 'a rule whose text is not known'}{number}"
-
-
-def _unlisted(backend: Backend) -> tuple[str, str]:
-    """Why a rule that the kernel named has no text, and what would lift that."""
-    tool = backend.value
-    package = "nftables" if backend is Backend.NFT else "iptables"
-    return f"{tool} did not list it", f"install {package}, which has {tool}"
-
-
-def _listing(rule: RuleRef) -> str:
-    if not rule.text:
-        return "nf_tables netlink"
-    match rule.backend:
-        case Backend.NFT:
-            return f"nft -a list chain {rule.family} {rule.table} {rule.chain}"
-        case Backend.IPTABLES_NFT | Backend.IP6TABLES_NFT | Backend.IPTABLES_LEGACY | Backend.IP6TABLES_LEGACY:
-            return f"{rule.backend.value} -t {rule.table} -S {rule.chain}"
-
-
-def _walk_lines(walk: Walk) -> tuple[Evidence, ...]:
-    """The walk, folded to the steps that decided something."""
-    notable = [step for step in walk.steps if step.verdict not in ("continue", "accept") or step.rule == walk.decider]
-    lines = [f"{step.packet} {step.hook or '?'}: {_whose(step.rule)}: {_verdict(step)}" for step in notable[-6:]]
-    return tuple(Evidence(line, "copy of the rules, traced") for line in lines)
-
-
-def _verdict(step: Step) -> str:
-    return f"{step.rule.text} -> {step.verdict}" if step.rule.text and not step.rule.policy else step.verdict
 
 
 def _remedies(walk: Walk) -> tuple[Remedy, ...]:
@@ -286,7 +397,8 @@ _BY_HAND = Remedy(
 def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Without a rule to name: what errno, error queue, counters and the drop reason tell any user."""
     if attempt.outcome is Outcome.UNANSWERED:
-        yield _silent(snapshot, attempt)
+        half_open = _half_open(snapshot, attempt)
+        yield _answer_lost(snapshot, attempt, half_open) if half_open else _silent(snapshot, attempt)
         return
     whose = refusal(attempt) if attempt.outcome in (Outcome.REFUSED, Outcome.RESET) else Refusal.ICMP
     behind = _listener_behind(snapshot, attempt)
@@ -319,6 +431,27 @@ def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, 
         ),
         remedies=_look_with_root(snapshot),
         explains=("resolution/prefers-other-family",),
+    )
+
+
+def _half_open(snapshot: Snapshot, attempt: Attempt) -> SocketRow | None:
+    """The server's side of our connection, waiting for us: the SYN has arrived."""
+    rows = snapshot.sockets.value if isinstance(snapshot.sockets, Known) else ()
+    waiting = (row for row in rows if row.state in (TcpState.SYN_RECV, TcpState.NEW_SYN_RECV))
+    return next((row for row in waiting if attempt.source and row.peer.port == attempt.source.port), None)
+
+
+def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Finding:
+    return Finding(
+        code=REPLY_DROPPED.code,
+        title=title(f"The answer from {attempt.endpoint} does not come back; which rule is not known"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="The connection's first packet has arrived: the kernel waits for ours with a half-open connection. "
+        "Its answer is lost on the way back. On one machine that is a firewall rule for the answers.",
+        evidence=(Evidence(row_text(row), "sock_diag"), connect_evidence(attempt)),
+        remedies=_look_with_root(snapshot),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
 
@@ -442,4 +575,17 @@ def _rejected_far_away(attempt: Attempt, who: str, why: str, confidence: Confide
     )
 
 
-CHECK = Check("firewall", (RULE_DROPS, RULE_REJECTS, POLICY_DROPS, SILENT), judge)
+CHECK = Check(
+    "firewall",
+    (
+        RULE_DROPS,
+        RULE_REJECTS,
+        POLICY_DROPS,
+        REPLY_DROPPED,
+        REDIRECTS,
+        QUEUE_WITHOUT_READER,
+        LIMITS_CONNECTIONS,
+        SILENT,
+    ),
+    judge,
+)

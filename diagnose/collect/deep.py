@@ -29,6 +29,8 @@ CANDIDATE_WAIT = 0.25
 FIRST_HOP_WAIT = 0.5
 FIREWALL_SECONDS = 3.0
 _CANDIDATES = 8
+_WALKS = 64
+"""Endpoints whose walk is looked at in one run; the silent ones come first."""
 
 
 if TYPE_CHECKING:
@@ -90,13 +92,10 @@ class DeepLook:
 
     def _suspects(self, cases: Sequence[Case], machine: Machine) -> tuple[Endpoint, ...]:
         """The local endpoints whose failure a firewall rule may have caused."""
-        found = {
-            attempt.endpoint
-            for case in cases
-            for attempt in case.attempts
-            if attempt.local and (self.order.deep or _firewall_may_explain(attempt, machine))
-        }
-        return tuple(sorted(found))
+        local = [attempt for case in cases for attempt in case.attempts if attempt.local]
+        found = {one.endpoint: one for one in local if self.order.deep or _firewall_may_explain(one, machine)}
+        urgent = sorted(found, key=lambda where: (found[where].outcome is Outcome.REFUSED, where))
+        return tuple(urgent[:_WALKS])
 
     def _ask_firewall(self, suspects: tuple[Endpoint, ...]) -> Asked[Shadow] | Unknown:
         if self.order.passive:
@@ -194,12 +193,12 @@ def _fact(asked: Asked[T] | Unknown) -> Fact[T]:
 
 
 def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
-    """Whether the rules must be looked at: not where the kernel has told that no rule is in the way."""
+    """Whether the rules must be looked at: where the kernel itself refused, for a NAT rule only, and as root only."""
     if icmp_text(attempt) or attempt.outcome is Outcome.UNANSWERED:
         return True
     if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET):
         return False
-    if refusal(attempt) is Refusal.NOT_KERNEL:
+    if refusal(attempt) is Refusal.NOT_KERNEL or machine.vantage.privileged:
         return True
     rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
     return bool(reached(rows, attempt.address, attempt.port))

@@ -1,0 +1,99 @@
+"""The walk through the copy of the rules in words, and what on it explains an outcome."""
+
+from __future__ import annotations
+
+import re
+
+from diagnose.model.finding import Evidence
+from diagnose.model.firewall import Backend, RuleRef, Step, Walk
+
+_REWRITES = ("dnat", "redirect", "nat", "netmap")
+_STOPS = ("drop", "reject", "queue", "nfqueue")
+_LIMITS = re.compile(r"\b(limit|ct count|connlimit|hashlimit|quota|recent|meter|statistic|numgen)\b|\bupdate @|\badd @")
+_BAN_CHAIN = re.compile(r"^f2b-(?P<jail>[\w.-]+)$")
+
+
+def rule_name(rule: RuleRef) -> str:
+    """nft inet filter input handle 7; iptables-legacy -t raw PREROUTING rule 2; ... policy."""
+    place = f"{rule.backend.value} {rule.family} {rule.table} {rule.chain}"
+    if rule.backend is not Backend.NFT:
+        place = f"{rule.backend.value} {'' if rule.table == 'filter' else '-t ' + rule.table + ' '}{rule.chain}"
+    if rule.policy:
+        return f"{place} policy"
+    return f"{place} handle {rule.handle}" if rule.backend is Backend.NFT else f"{place} rule {rule.line}"
+
+
+def rule_line(rule: RuleRef) -> str:
+    """The rule as its tool lists it, with its place."""
+    number = f" # handle {rule.handle}" if rule.handle is not None else f" # rule {rule.line}" if rule.line else ""
+    return f"{rule.table} {rule.chain}: {rule.text or 'a rule whose text is not known'}{number}"
+
+
+def unlisted(backend: Backend) -> tuple[str, str]:
+    """Why a rule that the kernel named has no text, and what would lift that."""
+    tool = backend.value
+    package = "nftables" if backend is Backend.NFT else "iptables"
+    return f"{tool} did not list it", f"install {package}, which has {tool}"
+
+
+def listing_of(rule: RuleRef) -> str:
+    """The command that shows the rule."""
+    if not rule.text:
+        return "nf_tables netlink"
+    match rule.backend:
+        case Backend.NFT:
+            return f"nft -a list chain {rule.family} {rule.table} {rule.chain}"
+        case Backend.IPTABLES_NFT | Backend.IP6TABLES_NFT | Backend.IPTABLES_LEGACY | Backend.IP6TABLES_LEGACY:
+            return f"{rule.backend.value} -t {rule.table} -S {rule.chain}"
+
+
+def walk_lines(walk: Walk) -> tuple[Evidence, ...]:
+    """The walk, folded to the steps that decided something."""
+    notable = [step for step in walk.steps if step.verdict not in ("continue", "accept") or step.rule == walk.decider]
+    lines = [f"{step.packet} {step.hook or '?'}: {rule_name(step.rule)}: {_verdict(step)}" for step in notable[-6:]]
+    return tuple(Evidence(line, "copy of the rules, traced") for line in lines)
+
+
+def _verdict(step: Step) -> str:
+    return f"{step.rule.text} -> {step.verdict}" if step.rule.text and not step.rule.policy else step.verdict
+
+
+def destination_rewrite(walk: Walk) -> Step | None:
+    """The nat rule that sends the SYN elsewhere; None: none was seen."""
+    if walk.arrives is None:
+        return None
+    found = [step for step in walk.steps if step.packet in ("syn", "other") and step.verdict.split()[0] in _REWRITES]
+    return found[-1] if found else None
+
+
+def queue_rule(walk: Walk) -> bool:
+    """Whether the decider hands the packet to a program, and none was there to take it."""
+    return any(step.rule == walk.decider and step.verdict.split()[0] in ("queue", "nfqueue") for step in walk.steps)
+
+
+def limits(walk: Walk) -> tuple[Step, ...]:
+    """The rules on this walk that count: of which no copy can tell whether they match now."""
+    return tuple(step for step in walk.depends if _LIMITS.search(step.rule.text))
+
+
+def stopping(step: Step) -> bool:
+    """Whether the step would end the packet."""
+    return step.verdict.split()[0] in _STOPS
+
+
+def powerless_accepts(walk: Walk) -> tuple[RuleRef, ...]:
+    """Accepts that this very packet met in another chain, and that did not save it from the decider."""
+    decider = walk.decider
+    if decider is None:
+        return ()
+    packets = ("syn", "other") if walk.packet == "syn" else ("syn-ack", "reset", "other")
+    met = [s.rule for s in walk.steps if s.verdict == "accept" and s.packet in packets and not s.rule.policy]
+    place = (decider.backend, decider.family, decider.table, decider.chain)
+    elsewhere = [rule for rule in met if (rule.backend, rule.family, rule.table, rule.chain) != place]
+    return tuple(dict.fromkeys(rule for rule in elsewhere if str(walk.port) in rule.text))
+
+
+def ban_jail(rule: RuleRef) -> str | None:
+    """The fail2ban jail whose chain holds the rule."""
+    found = _BAN_CHAIN.match(rule.chain)
+    return found["jail"] if found else None
