@@ -189,7 +189,7 @@ def test_a_resolver_that_had_to_be_stopped_proves_nothing() -> None:
 def test_names_under_localhost_are_told_apart_and_get_a_line_in_the_hosts_file() -> None:
     (found,) = said(unnamed("app.localhost:3000"))
     assert found.code == "resolution/not-found"
-    assert "browser" in found.explanation
+    assert "Browsers" in found.explanation
     assert found.remedies[0].edits[0].text == "127.0.0.1 app.localhost"
     assert found.remedies[0].commands[0].needs_root
 
