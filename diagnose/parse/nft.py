@@ -148,6 +148,14 @@ class Other(Struct, frozen=True):
     body: bytes
 
 
+def devices(other: Other) -> tuple[bytes, ...]:
+    """The devices that a flowtable is bound to (enum nft_flowtable_hook_attributes)."""
+    if other.kind is not Kind.FLOWTABLE:
+        return ()
+    hook = nl.by_type(nl.by_type(other.body, nl.GENERIC).get(3, b""))
+    return tuple(nl.name(value) for _, value in nl.walk(hook.get(3, b"")))
+
+
 class Ruleset(Struct, frozen=True):
     """All tables of a network namespace."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 from ipaddress import ip_address
 from typing import Literal
@@ -53,12 +54,9 @@ class Packet(Struct, frozen=True):
     destination_port: int
     """Of an ICMP error: those of the packet that it answers, the other way round."""
 
-    def belongs(self, address: str, port: int) -> bool:
-        """One end of its flow is this address and port."""
-        return (self.source, self.source_port) == (address, port) or (self.destination, self.destination_port) == (
-            address,
-            port,
-        )
+    def of_connection(self, port: int) -> bool:
+        """A packet of the connection from this source port, or an error that could answer one of them."""
+        return self.kind == "icmp" or port in (self.source_port, self.destination_port)
 
 
 class Event(Struct, frozen=True):
@@ -97,6 +95,21 @@ def event(payload: bytes) -> Event:
         )
     except KeyError as error:
         raise ValueError(f"trace message without attribute {error}") from error
+
+
+def of_connection(events: Iterable[Event], port: int) -> list[Event]:
+    """The messages about packets of the connection from this source port.
+
+    Only the first message of a packet in each base chain has its headers; the others are joined by its id.
+    """
+    ours: set[int] = set()
+    found: list[Event] = []
+    for one in events:
+        if one.packet is not None:
+            (ours.add if one.packet.of_connection(port) else ours.discard)(one.packet_id)
+        if one.packet_id in ours:
+            found.append(one)
+    return found
 
 
 def packet(network: bytes, transport: bytes) -> Packet | None:

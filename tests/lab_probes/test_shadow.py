@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -591,3 +592,25 @@ def test_ip_sets_are_carried_with_the_index_by_which_rules_know_them(tool: str) 
     assert found.decider is not None
     assert (found.decider.line, found.decider.text) == (2, "-m set --match-set banned src -j DROP")
     assert found.doubts == ()
+
+
+@in_namespace
+def test_a_routing_rule_before_the_local_table_is_told_as_not_copied() -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    sh("ip rule add pref 10 lookup local; ip rule del pref 0; ip rule add pref 5 fwmark 7 blackhole")
+    (found,) = shadow(V4).walks
+    assert any("routing rules" in doubt for doubt in found.doubts)
+
+
+@in_namespace
+def test_a_queue_that_a_program_serves_is_left_to_the_program() -> None:
+    sh(f"iptables-nft -A OUTPUT -p tcp --dport {PORT} -j NFQUEUE --queue-num 7")
+    # NFQNL_MSG_CONFIG with NFQNL_CFG_CMD_BIND for queue 7 (linux/netfilter/nfnetlink_queue.h)
+    body = struct.pack(">BBH", 0, 0, 7) + struct.pack("=HH", 8, 1) + struct.pack(">BBH", 1, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as program:
+        program.bind((0, 0))
+        program.send(struct.pack("=IHHII", 16 + len(body), 3 << 8 | 2, 5, 1, 0) + body)
+        program.recv(4096)
+        (found,) = shadow(V4).walks
+    assert found.verdict == "unknown"
+    assert any("queue 7" in doubt for doubt in found.doubts)

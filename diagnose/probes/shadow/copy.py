@@ -87,6 +87,8 @@ class Copy:
         self._links({*dialled, *(address.address for address in face)})
         self._face(face)
         self._sysctls()
+        if not machine.local_table_first:
+            self._lack("routing rules, of which one comes before the local table")
         self.writer: Writer | None = None
         self._load()
 
@@ -214,7 +216,7 @@ class Copy:
                 try:
                     self._commit(part)
                 except RefusedError as error:
-                    self._lose(table.key, str(error))
+                    self._lose(table.key, _words(error))
                 else:
                     self.carried = _joined(self.carried, part)
 
@@ -378,7 +380,7 @@ def _refuse_global_expressions(rules: Ruleset) -> None:
             continue
         for part in nft.expressions(rule):
             if part.name == "target" and nft.extension(part)[0] in _GLOBAL_TARGETS:
-                raise RefusedError(errno.EPERM, "would touch the machine's own state", 0)
+                raise RefusedError(errno.EPERM, "would touch the machine's own state")
 
 
 def _words(error: Exception) -> str:

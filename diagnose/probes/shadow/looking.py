@@ -40,10 +40,10 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return NOT_LINUX
     until = time.monotonic() + deadline
     # only a machine that is asked about its rules pays for these imports
-    from diagnose.probes.shadow import machine
+    from diagnose.probes.shadow import machine, netfilter
 
     try:
-        rules = machine.rules(deadline)
+        rules = netfilter.dump(deadline)
         blocks = machine.blocks()
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
@@ -135,7 +135,15 @@ class _Expedition:
         rows = listening.value if isinstance(listening, Known) else ()
         ip_sets = machine.ip_sets(self._rules, self._blocks, 1.0)
         return machine.Machine(
-            self._rules, self._blocks, addresses, links, machine.sysctls(), rows, ip_sets, machine.queues()
+            self._rules,
+            self._blocks,
+            addresses,
+            links,
+            machine.sysctls(),
+            rows,
+            ip_sets,
+            machine.local_table_first(1.0),
+            machine.queues(),
         )
 
     @contextmanager
@@ -145,7 +153,7 @@ class _Expedition:
         from diagnose.probes.shadow.copy import Copy
         from diagnose.probes.shadow.probing import Prober
 
-        dialled = {endpoint.address for endpoint in self._endpoints}
+        dialled = {endpoint.address.partition("%")[0] for endpoint in self._endpoints}
         # siblings would shift the line numbers that the commands of a rehearsal name
         copy = Copy(machine, dialled, backwards=backwards, siblings=not rehearsal, outside=rehearsal)
         try:

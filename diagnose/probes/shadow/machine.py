@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import struct
@@ -18,7 +17,12 @@ from diagnose.parse.xtables import Block
 from diagnose.probes.netlink import ROUTE, Netlink, attributes
 from diagnose.probes.shadow import netfilter
 
-_GET_LINK, _GET_ADDRESS = 18, 22
+_GET_LINK, _GET_ADDRESS, _GET_RULE = 18, 22, 34
+_RULE = struct.Struct("=BBBBBBBBI")
+"""struct fib_rule_hdr."""
+_FRA_PRIORITY, _LOCAL_TABLE, _TO_TABLE = 6, 255, 1
+_SELECTORS = frozenset({1, 2, 3, 10, 12, 16, 17, 20, 22, 23, 24})
+"""FRA_DST, _SRC, _IIFNAME, _FWMARK, _TUN_ID, _FWMASK, _OIFNAME, _UID_RANGE, _IP_PROTO, _SPORT_RANGE, _DPORT_RANGE."""
 _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg."""
 _ADDRESS = struct.Struct("=BBBBI")
@@ -80,6 +84,8 @@ class Machine(Struct, frozen=True):
     listeners: tuple[SocketRow, ...]
     ip_sets: tuple[IpSet, ...]
     """Those that rules know by their index; none when no rule asks for one."""
+    local_table_first: bool
+    """Packets to oneself go by the local table, whatever mark they bear."""
     queues: frozenset[int]
     """NFQUEUE numbers that a program serves."""
 
@@ -87,17 +93,6 @@ class Machine(Struct, frozen=True):
     def size(self) -> int:
         """How many rules there are: policies that let everything pass are none."""
         return len(self.rules.rules) + sum(block.info.entries for block in self.blocks)
-
-
-def rules(timeout: float) -> Ruleset:
-    """The nf_tables rule set; empty where the kernel has no nf_tables."""
-    try:
-        return netfilter.dump(timeout)
-    except OSError as error:
-        # no NETLINK_NETFILTER; no nf_tables behind it
-        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL):
-            return nft.EMPTY
-        raise
 
 
 def blocks() -> tuple[Block, ...]:
@@ -146,6 +141,25 @@ def links(timeout: float) -> tuple[dict[str, int], tuple[LocalAddress, ...]]:
         return names, tuple(_addresses(client, by_index))
 
 
+def local_table_first(timeout: float) -> bool:
+    """Whether every packet is first looked up in the local table, so that no mark of a rule can lead it elsewhere.
+
+    True for families that the kernel does not have.
+    """
+    with Netlink(ROUTE, timeout) as client:
+        found = [body for _, body in client.dump(_GET_RULE, _RULE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))]
+    families = {body[0] for body in found} & {socket.AF_INET, socket.AF_INET6}
+    return all(any(_asks_local_first(body) for body in found if body[0] == family) for family in families)
+
+
+def _asks_local_first(body: bytes) -> bool:
+    _, to_length, from_length, service, table, _, _, action, flags = _RULE.unpack_from(body)
+    told = attributes(body, _RULE.size)
+    unconditional = not (to_length or from_length or service or flags or told.keys() & _SELECTORS)
+    priority = int.from_bytes(told.get(_FRA_PRIORITY, b""), nfnetlink.BYTE_ORDER)
+    return unconditional and priority == 0 and table == _LOCAL_TABLE and action == _TO_TABLE
+
+
 def _links(client: Netlink) -> Iterator[tuple[str, int]]:
     for _, body in client.dump(_GET_LINK, _LINK.pack(0, 0, 0, 0, 0)):
         index = _LINK.unpack_from(body)[2]
@@ -191,4 +205,5 @@ def interfaces_needed(machine: Machine, dialled: Collection[str]) -> tuple[str, 
     bound = {
         os.fsdecode(device) for chain in machine.rules.chains if chain.hook is not None for device in chain.hook.devices
     }
-    return tuple(sorted((holders | bound) - {"lo", ""}))
+    offloading = {os.fsdecode(device) for other in machine.rules.others for device in nft.devices(other)}
+    return tuple(sorted((holders | bound | offloading) - {"lo", ""}))

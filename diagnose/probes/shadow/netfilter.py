@@ -27,22 +27,32 @@ _ERROR_TEXT = 1
 """NLMSGERR_ATTR_MSG."""
 
 
-class RefusedError(Exception):
-    """The kernel did not take a transaction: the errno, its own words, and which message it was."""
+class RefusedError(OSError):
+    """The kernel did not take a transaction: the errno, and its own words where it has some."""
 
-    def __init__(self, number: int, words: str, message: int) -> None:
-        super().__init__(f"{os.strerror(number)}{': ' + words if words else ''}")
-        self.number = number
-        self.message = message
+    def __init__(self, number: int, words: str) -> None:
+        super().__init__(number, f"{os.strerror(number)}{': ' + words if words else ''}")
 
 
 def dump(timeout: float) -> Ruleset:
     """Every table of the current network namespace, as one generation.
 
-    OSError with the kernel's errno (EPERM without CAP_NET_ADMIN; EPROTONOSUPPORT, EOPNOTSUPP or EINVAL where the
-    kernel has no nf_tables), InterruptedError when it changed during every attempt, ValueError when unreadable.
+    Empty where the kernel has no nf_tables. OSError with the kernel's errno (EPERM without CAP_NET_ADMIN),
+    InterruptedError when it changed during every attempt, ValueError when unreadable.
     """
-    with Netlink(NETFILTER, timeout) as client:
+    try:
+        client = Netlink(NETFILTER, timeout)
+    except OSError as error:
+        if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+            return nft.EMPTY
+        raise
+    with client:
+        try:
+            _generation(client)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):  # no such subsystem (nfnetlink_rcv_msg)
+                return nft.EMPTY
+            raise
         for _ in range(5):
             before = _generation(client)
             rules = _dump_once(client)
@@ -149,7 +159,7 @@ class Writer:
                         raise first
                     return
                 if number and first is None:
-                    first = RefusedError(number, _words(body), sequence - 1)
+                    first = RefusedError(number, _words(body))
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

@@ -107,10 +107,11 @@ class Prober:
             report_icmp_errors(sock)
             number = sock.connect_ex(_sockaddr(endpoint))
             source = _source(sock)
-            watch = _Watch(self, before, min(until, time.monotonic() + _PATIENCE))
+            port = source.port if source is not None else 0
+            watch = _Watch(self, before, port, min(until, time.monotonic() + _PATIENCE))
             outcome = watch.outcome(sock, number)
         events, lost_later = self._read()
-        events = tuple(watch.events) + events
+        events = tuple(nft_trace.of_connection((*watch.events, *events), port))
         return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, self._deltas(before))
 
     def reached_from_outside(self, doors: Iterable[Endpoint]) -> frozenset[Endpoint]:
@@ -132,10 +133,12 @@ class Prober:
         while True:
             more, _ = self._read()
             events += more
-            ours = [event for event in events if event.packet is not None and event.packet.source_port == source.port]
+            ours = [
+                e for e in nft_trace.of_connection(events, source.port) if e.packet is None or e.packet.kind == "syn"
+            ]
             if any(event.chain.name == b"input_out" for event in ours):
                 return True
-            if any(event.code in _STOPPING for event in events) or time.monotonic() >= until:
+            if any(event.code in _STOPPING for event in ours) or time.monotonic() >= until:
                 return False
             time.sleep(0.001)
 
@@ -178,8 +181,9 @@ class Prober:
 class _Watch:
     """Waits for the end of one connect, and no longer than the kernel needs to name what stopped it."""
 
-    def __init__(self, prober: Prober, before: list[dict[int, int]], until: float) -> None:
+    def __init__(self, prober: Prober, before: list[dict[int, int]], port: int, until: float) -> None:
         self._prober = prober
+        self._port = port
         self._before = before
         self._until = until
         self.events: list[Event] = []
@@ -215,7 +219,7 @@ class _Watch:
         events, lost = self._prober._read()
         self.events += events
         self.lost |= lost
-        if any(event.code in _STOPPING for event in self.events):
+        if any(event.code in _STOPPING for event in nft_trace.of_connection(self.events, self._port)):
             return True
         return any(stops(rule) for table in self._prober._deltas(self._before) for rule in table.rules)
 
@@ -238,6 +242,8 @@ def _counted(table: Extended) -> dict[int, int]:
 def _first(rows: Iterable[SocketRow], endpoints: Sequence[Endpoint]) -> list[SocketRow]:
     """The listeners to stand in for: those of the dialled ports and of one address before wildcards, once each."""
     ports = {endpoint.port for endpoint in endpoints}
+    # one that is bound to another device would keep its port from a stand-in for the dialled address
+    rows = [row for row in rows if row.device is None or row.local.port not in ports]
     ordered = sorted(rows, key=lambda r: (r.local.port not in ports, is_wildcard(r.local.address), r))
     seen: set[tuple[Endpoint, str | None]] = set()
     chosen: list[SocketRow] = []
