@@ -22,7 +22,15 @@ from diagnose.analysis.walk import (
     unlisted,
     walk_lines,
 )
-from diagnose.analysis.wire import BoxOnTheWay, HostItself, Meaning, ThisMachine, sender
+from diagnose.analysis.wire import (
+    BoxOnTheWay,
+    HostItself,
+    Meaning,
+    ThisMachine,
+    dropped_here,
+    held_back,
+    sender,
+)
 from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.check import Check
@@ -77,6 +85,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if not _suspect(snapshot, attempt):
             continue
         if attempt.local:
+            if isinstance(attempt.drops, Unknown) and attempt.drops != NOT_NEEDED:
+                yield Missing("the kernel's drop reason", attempt.drops)
             yield from _on_this_machine(snapshot, attempt)
         else:
             yield from _on_the_way(snapshot, attempt)
@@ -87,7 +97,7 @@ def _suspect(snapshot: Snapshot, attempt: Attempt) -> bool:
     match attempt.outcome:
         case Outcome.UNANSWERED:
             return not _dropped_at_listener(attempt)
-        case Outcome.REFUSED | Outcome.RESET:
+        case Outcome.REFUSED:
             whose = refusal(attempt)
             if whose is Refusal.KERNEL:
                 return _listener_behind(snapshot, attempt) or _sent_elsewhere(snapshot, attempt)
@@ -170,7 +180,9 @@ def _stopped_by_a_rule(attempt: Attempt) -> bool:
     """Whether the machine itself says that a rule stopped the packet, whatever happened to it in the copy."""
     if attempt.outcome is Outcome.UNANSWERED:
         return _dropped_by_netfilter(attempt)
-    return rejected_by_icmp(attempt) or refusal(attempt) is Refusal.NOT_KERNEL
+    if rejected_by_icmp(attempt):
+        return True
+    return attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.NOT_KERNEL
 
 
 def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> Finding:
@@ -230,7 +242,7 @@ def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
     return (
         Remedy(
             summary="If this machine should have the program that decides (an application firewall or an intrusion "
-            "detection: OpenSnitch, Portmaster, Suricata ...), start it again. If not, its rule is a leftover:"
+            "detection: OpenSnitch, Portmaster, Suricata ...), start it again. If not, remove its rule."
         ),
     )
 
@@ -303,7 +315,7 @@ def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence
     icmp = icmp_text(attempt)
     if icmp:
         return Witness.AGREES, (Evidence(icmp, "error queue (IP_RECVERR)"),)
-    if attempt.outcome in (Outcome.REFUSED, Outcome.RESET):
+    if attempt.outcome is Outcome.REFUSED:
         return _reset_says(attempt)
     return Witness.SILENT, ()
 
@@ -358,6 +370,8 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
 
 
 def _does(walk: Walk) -> str:
+    if queue_rule(walk):
+        return "queues, for a program that is not there,"
     return "drops" if walk.verdict == "drop" else "rejects"
 
 
@@ -400,7 +414,7 @@ def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Findin
         half_open = _half_open(snapshot, attempt)
         yield _answer_lost(snapshot, attempt, half_open) if half_open else _silent(snapshot, attempt)
         return
-    whose = refusal(attempt) if attempt.outcome in (Outcome.REFUSED, Outcome.RESET) else Refusal.ICMP
+    whose = refusal(attempt) if attempt.outcome is Outcome.REFUSED else Refusal.ICMP
     behind = _listener_behind(snapshot, attempt)
     if whose in (Refusal.ICMP, Refusal.NOT_KERNEL):
         yield _rejected_by_somebody(snapshot, attempt, whose, behind)
@@ -521,11 +535,12 @@ def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     match sender(attempt, snapshot.routing, snapshot.links):
         case BoxOnTheWay(address=box, why=why, confidence=confidence, meaning=meaning) if _is_a_rule(meaning):
             where = f"A box on the way{f', {box},' if box else ''}"
-            yield _rejected_far_away(attempt, where, why, min(confidence, Confidence.LIKELY, key=_doubt))
+            yield _rejected_far_away(attempt, where, why, min(confidence, Confidence.LIKELY, key=_doubt), _ASK)
         case ThisMachine(why=why, meaning=meaning) if _is_a_rule(meaning):
-            yield _rejected_far_away(attempt, "This machine's own firewall", why, Confidence.LIKELY)
+            own = "This machine's own firewall"
+            yield _rejected_far_away(attempt, own, why, Confidence.LIKELY, _look_with_root(snapshot)[0])
         case HostItself(why=why, meaning=meaning) if meaning is not None and _is_a_rule(meaning):
-            yield _rejected_far_away(attempt, f"The firewall of {attempt.address}", why, Confidence.LIKELY)
+            yield _rejected_far_away(attempt, f"The firewall of {attempt.address}", why, Confidence.LIKELY, _ASK)
         case _:
             return
 
@@ -540,14 +555,43 @@ def _is_a_rule(meaning: Meaning | None) -> bool:
 
 
 def _no_answer_from_there(attempt: Attempt) -> Finding:
+    came_in = dropped_here(attempt)
+    if came_in is not None:
+        text = f"the answer came in over {came_in.interface} while we waited, and this machine let it through to nobody"
+        return _silence_of(
+            attempt,
+            f"The answer from {attempt.endpoint} is dropped on this machine",
+            Confidence.LIKELY,
+            "The other machine answers. Its answer reaches this machine and gets no further: a rule here drops it, or "
+            "the reverse-path filter (net.ipv4.conf.*.rp_filter) does.",
+            Evidence(text, "raw reply"),
+        )
+    if held_back(attempt):
+        return _silence_of(
+            attempt,
+            f"No packet to {attempt.endpoint} has left this machine",
+            Confidence.POSSIBLE,
+            "A rule for outgoing packets swallows it, or the next machine on the link does not say where it is (ARP, "
+            "neighbour discovery): it may be off.",
+            Evidence("the capture of our own probe holds no outgoing packet", "raw packets"),
+        )
+    return _silence_of(
+        attempt,
+        f"No answer at all from {attempt.endpoint}",
+        Confidence.POSSIBLE,
+        "Neither a connection nor a refusal came back. A firewall there or on the way, a host that is off, or a wrong "
+        "address all look like this from here.",
+    )
+
+
+def _silence_of(attempt: Attempt, headline: str, confidence: Confidence, explanation: str, *seen: Evidence) -> Finding:
     return Finding(
         code=SILENT.code,
-        title=title(f"No answer at all from {attempt.endpoint}"),
+        title=title(headline),
         severity=Severity.PROBLEM,
-        confidence=Confidence.POSSIBLE,
-        explanation="Neither a connection nor a refusal came back. A firewall there or on the way, a host that "
-        "is off, or a wrong address all look like this from here.",
-        evidence=(connect_evidence(attempt),),
+        confidence=confidence,
+        explanation=explanation,
+        evidence=(*seen, connect_evidence(attempt)),
         remedies=(
             Remedy(
                 summary=f"On {attempt.address} itself, run netdiag run 127.0.0.1:{attempt.port}: it names the "
@@ -557,7 +601,10 @@ def _no_answer_from_there(attempt: Attempt) -> Finding:
     )
 
 
-def _rejected_far_away(attempt: Attempt, who: str, why: str, confidence: Confidence) -> Finding:
+_ASK = Remedy(summary="Ask whoever runs that firewall to allow it: name your address, the target's, the port and TCP.")
+
+
+def _rejected_far_away(attempt: Attempt, who: str, why: str, confidence: Confidence, remedy: Remedy) -> Finding:
     return Finding(
         code=RULE_REJECTS.code,
         title=title(f"{who} rejects connections to {attempt.endpoint}"),
@@ -565,13 +612,8 @@ def _rejected_far_away(attempt: Attempt, who: str, why: str, confidence: Confide
         confidence=confidence,
         explanation="The answer that ended the attempt did not come from the target's own TCP: a firewall or router "
         "sent it. Clients show it as refused or unreachable, as if nothing listened.",
-        evidence=(Evidence(why, "raw reply"), connect_evidence(attempt)),
-        remedies=(
-            Remedy(
-                summary="Ask whoever runs that firewall to allow this connection; name the source address, "
-                f"{attempt.endpoint} and TCP."
-            ),
-        ),
+        evidence=(Evidence(why, "the answer itself"), connect_evidence(attempt)),
+        remedies=(remedy,),
     )
 
 

@@ -25,6 +25,10 @@ NOT_ACCEPTING = Cause(
     "hung/not-accepting", Stage.PROCESS, "The kernel completes the connection, the program does not take it"
 )
 
+CLOSES_AT_ONCE = Cause(
+    "hung/closes-at-once", Stage.SERVICE, "The server takes the connection and closes it before any byte"
+)
+
 _HUNG = (Outcome.NOT_ACCEPTED, Outcome.UNANSWERED)
 
 
@@ -35,6 +39,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     for attempt in failing(snapshot):
         if attempt.local and attempt.outcome in _HUNG:
             yield from _hung(snapshot, attempt)
+        elif attempt.outcome in (Outcome.CLOSED, Outcome.RESET):
+            yield _closed(snapshot, attempt)
 
 
 def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
@@ -217,4 +223,31 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
     )
 
 
-CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING), judge)
+def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
+    how = "reset" if attempt.outcome is Outcome.RESET else "closed"
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    holding = reached(rows, attempt.address, attempt.port) if attempt.local else ()
+    return Finding(
+        code=CLOSES_AT_ONCE.code,
+        title=title(f"The server on {attempt.endpoint} took the connection and {how} it at once"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation="The connection was made, and ended by the other side before it sent or got a single byte. A "
+        "forwarder does that when what it forwards to refuses (a published container port, ssh -L, an IDE's port "
+        "forward), a server when it does not want this client (an access list, too many clients), and a socket unit "
+        "whose service fails.",
+        evidence=(
+            Evidence(f"connect to {attempt.endpoint}: made, then {how} before any byte", "recv(2)"),
+            *_holder_evidence(snapshot, holding),
+        ),
+        remedies=(
+            Remedy(
+                summary="Read the log of the program that took it: it knows why. If it is a forwarder, look "
+                "whether the far side listens, on an address that the forwarder can reach (in a container: 0.0.0.0, not 127.0.0.1)."
+            ),
+        ),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
+CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge)

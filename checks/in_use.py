@@ -75,7 +75,7 @@ def _listening(snapshot: Snapshot) -> Iterator[Finding | Missing]:
             title=title(f"{_who(snapshot, held)} listens on {held[0].local}"),
             severity=Severity.INFO,
             confidence=Confidence.PROVEN,
-            explanation="This is who gets the connections to the target.",
+            explanation="This is who listens there.",
             evidence=_row_evidence(snapshot, held),
         )
 

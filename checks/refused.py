@@ -21,7 +21,7 @@ from diagnose.analysis.wire import BoxOnTheWay, HostItself, ThisMachine, Undeter
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
-from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
 from diagnose.model.snapshot import Snapshot
@@ -35,6 +35,9 @@ OTHER_ADDRESS = Cause(
     "refused/other-address", Stage.SOCKET, "The port listens on another address of this machine, and answers there"
 )
 OTHER_FAMILY = Cause("refused/other-family", Stage.SOCKET, "The port listens only on the other IP family")
+OTHER_DEVICE = Cause(
+    "refused/other-device", Stage.SOCKET, "The listener is bound to a network interface that our packets do not use"
+)
 UDP_ONLY = Cause("refused/udp-only", Stage.SOCKET, "The port is a UDP port: nothing listens on it with TCP")
 
 
@@ -42,8 +45,9 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Who refused, and what there is instead of a listener."""
     if snapshot.intent is Intent.BIND:
         return
-    refused = [one for one in failing(snapshot) if one.outcome in (Outcome.REFUSED, Outcome.RESET)]
-    for attempt in refused:
+    for attempt in failing(snapshot):
+        if attempt.outcome is not Outcome.REFUSED:
+            continue
         if attempt.local:
             yield from _refused_here(snapshot, attempt)
         else:
@@ -64,12 +68,44 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
         for row in perhaps:
             if covers(row, attempt.address) is Coverage.UNKNOWN:
                 yield Missing(f"IPV6_V6ONLY of {row.local}", Unknown(Reason.NOT_VISIBLE, "sock_diag tells it"))
+        yield from _bound_to_a_device(snapshot, attempt, perhaps)
         return
     elsewhere = listeners_on(rows, attempt.port)
     if elsewhere:
         yield from _listens_elsewhere(snapshot, attempt, elsewhere)
     else:
         yield from _nothing_listens(snapshot, attempt, rows)
+
+
+def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
+    """The listener takes the address, but only packets of one interface; and the kernel refused ours."""
+    if refusal(attempt) is not Refusal.KERNEL:
+        return
+    if any(covers(row, attempt.address) is not Coverage.OTHER_DEVICE for row in rows):
+        return
+    row = rows[0]
+    who = _name(snapshot, row)
+    yield Finding(
+        code=OTHER_DEVICE.code,
+        title=title(f"{who} listens on {row.local} for packets of {row.device} only"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation=f"The listening socket is bound to the network interface {row.device} (SO_BINDTODEVICE). It would "
+        f"take {attempt.endpoint}, but the packets of this machine to itself do not come in by that interface.",
+        evidence=(
+            connect_evidence(attempt),
+            *_refuser(attempt),
+            Evidence(row_text(row), "sock_diag"),
+            *_owner_evidence(snapshot, row),
+        ),
+        remedies=(
+            Remedy(
+                summary=f"Take the binding to {row.device} out of the server's configuration (interface=, "
+                "bind-to-device, systemd's BindToDevice=) and restart it, or let clients come in by that interface."
+            ),
+        ),
+        explains=(NOTHING_LISTENING.code,),
+    )
 
 
 def _listens_elsewhere(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
@@ -309,8 +345,10 @@ def _near_miss(snapshot: Snapshot, attempt: Attempt, row: SocketRow, *, root: bo
     )
 
 
-def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     """Another machine's answer: what a client alone can know of it."""
+    if isinstance(attempt.wire, Unknown) and attempt.wire != NOT_NEEDED:
+        yield Missing("raw reply", attempt.wire)
     match sender(attempt, snapshot.routing, snapshot.links):
         case HostItself(why=why, confidence=confidence, meaning=None):
             yield _closed_there(attempt, why, confidence)
@@ -323,7 +361,7 @@ def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
 def _closed_there(attempt: Attempt, why: str, confidence: Confidence) -> Finding:
     return Finding(
         code=NOTHING_LISTENING.code,
-        title=title(f"{attempt.endpoint} refused the connection: nothing listens there"),
+        title=title(f"{attempt.endpoint} answered with a reset: it refuses connections"),
         severity=Severity.PROBLEM,
         confidence=confidence,
         explanation="The name and the route are fine: a reset came back at once. A host answers so when nothing "
@@ -377,4 +415,4 @@ def _owner_evidence(snapshot: Snapshot, row: SocketRow) -> tuple[Evidence, ...]:
             return (Evidence(describe_owner(other), "/proc/PID/fd"),)
 
 
-CHECK = Check("refused", (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, UDP_ONLY), judge)
+CHECK = Check("refused", (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY), judge)

@@ -263,7 +263,12 @@ def _ascii_only() -> bool:
 def _written(output: Path | None, text: str) -> list[str]:
     """Writes the report; the problem in one line where that fails."""
     if output is None:
-        _print(text)
+        try:
+            _print(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            return [f"cannot write the report: {error.strerror}"]
         return []
     return _kept(output, text.encode("utf-8", errors="backslashreplace"))
 
@@ -271,12 +276,13 @@ def _written(output: Path | None, text: str) -> list[str]:
 def _recorded(record: Path | None, snapshots: Sequence[Snapshot]) -> list[str]:
     from diagnose.recording import encode
 
-    return [] if record is None else _kept(record, encode(snapshots))
+    return [] if record is None else _kept(record, encode(snapshots), 0o600)  # it holds others' command lines
 
 
-def _kept(path: Path, data: bytes) -> list[str]:
+def _kept(path: Path, data: bytes, mode: int = 0o666) -> list[str]:
     try:
-        path.write_bytes(data)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
+            file.write(data)
     except OSError as error:
         return [f"cannot write {str(path)!r}: {error.strerror}"]
     return []
@@ -311,20 +317,22 @@ def _refuse(text: str) -> NoReturn:
 
 @contextmanager
 def _ending_cleanly() -> Iterator[None]:
-    """SIGTERM unwinds as Ctrl-C does, so that what was taken up for a moment is put down again."""
+    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that what was taken up for a moment is put down again."""
 
     def terminate(number: int, _frame: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # until here Ctrl-C ends it at once: nothing to unwind
-    previous = signal.signal(signal.SIGTERM, terminate)
+    ends = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    previous = {number: signal.signal(number, terminate) for number in ends}
     try:
         yield
     except KeyboardInterrupt:
         _line("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

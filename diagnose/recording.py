@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import msgspec
 
+from diagnose.model.fact import Known
+from diagnose.model.network import family_of
 from diagnose.model.snapshot import SCHEMA, Snapshot
 
 SCHEMA_MANY: Literal["netdiag.snapshots/1"] = "netdiag.snapshots/1"
@@ -47,4 +49,29 @@ def decode(data: bytes) -> tuple[Snapshot, ...]:
         raise BadRecordingError(f"is a damaged recording: {error}") from error
     if not snapshots:
         raise BadRecordingError("is a recording without any snapshot")
+    for snapshot in snapshots:
+        _check_addresses(snapshot)
     return snapshots
+
+
+def _check_addresses(snapshot: Snapshot) -> None:
+    """What the types cannot say: that an address is one."""
+    for address in _addresses(snapshot):
+        try:
+            family_of(address)
+        except ValueError:
+            raise BadRecordingError(f"is a damaged recording: {address!r} is no address") from None
+
+
+def _addresses(snapshot: Snapshot) -> Iterator[str]:
+    yield from (one.address for one in (*snapshot.attempts, *snapshot.candidates))
+    yield from (one.address for one in snapshot.binds)
+    if isinstance(snapshot.names, Known):
+        yield from (one.address for one in snapshot.names.value.addresses)
+    for rows in (snapshot.sockets, snapshot.listeners, snapshot.bound, snapshot.udp):
+        if isinstance(rows, Known):
+            yield from (end.address for row in rows.value for end in (row.local, row.peer))
+    if isinstance(snapshot.elsewhere, Known):
+        yield from (one.local.address for one in snapshot.elsewhere.value.listeners)
+    if isinstance(snapshot.links, Known):
+        yield from (address for one in snapshot.links.value.interfaces for address in one.addresses)

@@ -8,7 +8,7 @@ from ipaddress import IPv6Address, ip_address
 
 from diagnose.model.attempt import Attempt
 from diagnose.model.finding import Severity
-from diagnose.model.network import SocketRow, TcpState, family_of, is_wildcard
+from diagnose.model.network import SocketRow, TcpState, family_of, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -38,16 +38,18 @@ def covers(row: SocketRow, address: str) -> Coverage:
     if is_wildcard(wanted):  # as a destination it means this machine (ip(7), ipv6(7))
         wanted = "127.0.0.1" if wanted == "0.0.0.0" else "::1"
     if wanted == listening or (is_wildcard(listening) and family_of(wanted) == family_of(listening)):
-        return _on_device(row)
+        return _on_device(row, wanted)
     if listening == "::" and family_of(wanted) == "ipv4":
         if row.v6only is None:
             return Coverage.UNKNOWN
-        return Coverage.NO if row.v6only else _on_device(row)
+        return Coverage.NO if row.v6only else _on_device(row, wanted)
     return Coverage.NO
 
 
-def _on_device(row: SocketRow) -> Coverage:
-    return Coverage.YES if row.device in (None, "lo") else Coverage.OTHER_DEVICE
+def _on_device(row: SocketRow, wanted: str) -> Coverage:
+    """A packet to another of this machine's own addresses counts as come in by that address's interface, not by lo."""
+    fits = row.device is None or (row.device == "lo" and is_loopback(wanted))
+    return Coverage.YES if fits else Coverage.OTHER_DEVICE
 
 
 def listeners_on(rows: Iterable[SocketRow], port: int) -> tuple[SocketRow, ...]:

@@ -54,7 +54,7 @@ def icmp_text(attempt: Attempt) -> str | None:
 
 def refusal(attempt: Attempt) -> Refusal:
     """Whose answer the refusal was, as far as a witness told."""
-    assert attempt.outcome in (Outcome.REFUSED, Outcome.RESET), attempt.outcome
+    assert attempt.outcome is Outcome.REFUSED, attempt.outcome
     if icmp_text(attempt):
         return Refusal.ICMP
     if not attempt.local:

@@ -85,7 +85,7 @@ class DeepLook:
             return attempt
         from diagnose.probes.wire import first_hop  # loaded already: there is a recorder
 
-        attempt = replace(attempt, wire=self._recorder.replies(flow))
+        attempt = replace(attempt, wire=self._recorder.replies(flow), sent=self._recorder.sent(flow))
         if not wants_first_hop(attempt, machine.routing):
             return attempt
         return replace(attempt, first_hop=first_hop(attempt.address, attempt.port, FIRST_HOP_WAIT))
@@ -194,9 +194,11 @@ def _fact(asked: Asked[T] | Unknown) -> Fact[T]:
 
 def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
     """Whether the rules must be looked at: where the kernel itself refused, for a NAT rule only, and as root only."""
-    if icmp_text(attempt) or attempt.outcome is Outcome.UNANSWERED:
+    if icmp_text(attempt):
         return True
-    if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET):
+    if attempt.outcome is Outcome.UNANSWERED:
+        return not isinstance(attempt.acceptance, Known)  # else the kernel has completed it, and the program tarries
+    if attempt.outcome is not Outcome.REFUSED:
         return False
     if refusal(attempt) is Refusal.NOT_KERNEL or machine.vantage.privileged:
         return True

@@ -247,11 +247,11 @@ class Dial:
             self._fail(number)
             return
         try:
-            self._sock.getpeername()
+            peer = self._sock.getpeername()
         except OSError:
             return  # still under way
         self._source = _endpoint(self._sock.getsockname())
-        if self._source == self.endpoint:
+        if self._sock.getsockname() == peer:
             self._leave_ourselves()
             return
         self.phase = _Phase.QUEUED

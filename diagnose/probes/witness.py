@@ -99,7 +99,7 @@ _NO_TRACE = Unknown(Reason.FAILED, "no trace of the packet")
 
 
 def _was_reset_here(attempt: Attempt) -> bool:
-    if attempt.outcome not in (Outcome.REFUSED, Outcome.RESET) or not attempt.local:
+    if attempt.outcome is not Outcome.REFUSED or not attempt.local:
         return False
     return not (isinstance(attempt.icmp, Known) and attempt.icmp.value)
 

@@ -166,12 +166,14 @@ class _Page:
                 yield from self._field("", f"  {finding.evidence[0].text}")
             return
         yield from self._field("", f"  {finding.explanation}")
+        for one in finding.evidence if finding.severity is not Severity.INFO else ():
+            yield from self._field("", f"  {one.text}  [{one.source}]")
         for remedy in finding.remedies[:1]:
             yield from self._field("", f"  {remedy.summary}")
             yield from self._commands(remedy.commands, "")
 
     def _attempts(self) -> Iterator[str]:
-        if len(self.report.attempts) < 2:
+        if len(self.report.attempts) < 2 and (self.report.root_cause or self.report.verdict.works):
             return
         yield ""
         label = "Attempts"
