@@ -13,7 +13,7 @@ from diagnose import __version__
 from diagnose.analysis.ports import near_misses
 from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
-from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
+from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.network import Endpoint, Links, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
@@ -55,7 +55,7 @@ class Collection:
     def save_capture(self, path: str) -> Unknown | None:
         """Writes the packets of the attempts; what stood in the way of keeping any. OSError: the file's."""
         if self._recorder is None:
-            return Unknown(Reason.PASSIVE, "nothing was sent")
+            return PASSIVE if self.order.passive else Unknown(Reason.NOT_NEEDED, "a bind sends no packet")
         attempts = [attempt for case in self._cases for attempt in case.attempts]
         saved = self._recorder.save(path, [flow for one in attempts if (flow := flow_of(one))])
         return saved if isinstance(saved, Unknown) else None
