@@ -243,7 +243,7 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
         remedies=(
             Remedy(
                 summary="Read the log of the program that took it: it knows why. If it is a forwarder, look "
-                "whether the far side listens, on an address that it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
+                "whether the far side listens, on an address it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
             ),
         ),
         explains=("resolution/prefers-other-family",),

@@ -28,6 +28,9 @@ def bound(address: str, port: int, options: frozenset[str], kind: int = socket.S
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, "v6only" in options)
+    device = next((option[7:] for option in options if option.startswith("device=")), None)
+    if device is not None:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     one.bind((address, port))
     return one
 
@@ -91,6 +94,15 @@ def defers(address: str, port: int, options: frozenset[str]) -> None:
     listener.listen(128)
     ready()
     take(listener)
+
+
+def hangs_up(address: str, port: int, options: frozenset[str]) -> None:
+    """Takes every connection and ends it without a word: a forwarder whose far side refuses."""
+    listener = bound(address, port, options)
+    listener.listen(128)
+    ready()
+    while True:
+        listener.accept()[0].close()
 
 
 def never_accepts(address: str, port: int, options: frozenset[str]) -> None:
@@ -217,6 +229,7 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         accepts,
         accepts_late,
         defers,
+        hangs_up,
         never_accepts,
         full,
         binds,

@@ -1,0 +1,173 @@
+"""Faults on the way back, by NAT, by queues and by counting rules, and rules in unusual places."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from subprocess import PIPE, Popen
+
+import pytest
+
+from tests.lab.machine import Machine
+from tests.lab.protocol import Scenario, likely, no_cause, proven, works
+
+REPLY, REDIRECTS = "firewall/reply-dropped", "firewall/redirects"
+QUEUE, LIMITS = "firewall/queue-without-reader", "firewall/limits-connections"
+SILENT = (likely("firewall/silent"), no_cause())
+
+
+def test_an_answer_that_a_rule_drops_on_its_way_back_is_told_from_a_dropped_request(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    machine.chain("output", f"tcp dport {machine.port} accept", f"tcp sport {machine.port} drop")
+    scenario.says(proven(REPLY), as_nobody=likely(REPLY))
+
+
+def test_an_answer_dropped_by_iptables_legacy_is_told_from_a_dropped_request(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    port = str(machine.port)
+    machine.run("iptables-legacy", "-A", "OUTPUT", "-p", "tcp", "--dport", port, "-j", "ACCEPT")
+    machine.run("iptables-legacy", "-A", "OUTPUT", "-p", "tcp", "--sport", port, "-j", "DROP")
+    scenario.says(proven(REPLY), as_nobody=likely(REPLY))
+
+
+def test_a_redirect_to_a_dead_port_hides_a_healthy_server(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
+    machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} redirect to :{machine.port + 7}")
+    scenario.says(proven(REDIRECTS), as_nobody=no_cause())
+
+
+def test_a_redirect_by_iptables_hides_a_healthy_server(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    match = ("-o", "lo", "-p", "tcp", "--dport", str(machine.port))
+    machine.run("iptables-nft", "-t", "nat", "-A", "OUTPUT", *match, "-j", "REDIRECT", "--to-ports", "9")
+    scenario.says(proven(REDIRECTS), as_nobody=no_cause())
+
+
+def test_a_redirect_of_another_port_is_innocent(machine: Machine, scenario: Scenario) -> None:
+    nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
+    machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port + 1} redirect to :9")
+    closed = proven("refused/nothing-listening")
+    scenario.says(closed, as_nobody=closed, by_hand=machine.serve)
+
+
+@pytest.mark.parametrize("tool", ["iptables-nft", "iptables-legacy"])
+def test_a_queue_that_nobody_reads_is_named(machine: Machine, scenario: Scenario, tool: str) -> None:
+    machine.serve()
+    match = ("-p", "tcp", "--dport", str(machine.port))
+    machine.run(tool, "-A", "INPUT", *match, "-j", "NFQUEUE", "--queue-num", "77")
+
+    def remove_the_leftover() -> None:
+        machine.run(tool, "-D", "INPUT", *match, "-j", "NFQUEUE", "--queue-num", "77")
+
+    scenario.says(proven(QUEUE), as_nobody=SILENT, by_hand=remove_the_leftover)
+
+
+@contextlib.contextmanager
+def clients(machine: Machine, count: int) -> Iterator[None]:
+    """Connections that stay, so that a rule counts them."""
+    script = (
+        "import socket,sys\n"
+        f"kept=[socket.create_connection(('127.0.0.1',{machine.port})) for _ in range({count})]\n"
+        "print('up',flush=True)\nsys.stdin.read()"
+    )
+    argv = machine.inside(("python3", "-I", "-S", "-c", script))
+    with Popen(argv, stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        yield
+
+
+def test_a_rule_that_counts_connections_is_named_when_its_number_is_reached(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    match = ("-p", "tcp", "--syn", "--dport", str(machine.port))
+    limit = ("-m", "connlimit", "--connlimit-above")
+    machine.run("iptables-legacy", "-A", "INPUT", *match, *limit, "2", "-j", "DROP")
+
+    def raise_the_limit() -> None:
+        machine.run("iptables-legacy", "-R", "INPUT", "1", *match, *limit, "50", "-j", "DROP")
+
+    with clients(machine, 2):
+        scenario.says(likely(LIMITS), as_nobody=SILENT, by_hand=raise_the_limit)
+
+
+def test_an_accept_that_does_not_help_is_named_beside_the_drop(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.nft(
+        "add table inet hope",
+        "add chain inet hope input { type filter hook input priority -10 ; }",
+        f"add rule inet hope input tcp dport {machine.port} accept",
+    )
+    machine.chain("input", f"tcp dport {machine.port} drop", family="inet")
+    answer = scenario.says(proven("firewall/rule-drops"), as_nobody=SILENT)
+    assert answer.cause
+    assert "does not help" in answer.cause["explanation"]
+
+
+def test_a_drop_at_the_ingress_of_the_loopback_interface_is_named(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.nft(
+        "add table netdev early",
+        "add chain netdev early lo { type filter hook ingress device lo priority 0 ; }",
+        f"add rule netdev early lo tcp dport {machine.port} drop",
+    )
+    scenario.says(proven("firewall/rule-drops"), as_nobody=SILENT)
+
+
+def test_a_port_in_a_set_that_is_dropped_is_taken_out_of_the_set(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.nft(
+        "add table inet fw",
+        "add set inet fw closed { type inet_service ; }",
+        f"add element inet fw closed {{ {machine.port}, {machine.port + 1} }}",
+        "add chain inet fw input { type filter hook input priority 0 ; }",
+        "add rule inet fw input tcp dport @closed drop",
+    )
+    scenario.says(proven("firewall/rule-drops"), as_nobody=SILENT)
+
+
+def test_a_ban_of_fail2ban_on_this_machine_is_lifted_in_its_words(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.run("iptables-nft", "-N", "f2b-web")
+    machine.run("iptables-nft", "-A", "f2b-web", "-s", "127.0.0.1/32", "-j", "REJECT")
+    machine.run("iptables-nft", "-A", "f2b-web", "-j", "RETURN")
+    machine.run("iptables-nft", "-I", "INPUT", "-p", "tcp", "-j", "f2b-web")
+    rejects = "firewall/rule-rejects"
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), 0, proven(rejects))
+    assert answer.cause
+    first = answer.cause["remedies"][0]
+    assert first["commands"][0]["argv"] == ["fail2ban-client", "set", "web", "unbanip", "127.0.0.1"]
+    rehearsed = [remedy for remedy in answer.cause["remedies"] if remedy["rehearsal"]]
+    assert rehearsed, "without fail2ban's own tool there must be a way as well"
+    scenario.execute(rehearsed[0]["commands"])
+    assert works().is_said_by(machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}"))
+
+
+def test_a_server_that_hangs_up_at_once_is_not_called_reachable(machine: Machine, scenario: Scenario) -> None:
+    hang_up = machine.serve("hangs_up")
+
+    def mend() -> None:
+        hang_up.kill()
+        machine.serve()
+
+    closes = proven("hung/closes-at-once")
+    scenario.says(closes, as_nobody=closes, by_hand=mend)
+
+
+def test_a_listener_bound_to_an_interface_refuses_loopback(machine: Machine, scenario: Scenario) -> None:
+    machine.run("ip", "link", "add", "lan9", "type", "veth", "peer", "name", "far9")
+    machine.run("ip", "link", "set", "lan9", "up")
+    server = machine.serve("accepts", "0.0.0.0", 0, "device=lan9")
+
+    def unbind() -> None:
+        server.kill()
+        machine.serve("accepts", "0.0.0.0")
+
+    device = proven("refused/other-device")
+    scenario.says(device, as_nobody=device, by_hand=unbind)
