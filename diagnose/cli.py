@@ -79,7 +79,9 @@ def run(
     bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format, typer.Option("--format", help="How the report is written.")] = Format.TEXT,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the report there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
+    ] = None,
     check: Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")] = None,
     timeout: Annotated[
@@ -90,9 +92,11 @@ def run(
         bool, typer.Option("--passive", help="Look only: no connect, no bind, no packet, no DNS.")
     ] = False,
     record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the snapshot, for replay elsewhere.")
+        Path | None, typer.Option(metavar="FILE", readable=False, help="Keep the snapshot, for replay elsewhere.")
     ] = None,
-    pcap: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the packets of our own probe (root).")] = None,
+    pcap: Annotated[
+        Path | None, typer.Option(metavar="FILE", readable=False, help="Keep the packets of our own probe (root).")
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
@@ -131,10 +135,12 @@ def run(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A recording made by run --record.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A recording made by run --record.")],
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format, typer.Option("--format", help="How the report is written.")] = Format.TEXT,
-    output: Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the report there.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """The same diagnosis from a recording, without touching this machine."""
@@ -261,16 +267,17 @@ def _ascii_only() -> bool:
 
 
 def _written(output: Path | None, text: str) -> list[str]:
-    """Writes the report; the problem in one line where that fails."""
-    if output is None:
-        try:
-            _print(text)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            return [f"cannot write the report: {error.strerror}"]
+    """Writes the report, to standard output where the file does not take it; each problem in one line."""
+    problems = [] if output is None else _kept(output, text.encode("utf-8", errors="backslashreplace"))
+    if output is not None and not problems:
         return []
-    return _kept(output, text.encode("utf-8", errors="backslashreplace"))
+    try:
+        _print(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        problems.append(f"cannot write the report: {error.strerror}")
+    return problems
 
 
 def _recorded(record: Path | None, snapshots: Sequence[Snapshot]) -> list[str]:
