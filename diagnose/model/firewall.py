@@ -102,6 +102,8 @@ class Shadow(Struct, frozen=True):
     """Parts of the rule sets that could not be copied, each with its reason."""
     rules: int = 0
     """How many rules were carried."""
+    wordless: tuple[str, ...] = ()
+    """Why rules have no text here: the tool that prints them is missing or could not be understood."""
 
     def walk(self, address: str) -> Walk | None:
         """The walk to this address."""

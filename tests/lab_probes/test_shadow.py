@@ -21,7 +21,7 @@ from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.firewall import Backend, Shadow, Walk
 from diagnose.model.network import Endpoint, family_of
 from diagnose.probes.connect import outcome_of, report_icmp_errors
-from diagnose.probes.shadow import libc, look
+from diagnose.probes.shadow import libc, look, tool
 
 _TOOLS = ("nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ip")
 _MISSING = [tool for tool in _TOOLS if shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") is None]
@@ -614,3 +614,18 @@ def test_a_queue_that_a_program_serves_is_left_to_the_program() -> None:
         (found,) = shadow(V4).walks
     assert found.verdict == "unknown"
     assert any("queue 7" in doubt for doubt in found.doubts)
+
+
+@in_namespace
+def test_without_the_tools_the_rule_is_named_though_it_has_no_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    sh(f"ip6tables-legacy -A INPUT -p tcp --dport {PORT} -j DROP")
+    monkeypatch.setattr(tool, "_SYSTEM", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    found = shadow(V4, V6)
+    native, old = (one.decider for one in found.walks)
+    assert native is not None
+    assert old is not None
+    assert (native.handle, native.text) == (2, "")
+    assert (old.backend, old.line, old.text) == (Backend.IP6TABLES_LEGACY, 1, "")
+    assert [why.split()[0] for why in found.wordless] == ["nft", "ip6tables-legacy-save"]

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _LIFT = "run it again with sudo"
 _TOO_LATE = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
+_RESERVE = 0.1
+"""Seconds before the deadline at which a tool that has not printed its rules yet is left out."""
 _PATIENCE = 1.5
 """Seconds after which no rehearsal is begun: it costs about as much as the first copy did, twice."""
 
@@ -115,14 +117,16 @@ class _Expedition:
             begun = time.monotonic()
             with self._copied(machine) as (copy, prober):
                 probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
-                words = Words(self._rules, self._blocks, asking.listings(self._until))
+                listings = asking.listings(self._until - _RESERVE)
+                words = Words(self._rules, self._blocks, listings)
                 walks = self._walks(copy, probes, words)
                 uncarried = tuple(copy.uncarried)
             self._cost = time.monotonic() - begun
             walks = self._in_the_other_order(machine, walks, words)
-            self._fact = Known(Shadow(tuple(map(_unrehearsed, walks)), uncarried, machine.size))
+            shadow = Shadow(tuple(map(_unrehearsed, walks)), uncarried, machine.size, tuple(listings.complaints))
+            self._fact = Known(shadow)
             walks = self._rehearsed(machine, walks, words)
-            return Known(Shadow(tuple(walks), uncarried, machine.size))
+            return Known(msgspec.structs.replace(shadow, walks=tuple(walks)))
         finally:
             asking.end()
 
