@@ -16,10 +16,11 @@ from msgspec.structs import replace
 
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.fact import Fact, Known, Unknown
+from diagnose.model.finding import Finding
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Walk
 from diagnose.model.names import Resolution, ResolvedAddress
 from diagnose.model.network import SocketRow, TcpState, family_of
-from diagnose.model.report import Report
+from diagnose.model.report import CheckReport, Report
 from diagnose.model.snapshot import Program, Snapshot
 from diagnose.model.target import Intent
 from tests.scenes import (
@@ -213,6 +214,8 @@ LIKELY: dict[Any, Callable[[Any], Any]] = {
     RuleRef: _rule,
     Walk: _walk,
     Rehearsed: _rehearsed,
+    Finding: lambda one: replace(one, code="refused/nothing-listening", explains=("firewall/silent",)),
+    CheckReport: lambda one: replace(one, name="refused"),
     Program: lambda _one: Program("netdiag", "/opt/netdiag/bin/netdiag"),
     ResolvedAddress: lambda one: replace(one, family=family_of(one.address)),
 }
