@@ -203,7 +203,7 @@ class _Experiment:
                 by_kernel=by_kernel,
                 distinct=distinct,
                 source="OutRsts",
-                probes=len(self._probes),
+                probes=len(self._probes) * len(self._dialled),
                 counted=sum(self._probes),
                 background=sum(self._controls),
             )
