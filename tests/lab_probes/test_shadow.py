@@ -629,3 +629,34 @@ def test_without_the_tools_the_rule_is_named_though_it_has_no_words(monkeypatch:
     assert (native.handle, native.text) == (2, "")
     assert (old.backend, old.line, old.text) == (Backend.IP6TABLES_LEGACY, 1, "")
     assert [why.split()[0] for why in found.wordless] == ["nft", "ip6tables-legacy-save"]
+
+
+def in_user_namespace(before_the_look: str) -> str:
+    """What a root of a user namespace, with a drop rule in a network namespace of its own, is told."""
+    code = (
+        "import ctypes, struct, subprocess\n"
+        "from diagnose.probes.shadow import look\n"
+        "from diagnose.model.network import Endpoint\n"
+        "subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)\n"
+        "rules = 'table ip t { chain c { type filter hook input priority 0; tcp dport 8080 drop; } ; }'\n"
+        "subprocess.run(['nft', rules], check=True)\n"
+        f"{before_the_look}\n"
+        "fact = look([Endpoint('127.0.0.1', 8080)], 5.0)\n"
+        "print(getattr(fact, 'detail', '') or fact.value.walks[0].decider.text)"
+    )
+    command = ["unshare", "-Urn", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_root_of_a_user_namespace_has_a_shadow() -> None:
+    assert in_user_namespace("") == "tcp dport 8080 drop"
+
+
+def test_root_without_the_right_to_make_a_namespace_is_told_so() -> None:
+    # capset(2): CAP_NET_ADMIN alone stays in force
+    head, data = "struct.pack('=II', 0x20080522, 0)", "struct.pack('=6I', 4096, 4096, 0, 0, 0, 0)"
+    without = f"assert ctypes.CDLL(None).capset({head}, {data}) == 0"
+    told = "a network namespace for the copy of the rule sets cannot be made without CAP_SYS_ADMIN"
+    assert in_user_namespace(without) == told

@@ -16,12 +16,20 @@ def _check(result: int) -> int:
     return result
 
 
-def unshare_network() -> None:
-    """Gives this thread, and only it, a network namespace of its own (unshare(2)); OSError EPERM without CAP_SYS_ADMIN.
+class NoNamespaceError(Exception):
+    """The kernel gives this process no network namespace of its own."""
 
-    The namespace ends with the thread and its sockets, so with the process, however that ends.
+
+def unshare_network() -> None:
+    """Gives this thread, and only it, a network namespace of its own (unshare(2)).
+
+    The namespace ends with the thread and its sockets, so with the process, however that ends. NoNamespaceError
+    without CAP_SYS_ADMIN, OSError with any other errno.
     """
-    _check(_LIBC.unshare(_CLONE_NEWNET))
+    try:
+        _check(_LIBC.unshare(_CLONE_NEWNET))
+    except PermissionError as error:
+        raise NoNamespaceError from error
 
 
 def filesystem_user(uid: int) -> None:

@@ -95,9 +95,11 @@ class _Expedition:
             self._mistake = mistake
 
     def _told(self) -> Fact[Shadow]:
+        from diagnose.probes.shadow.libc import NoNamespaceError
+
         try:
             return self._shadow()
-        except PermissionError:
+        except NoNamespaceError:
             detail = "a network namespace for the copy of the rule sets cannot be made without CAP_SYS_ADMIN"
             return Unknown(Reason.NEEDS_ROOT, detail, "run it on the host itself, with sudo")
         except TimeoutError:

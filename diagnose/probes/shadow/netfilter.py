@@ -143,9 +143,9 @@ class Writer:
         return nfnetlink.message(kind, flags, sequence, payload)
 
     def _grow(self, size: int, count: int) -> None:
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, max(size + 4096, 1 << 18))
+        _enlarge(self._socket, _SO_SNDBUFFORCE, socket.SO_SNDBUF, max(size + 4096, 1 << 18))
         # an error for each message at worst
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, max(count * 1024, 1 << 18))
+        _enlarge(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, max(count * 1024, 1 << 18))
 
     def _raise_first_error(self, last: int) -> None:
         first: RefusedError | None = None
@@ -160,6 +160,13 @@ class Writer:
                     return
                 if number and first is None:
                     first = RefusedError(number, _words(body))
+
+
+def _enlarge(sock: socket.socket, beyond_limit: int, within_limit: int, size: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, beyond_limit, size)
+    except PermissionError:  # root of a user namespace only
+        sock.setsockopt(socket.SOL_SOCKET, within_limit, size)
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -191,7 +198,7 @@ class Tracer:
         )
         # without a port of its own a socket is passed over, as the sender's would be (do_one_broadcast, af_netlink.c)
         self._socket.bind((0, 0))
-        self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 8 << 20)
+        _enlarge(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, 8 << 20)
         self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_TRACE)
 
     def fileno(self) -> int:
