@@ -631,6 +631,31 @@ def test_without_the_tools_the_rule_is_named_though_it_has_no_words(monkeypatch:
     assert [why.split()[0] for why in found.wordless] == ["nft", "ip6tables-legacy-save"]
 
 
+@in_namespace
+def test_an_answer_is_sent_in_the_name_of_the_listener_s_owner() -> None:
+    port = Endpoint("127.0.0.1", 8099)
+    nft("table inet t { chain o { type filter hook output priority 0; tcp sport 8099 meta skuid 1234 drop\n } }")
+    libc.filesystem_user(1234)
+    try:
+        with listeners(8099):
+            libc.filesystem_user(0)
+            found = walk(port)
+    finally:
+        libc.filesystem_user(0)
+    assert (found.packet, found.verdict, found.doubts) == ("reply", "drop", ())
+
+
+@in_namespace
+def test_a_walk_that_nothing_stops_is_told_up_to_the_end_of_the_handshake() -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} accept\n }} }}")
+    (found,) = shadow(V4).walks
+    assert [(step.packet, step.verdict) for step in found.steps] == [
+        ("syn", "accept"),
+        ("syn-ack", "accept"),
+        ("other", "accept"),
+    ]
+
+
 def in_user_namespace(before_the_look: str) -> str:
     """What a root of a user namespace, with a drop rule in a network namespace of its own, is told."""
     code = (

@@ -110,9 +110,12 @@ class Prober:
             port = source.port if source is not None else 0
             watch = _Watch(self, before, port, min(until, time.monotonic() + _PATIENCE))
             outcome = watch.outcome(sock, number)
-        events, lost_later = self._read()
-        events = tuple(nft_trace.of_connection((*watch.events, *events), port))
-        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, self._deltas(before))
+            # before the connection is closed: its end is not part of the walk
+            last, lost_later = self._read()
+            matched = self._deltas(before)
+            watch.close()
+        events = tuple(nft_trace.of_connection((*watch.events, *last), port))
+        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, matched)
 
     def reached_from_outside(self, doors: Iterable[Endpoint]) -> frozenset[Endpoint]:
         """The doors at which a SYN from the network arrives, past every rule."""
@@ -153,17 +156,14 @@ class Prober:
             return tuple(events), True
         return tuple(events), False
 
-    def _accept(self) -> bool:
-        """Whether a server took a connection; it is closed with a reset, so that nothing of it is left."""
+    def _accept(self) -> socket.socket | None:
+        """The server's side of a connection, if a server took one."""
         for listener in self._listeners:
             try:
-                connection, _ = listener.accept()
+                return listener.accept()[0]
             except BlockingIOError:
                 continue
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-            connection.close()
-            return True
-        return False
+        return None
 
     def _counters(self) -> list[dict[int, int]]:
         return [_counted(table) for table in self._copy.tables]
@@ -188,6 +188,13 @@ class _Watch:
         self._until = until
         self.events: list[Event] = []
         self.lost = False
+        self._taken_side: socket.socket | None = None
+
+    def close(self) -> None:
+        """Ends the server's side with a reset, so that nothing of the connection is left."""
+        if self._taken_side is not None:
+            self._taken_side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self._taken_side.close()
 
     def outcome(self, sock: socket.socket, number: int) -> Outcome:
         if number not in (0, errno.EINPROGRESS):
@@ -208,7 +215,8 @@ class _Watch:
     def _taken(self) -> Outcome:
         """The client's side is up; the server's only with the last packet of the handshake."""
         while True:
-            if self._prober._accept():
+            self._taken_side = self._prober._accept()
+            if self._taken_side is not None:
                 return Outcome.CONNECTED
             if self._stopped() or time.monotonic() >= self._until:
                 return Outcome.NOT_ACCEPTED
