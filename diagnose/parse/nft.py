@@ -164,6 +164,8 @@ class Ruleset(Struct, frozen=True):
     rules: tuple[Rule, ...]
     sets: tuple[Set, ...]
     others: tuple[Other, ...]
+    generation: int = 0
+    """Every transaction makes a new one."""
 
     def only(self, wanted: Iterable[TableKey]) -> Ruleset:
         """The part that lies in these tables."""

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from diagnose.model.attempt import Outcome
-from diagnose.model.fact import Known, Reason, Unknown
+from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Backend, Shadow, Walk
 from diagnose.model.network import Endpoint, family_of
 from diagnose.probes.connect import outcome_of, report_icmp_errors
-from diagnose.probes.shadow import libc, look, tool
+from diagnose.probes.shadow import libc, look, looking, tool
 
 _TOOLS = ("nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ip")
 _MISSING = [tool for tool in _TOOLS if shutil.which(tool, path="/usr/sbin:/sbin:/usr/bin:/bin") is None]
@@ -685,3 +685,33 @@ def test_root_without_the_right_to_make_a_namespace_is_told_so() -> None:
     without = f"assert ctypes.CDLL(None).capset({head}, {data}) == 0"
     told = "a network namespace for the copy of the rule sets cannot be made without CAP_SYS_ADMIN"
     assert in_user_namespace(without) == told
+
+
+@in_namespace
+def test_rules_that_change_all_the_time_are_a_doubt(monkeypatch: pytest.MonkeyPatch) -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    look_again = looking._Expedition.fact
+
+    def meddled(expedition: looking._Expedition) -> Fact[Shadow]:
+        fact = look_again(expedition)
+        sh("nft add rule inet filter input tcp dport 9 accept")
+        return fact
+
+    monkeypatch.setattr(looking._Expedition, "fact", meddled)
+    (found,) = shadow(V4).walks
+    assert found.doubts == ("the rule sets changed while they were looked at",)
+
+
+@in_namespace
+def test_rules_that_changed_once_are_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sh(f"iptables-legacy -A INPUT -p tcp --dport {PORT} -j DROP")
+    look_again = looking._Expedition.fact
+
+    def meddled(expedition: looking._Expedition) -> Fact[Shadow]:
+        fact = look_again(expedition)
+        sh(f"iptables-legacy -R INPUT 1 -p tcp --dport {PORT} -j REJECT")
+        return fact
+
+    monkeypatch.setattr(looking._Expedition, "fact", meddled)
+    (found,) = shadow(V4).walks
+    assert (found.verdict, found.doubts) == ("reject", ())

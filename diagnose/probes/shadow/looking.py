@@ -41,12 +41,8 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
     if sys.platform != "linux":
         return NOT_LINUX
     until = time.monotonic() + deadline
-    # only a machine that is asked about its rules pays for these imports
-    from diagnose.probes.shadow import machine, netfilter
-
     try:
-        rules = netfilter.dump(deadline)
-        blocks = machine.blocks()
+        return _looked(endpoints, until)
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
@@ -55,9 +51,34 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return Unknown(Reason.FAILED, f"the rule sets cannot be read: {error.strerror}")
     except ValueError as error:
         return Unknown(Reason.UNPARSABLE, f"the rule sets cannot be read: {error}")
-    if not rules.tables and not blocks:
-        return Known(Shadow(tuple(_untouched(endpoint) for endpoint in endpoints)))
-    return _Expedition(rules, blocks, endpoints, until).fact()
+
+
+def _looked(endpoints: Sequence[Endpoint], until: float) -> Fact[Shadow]:
+    """The fact, looked at again when the rule sets changed meanwhile; errors of the reading are raised."""
+    # only a machine that is asked about its rules pays for these imports
+    from diagnose.probes.shadow import machine, netfilter
+
+    for attempt in range(2):
+        rules = netfilter.dump(max(0.05, until - time.monotonic()))
+        blocks = machine.blocks()
+        if not rules.tables and not blocks:
+            return Known(Shadow(tuple(_untouched(endpoint) for endpoint in endpoints)))
+        fact = _Expedition(rules, blocks, endpoints, until).fact()
+        if not machine.changed(rules, blocks):
+            break
+        if attempt:
+            return _doubted(fact, "the rule sets changed while they were looked at")
+    return fact
+
+
+def _doubted(fact: Fact[Shadow], doubt: str) -> Fact[Shadow]:
+    """The fact with one more doubt about each walk."""
+    match fact:
+        case Known(value=shadow):
+            walks = tuple(msgspec.structs.replace(walk, doubts=(*walk.doubts, doubt)) for walk in shadow.walks)
+            return Known(msgspec.structs.replace(shadow, walks=walks))
+        case Unknown():
+            return fact
 
 
 def _untouched(endpoint: Endpoint) -> Walk:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from msgspec import Struct
 
 from diagnose.model.network import SocketRow
-from diagnose.parse import nfnetlink, nft
+from diagnose.parse import nfnetlink, nft, xtables
 from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import Ruleset
 from diagnose.parse.xtables import Block
@@ -104,6 +104,13 @@ def blocks() -> tuple[Block, ...]:
     from diagnose.probes.shadow import legacy
 
     return tuple(legacy.read(side, name) for side, names in zip(legacy.SIDES, named, strict=True) for name in names)
+
+
+def changed(rules: Ruleset, known: tuple[Block, ...]) -> bool:
+    """Whether the rule sets are others now; OSError and ValueError as when they were read."""
+    if rules.generation and netfilter.generation(1.0) != rules.generation:
+        return True
+    return [xtables.canonical(block) for block in blocks()] != [xtables.canonical(block) for block in known]
 
 
 def ip_sets(rules: Ruleset, blocks: tuple[Block, ...], timeout: float) -> tuple[IpSet, ...]:

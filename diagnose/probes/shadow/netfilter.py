@@ -8,6 +8,8 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator
 
+import msgspec
+
 from diagnose.parse import ipset, nfnetlink, nft
 from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import Kind, Message, Ruleset
@@ -57,8 +59,14 @@ def dump(timeout: float) -> Ruleset:
             before = _generation(client)
             rules = _dump_once(client)
             if _generation(client) == before:
-                return rules
+                return msgspec.structs.replace(rules, generation=before)
     raise InterruptedError(errno.EINTR, "the rule set changed while it was read")
+
+
+def generation(timeout: float) -> int:
+    """The number of the present rule set; OSError with the kernel's errno."""
+    with Netlink(NETFILTER, timeout) as client:
+        return _generation(client)
 
 
 def ip_sets(timeout: float) -> tuple[IpSet, ...]:
