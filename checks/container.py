@@ -56,7 +56,7 @@ def _unserved(snapshot: Snapshot) -> Attempt | Missing | None:
     failed = failing(snapshot)
     if not failed or len(failed) < len(snapshot.attempts):
         return None
-    refused = [one for one in failed if one.local and one.outcome in (Outcome.REFUSED, Outcome.RESET)]
+    refused = [one for one in failed if one.local and one.outcome is Outcome.REFUSED]
     if not refused or any(not _is_explained(one) for one in failed):
         return None
     if any(_rule_stops(snapshot, one) for one in refused):
@@ -72,7 +72,7 @@ def _unserved(snapshot: Snapshot) -> Attempt | Missing | None:
 
 def _is_explained(one: Attempt) -> bool:
     """Refused by a closed port, or without an address of the family: nothing else stands in the way."""
-    if one.outcome in (Outcome.REFUSED, Outcome.RESET):
+    if one.outcome is Outcome.REFUSED:
         return refusal(one) in (Refusal.KERNEL, Refusal.UNCLEAR)
     return one.outcome is Outcome.ADDRESS_UNAVAILABLE
 

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates, removal
-from diagnose.analysis.reach import failing, reached, severity
+from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.walk import (
     ban_jail,
@@ -35,7 +35,7 @@ from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
-from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Severity, Stage
+from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Stage
 from diagnose.model.firewall import Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.network import SocketRow, TcpState
 from diagnose.model.snapshot import Snapshot
@@ -452,7 +452,15 @@ def _half_open(snapshot: Snapshot, attempt: Attempt) -> SocketRow | None:
     """The server's side of our connection, waiting for us: the SYN has arrived."""
     rows = snapshot.sockets.value if isinstance(snapshot.sockets, Known) else ()
     waiting = (row for row in rows if row.state in (TcpState.SYN_RECV, TcpState.NEW_SYN_RECV))
-    return next((row for row in waiting if attempt.source and row.peer.port == attempt.source.port), None)
+    ours = attempt.source
+    return next(
+        (
+            row
+            for row in waiting
+            if ours and row.peer.port == ours.port and unmapped(row.peer.address) == unmapped(ours.address)
+        ),
+        None,
+    )
 
 
 def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Finding:
@@ -530,23 +538,21 @@ def _look_with_root(snapshot: Snapshot) -> tuple[Remedy, ...]:
 def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Another machine: what a client alone can know."""
     if attempt.outcome is Outcome.UNANSWERED:
-        yield _no_answer_from_there(attempt)
+        yield _no_answer_from_there(snapshot, attempt)
         return
     match sender(attempt, snapshot.routing, snapshot.links):
-        case BoxOnTheWay(address=box, why=why, confidence=confidence, meaning=meaning) if _is_a_rule(meaning):
+        case BoxOnTheWay(address=box, why=why, meaning=meaning) if _is_a_rule(meaning):
             where = f"A box on the way{f', {box},' if box else ''}"
-            yield _rejected_far_away(attempt, where, why, min(confidence, Confidence.LIKELY, key=_doubt), _ASK)
+            yield _rejected_far_away(snapshot, attempt, where, why, _ASK)
         case ThisMachine(why=why, meaning=meaning) if _is_a_rule(meaning):
             own = "This machine's own firewall"
-            yield _rejected_far_away(attempt, own, why, Confidence.LIKELY, _look_with_root(snapshot)[0])
+            yield _rejected_far_away(snapshot, attempt, own, why, _look_with_root(snapshot)[0])
         case HostItself(why=why, meaning=meaning) if meaning is not None and _is_a_rule(meaning):
-            yield _rejected_far_away(attempt, f"The firewall of {attempt.address}", why, Confidence.LIKELY, _ASK)
+            yield _rejected_far_away(
+                snapshot, attempt, f"The firewall of {attempt.address}", why, Confidence.LIKELY, _ASK
+            )
         case _:
             return
-
-
-def _doubt(confidence: Confidence) -> int:
-    return -list(Confidence).index(confidence)
 
 
 def _is_a_rule(meaning: Meaning | None) -> bool:
@@ -554,11 +560,12 @@ def _is_a_rule(meaning: Meaning | None) -> bool:
     return meaning in (None, Meaning.PROHIBITED, Meaning.PORT_UNREACHABLE)
 
 
-def _no_answer_from_there(attempt: Attempt) -> Finding:
+def _no_answer_from_there(snapshot: Snapshot, attempt: Attempt) -> Finding:
     came_in = dropped_here(attempt)
     if came_in is not None:
         text = f"the answer came in over {came_in.interface} while we waited, and this machine let it through to nobody"
         return _silence_of(
+            snapshot,
             attempt,
             f"The answer from {attempt.endpoint} is dropped on this machine",
             Confidence.LIKELY,
@@ -568,6 +575,7 @@ def _no_answer_from_there(attempt: Attempt) -> Finding:
         )
     if held_back(attempt):
         return _silence_of(
+            snapshot,
             attempt,
             f"No packet to {attempt.endpoint} has left this machine",
             Confidence.POSSIBLE,
@@ -576,6 +584,7 @@ def _no_answer_from_there(attempt: Attempt) -> Finding:
             Evidence("the capture of our own probe holds no outgoing packet", "raw packets"),
         )
     return _silence_of(
+        snapshot,
         attempt,
         f"No answer at all from {attempt.endpoint}",
         Confidence.POSSIBLE,
@@ -584,11 +593,13 @@ def _no_answer_from_there(attempt: Attempt) -> Finding:
     )
 
 
-def _silence_of(attempt: Attempt, headline: str, confidence: Confidence, explanation: str, *seen: Evidence) -> Finding:
+def _silence_of(
+    snapshot: Snapshot, attempt: Attempt, headline: str, confidence: Confidence, explanation: str, *seen: Evidence
+) -> Finding:
     return Finding(
         code=SILENT.code,
         title=title(headline),
-        severity=Severity.PROBLEM,
+        severity=severity(snapshot, attempt),
         confidence=confidence,
         explanation=explanation,
         evidence=(*seen, connect_evidence(attempt)),
@@ -604,12 +615,13 @@ def _silence_of(attempt: Attempt, headline: str, confidence: Confidence, explana
 _ASK = Remedy(summary="Ask whoever runs that firewall to allow it: name your address, the target's, the port and TCP.")
 
 
-def _rejected_far_away(attempt: Attempt, who: str, why: str, confidence: Confidence, remedy: Remedy) -> Finding:
+def _rejected_far_away(snapshot: Snapshot, attempt: Attempt, who: str, why: str, remedy: Remedy) -> Finding:
+    """Likely at most: the rule itself is on another machine, or was not read."""
     return Finding(
         code=RULE_REJECTS.code,
         title=title(f"{who} rejects connections to {attempt.endpoint}"),
-        severity=Severity.PROBLEM,
-        confidence=confidence,
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
         explanation="The answer that ended the attempt did not come from the target's own TCP: a firewall or router "
         "sent it. Clients show it as refused or unreachable, as if nothing listened.",
         evidence=(Evidence(why, "the answer itself"), connect_evidence(attempt)),

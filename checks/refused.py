@@ -23,7 +23,7 @@ from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
-from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
+from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -70,10 +70,9 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
                 yield Missing(f"IPV6_V6ONLY of {row.local}", Unknown(Reason.NOT_VISIBLE, "sock_diag tells it"))
         yield from _bound_to_a_device(snapshot, attempt, perhaps)
         return
-    elsewhere = listeners_on(rows, attempt.port)
-    if elsewhere:
-        yield from _listens_elsewhere(snapshot, attempt, elsewhere)
-    else:
+    elsewhere = tuple(_listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port)))
+    yield from elsewhere
+    if not any(one.confidence is Confidence.PROVEN for one in elsewhere):
         yield from _nothing_listens(snapshot, attempt, rows)
 
 
@@ -199,7 +198,7 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
         evidence=(
             connect_evidence(attempt),
             *_refuser(attempt),
-            Evidence(f"no TCP socket listens on port {attempt.port} in this network namespace", "sock_diag"),
+            Evidence(f"no TCP socket of this network namespace takes {attempt.endpoint}", "sock_diag"),
             *_looked_elsewhere(snapshot),
         ),
         remedies=_start_it(snapshot, attempt),
@@ -304,7 +303,7 @@ def _udp_only(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...],
             *_refuser(attempt),
             Evidence(f"UDP {row.local}", "sock_diag"),
             *_owner_evidence(snapshot, row),
-            Evidence(f"no TCP socket listens on port {attempt.port}", "sock_diag"),
+            Evidence(f"no TCP socket takes {attempt.endpoint}", "sock_diag"),
         ),
         remedies=(
             Remedy(
@@ -351,18 +350,18 @@ def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | M
         yield Missing("raw reply", attempt.wire)
     match sender(attempt, snapshot.routing, snapshot.links):
         case HostItself(why=why, confidence=confidence, meaning=None):
-            yield _closed_there(attempt, why, confidence)
+            yield _closed_there(snapshot, attempt, why, confidence)
         case Undetermined(why=why):
-            yield _closed_there(attempt, why, Confidence.LIKELY)
+            yield _closed_there(snapshot, attempt, why, Confidence.LIKELY)
         case HostItself() | BoxOnTheWay() | ThisMachine():
             return  # a rule's answer, there or on the way
 
 
-def _closed_there(attempt: Attempt, why: str, confidence: Confidence) -> Finding:
+def _closed_there(snapshot: Snapshot, attempt: Attempt, why: str, confidence: Confidence) -> Finding:
     return Finding(
         code=NOTHING_LISTENING.code,
         title=title(f"{attempt.endpoint} answered with a reset: it refuses connections"),
-        severity=Severity.PROBLEM,
+        severity=severity(snapshot, attempt),
         confidence=confidence,
         explanation="The name and the route are fine: a reset came back at once. A host answers so when nothing "
         "listens on the port; a firewall can imitate it. Only the machine itself can tell the two apart for certain.",
@@ -381,22 +380,31 @@ def _unlistened(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     match snapshot.listeners, snapshot.names:
         case (Unknown() as unknown, _):
             yield Missing("listeners", unknown)
-        case (Known(value=rows), Known(value=names)) if names.addresses:
+        case (Known(value=rows), Known(value=names)):
             port = snapshot.target.port
-            if any(may_be_reached(rows, one.address, port) for one in names.addresses):
+            own = [one.address for one in names.addresses if _is_this_machine_s(snapshot, one.address)]
+            if not own or len(own) < len(names.addresses):
+                return
+            if any(may_be_reached(rows, address, port) for address in own):
                 return
             yield Finding(
                 code=NOTHING_LISTENING.code,
-                title=title(f"No socket listens on port {port} for {snapshot.target.host}"),
+                title=title(f"No socket takes connections to {snapshot.target.address}"),
                 severity=Severity.PROBLEM,
                 confidence=Confidence.POSSIBLE,
                 explanation="Nothing was sent (--passive). By the socket table alone a connection would be refused, "
                 "unless a firewall or NAT rule takes it first.",
-                evidence=(Evidence(f"no TCP socket listens on port {port}", "sock_diag"),),
+                evidence=tuple(Evidence(f"no TCP socket takes {Endpoint(one, port)}", "sock_diag") for one in own),
                 remedies=(Remedy(summary="Run it again without --passive to know."),),
             )
         case _:
             return
+
+
+def _is_this_machine_s(snapshot: Snapshot, address: str) -> bool:
+    if is_loopback(address) or is_wildcard(address):
+        return True
+    return isinstance(snapshot.links, Known) and snapshot.links.value.holder(address) is not None
 
 
 def _name(snapshot: Snapshot, row: SocketRow) -> str:

@@ -535,7 +535,7 @@ def _nobody_there(snapshot: Snapshot, first: Attempt) -> Confidence | Missing | 
         return None
     if not first.local:
         return _nobody_there_remotely(snapshot, first)
-    if first.outcome not in (Outcome.REFUSED, Outcome.RESET) or refusal(first) in (Refusal.ICMP, Refusal.NOT_KERNEL):
+    if first.outcome is not Outcome.REFUSED or refusal(first) in (Refusal.ICMP, Refusal.NOT_KERNEL):
         return None
     match snapshot.listeners:
         case Known(value=rows):

@@ -38,7 +38,7 @@ def decode(data: bytes) -> tuple[Snapshot, ...]:
     try:
         schema = msgspec.json.decode(data, type=_Header).schema
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRecordingError(f"is no netdiag recording: {error}") from error
+        raise BadRecordingError(f"is no netdiag recording: {_line(error)}") from error
     if schema not in (SCHEMA, SCHEMA_MANY):
         raise BadRecordingError(f"has the schema {schema!r}; this version reads {SCHEMA} and {SCHEMA_MANY}")
     try:
@@ -46,12 +46,17 @@ def decode(data: bytes) -> tuple[Snapshot, ...]:
             return (msgspec.json.decode(data, type=Snapshot),)
         snapshots = msgspec.json.decode(data, type=_Many).snapshots
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRecordingError(f"is a damaged recording: {error}") from error
+        raise BadRecordingError(f"is a damaged recording: {_line(error)}") from error
     if not snapshots:
         raise BadRecordingError("is a recording without any snapshot")
     for snapshot in snapshots:
         _check_addresses(snapshot)
     return snapshots
+
+
+def _line(error: Exception) -> str:
+    """The decoder's message, which may quote the file, without anything that acts on a terminal."""
+    return str(error).encode("unicode_escape", errors="backslashreplace").decode("ascii")
 
 
 def _check_addresses(snapshot: Snapshot) -> None:

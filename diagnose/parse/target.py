@@ -89,12 +89,13 @@ def masked(text: str) -> str:
 
 def _without_userinfo(rest: str, web: bool) -> str:
     """What follows "://" without the password; a token may be all that a web URL has before its @."""
+    if "@" not in rest:
+        return rest
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" not in authority:
-        port = authority.rpartition(":")[2]
-        if "@" not in rest or (web and (":" not in authority or port.isdigit())):
-            return rest  # an @ in a path or query
-        authority = rest[: rest.rindex("@") + 1]  # a password with / ? or # in it, not escaped
+    if web and "@" not in authority and (":" not in authority or authority.rpartition(":")[2].isdigit()):
+        return rest  # an @ in a path or query
+    if not web or "@" not in authority:
+        authority = rest[: rest.rindex("@") + 1]  # a password with / ? # or @ in it, not escaped
     userinfo, _, host = authority.rpartition("@")
     user, colon, _ = userinfo.partition(":")
     shown = MASK if web else f"{user}{colon}{MASK if colon else ''}"
