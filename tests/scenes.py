@@ -203,6 +203,12 @@ def not_accepted(where: str) -> Attempt:
     return replace(_attempt(where, Outcome.NOT_ACCEPTED, None, 1000.0), acceptance=Known(Acceptance.PENDING))
 
 
+def ended(where: str, outcome: Outcome) -> Attempt:
+    """The connection was made, and then ended like this."""
+    errno = "ECONNRESET" if outcome is Outcome.RESET else None
+    return replace(_attempt(where, outcome, errno, 0.3), acceptance=Known(Acceptance.ACCEPTED))
+
+
 def unavailable(where: str) -> Attempt:
     """EADDRNOTAVAIL."""
     return _attempt(where, Outcome.ADDRESS_UNAVAILABLE, "EADDRNOTAVAIL", 0.0)

@@ -1,0 +1,334 @@
+"""firewall: which rule, on whose word, and when no rule may be blamed."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from checks.firewall import CHECK
+from diagnose.engine import diagnose
+from diagnose.model.attempt import Attempt, Drop, Outcome
+from diagnose.model.fact import NOT_NEEDED, Known, Reason, Unknown
+from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Walk
+from diagnose.model.network import SocketRow, TcpState
+from diagnose.model.report import CheckOutcome
+from diagnose.model.snapshot import Snapshot
+from tests.scenes import (
+    ALICE,
+    BLURRED_RESET,
+    KERNEL_RESET,
+    NEEDS_ROOT,
+    RULE_RESET,
+    at,
+    connected,
+    dialled,
+    ended,
+    full_queue,
+    listening,
+    not_accepted,
+    refused,
+    rejected,
+    resolved,
+    roomy_queue,
+    rows,
+    rule,
+    shadow,
+    taken,
+    unanswered,
+    unreachable,
+    walk_to,
+    wanted,
+)
+
+HERE, THERE = "127.0.0.1:8080", "198.51.100.7:8080"
+SERVER = rows(listening(HERE))
+DROPS, REJECTS = walk_to("127.0.0.1", rule()), walk_to("127.0.0.1", rule("reject with tcp reset"), "reject")
+POLICY = walk_to("127.0.0.1", rule(policy=True))
+PASSES = walk_to("127.0.0.1", None, "accept")
+DROPPED = unanswered(HERE, drop="NETFILTER_DROP", queue=roomy_queue(HERE))
+PROVEN, LIKELY = (Severity.PROBLEM, Confidence.PROVEN), (Severity.PROBLEM, Confidence.LIKELY)
+POSSIBLE = (Severity.PROBLEM, Confidence.POSSIBLE)
+
+
+def said(snapshot: Snapshot) -> list[tuple[str, Severity, Confidence]]:
+    return [(one.code, one.severity, one.confidence) for one in CHECK.judge(snapshot) if isinstance(one, Finding)]
+
+
+def missing(snapshot: Snapshot) -> list[str]:
+    return [one.fact for one in CHECK.judge(snapshot) if not isinstance(one, Finding)]
+
+
+def root(snapshot: Snapshot) -> Finding:
+    found = diagnose(snapshot, [CHECK]).root_cause
+    assert found is not None
+    return found
+
+
+def met(attempt: Attempt, *walks: Walk) -> Snapshot:
+    """A healthy server behind these rules."""
+    return dialled(str(attempt.endpoint), attempt, listeners=SERVER, firewall=shadow(*walks))
+
+
+# two witnesses
+
+
+@pytest.mark.parametrize(
+    ("walk", "code"),
+    [(DROPS, "firewall/rule-drops"), (POLICY, "firewall/policy-drops")],
+    ids=["rule", "policy"],
+)
+def test_the_copy_and_the_kernels_drop_reason_together_prove_it(walk: Walk, code: str) -> None:
+    assert said(met(DROPPED, walk)) == [(code, *PROVEN)]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [refused(HERE, RULE_RESET), rejected(HERE), rejected(HERE, 3, 3, "ECONNREFUSED")],
+    ids=lambda one: one.errno,
+)
+def test_the_copy_and_a_refusal_that_the_kernel_did_not_send_together_prove_a_reject(attempt: Attempt) -> None:
+    assert said(met(attempt, REJECTS)) == [("firewall/rule-rejects", *PROVEN)]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "walk"),
+    [
+        (unanswered(HERE, drops=NEEDS_ROOT), DROPS),
+        (unanswered(HERE, drops=Known(())), DROPS),
+        (refused(HERE, BLURRED_RESET), REJECTS),
+        (refused(HERE, NEEDS_ROOT), REJECTS),
+    ],
+    ids=["no tracing", "nothing traced", "busy counter", "no counter"],
+)
+def test_the_copy_alone_makes_it_likely(attempt: Attempt, walk: Walk) -> None:
+    assert [one[1:] for one in said(met(attempt, walk))] == [LIKELY]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "walk"),
+    [
+        (unanswered(HERE, drop="TCP_LISTEN_OVERFLOW"), DROPS),
+        (refused(HERE, KERNEL_RESET), REJECTS),
+    ],
+    ids=["dropped elsewhere", "refused by the kernel"],
+)
+def test_where_the_machine_says_otherwise_the_copy_is_only_a_hint(attempt: Attempt, walk: Walk) -> None:
+    assert [one[1:] for one in said(met(attempt, walk))] == [POSSIBLE]
+
+
+def test_what_the_copy_could_not_carry_leaves_it_likely() -> None:
+    doubtful = walk_to("127.0.0.1", rule(), doubts=("the order of two chains of equal priority",))
+    assert said(met(DROPPED, doubtful)) == [("firewall/rule-drops", *LIKELY)]
+    assert any("equal priority" in one.text for one in root(met(DROPPED, doubtful)).evidence)
+
+
+def test_a_rule_that_stops_the_answer_is_told_apart_from_one_that_stops_the_request() -> None:
+    answer = walk_to("127.0.0.1", rule("tcp sport 8080 drop", chain="output"), packet="reply")
+    found = root(met(DROPPED, answer))
+    assert found.code == "firewall/reply-dropped"
+    assert "replies from 127.0.0.1:8080" in found.title
+
+
+@pytest.mark.parametrize(
+    ("ref", "name"),
+    [
+        (rule(), "nft inet filter input handle 5 drops 127.0.0.1:8080"),
+        (rule(policy=True), "nft inet filter input policy drops 127.0.0.1:8080"),
+        (
+            rule(backend=Backend.IPTABLES_LEGACY, chain="INPUT", handle=None, line=2),
+            "iptables-legacy INPUT rule 2 drops 127.0.0.1:8080",
+        ),
+        (
+            rule(backend=Backend.IPTABLES_NFT, chain="INPUT", handle=None, line=1),
+            "iptables-nft INPUT rule 1 drops 127.0.0.1:8080",
+        ),
+    ],
+)
+def test_the_rule_is_named_as_its_own_tool_names_it(ref: RuleRef, name: str) -> None:
+    assert root(met(DROPPED, walk_to("127.0.0.1", ref))).title == name
+
+
+def test_the_rule_stands_in_the_evidence_with_the_command_that_lists_it() -> None:
+    first = root(met(DROPPED, DROPS)).evidence[0]
+    assert (first.text, first.source) == (
+        "filter input: tcp dport 8080 drop # handle 5",
+        "nft -a list chain inet filter input",
+    )
+
+
+# remedies
+
+
+def _tried(*argv: str, mended: bool, opens: tuple[str, ...] = ()) -> Rehearsed:
+    commands = (Command(argv, needs_root=True),)
+    return Rehearsed(commands, mended, opens, Remedy(summary=" ".join(argv), commands=commands))
+
+
+def test_only_what_mended_the_copy_is_offered_the_smallest_opening_first() -> None:
+    tried = (
+        _tried("nft", "a", mended=False),
+        _tried("nft", "b", mended=True, opens=("127.0.0.1:5432", "127.0.0.1:22")),
+        _tried("nft", "c", mended=True),
+    )
+    found = root(met(DROPPED, replace(DROPS, rehearsals=Known(tried))))
+    assert [one.summary for one in found.remedies] == ["nft c", "nft b"]
+    assert [one.rehearsal and one.rehearsal.mended for one in found.remedies] == [True, True]
+
+
+def test_where_nothing_mended_the_copy_no_command_is_offered() -> None:
+    found = root(met(DROPPED, replace(DROPS, rehearsals=Known((_tried("nft", "a", mended=False),)))))
+    assert [one.commands for one in found.remedies] == [()]
+
+
+def test_an_unrehearsed_remedy_does_not_claim_a_rehearsal() -> None:
+    found = root(met(DROPPED, DROPS))
+    assert found.remedies
+    assert all(one.rehearsal is None for one in found.remedies)
+
+
+def test_a_command_whose_tool_is_missing_is_told_in_words() -> None:
+    walk = replace(DROPS, rehearsals=Unknown(Reason.TOOL_MISSING, "nft is not installed"))
+    assert all(not one.commands for one in root(met(DROPPED, walk)).remedies)
+
+
+# without the rules
+
+
+def test_silence_is_likely_a_rule_only_where_all_else_is_excluded() -> None:
+    attempt = unanswered(HERE, queue=roomy_queue(HERE))
+    seen = dialled(HERE, attempt, listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(seen) == [("firewall/silent", *LIKELY)]
+
+
+def test_silence_that_netfilter_made_is_likely_a_rule() -> None:
+    seen = dialled(HERE, unanswered(HERE, drop="NETFILTER_DROP"), firewall=NEEDS_ROOT)
+    assert said(seen) == [("firewall/silent", *LIKELY)]
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        dialled(HERE, unanswered(HERE, queue=roomy_queue(HERE)), firewall=NEEDS_ROOT),
+        dialled(HERE, unanswered(HERE), listeners=SERVER, firewall=NEEDS_ROOT),
+        dialled(HERE, unanswered(HERE, queue=roomy_queue(HERE)), listeners=NEEDS_ROOT, firewall=NEEDS_ROOT),
+        dialled(HERE, unanswered(HERE, queue=full_queue(HERE, dropped=0)), listeners=SERVER, firewall=NEEDS_ROOT),
+        dialled(THERE, unanswered(THERE, local=False)),
+    ],
+    ids=["no listener", "queue not known", "listeners not known", "queue full", "another machine"],
+)
+def test_any_other_silence_is_only_possibly_a_rule(seen: Snapshot) -> None:
+    assert said(seen) == [("firewall/silent", *POSSIBLE)]
+
+
+def test_an_ordinary_user_is_told_what_root_would_add() -> None:
+    seen = dialled(HERE, unanswered(HERE), listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    found = next(one for one in CHECK.judge(seen) if isinstance(one, Finding))
+    assert found.remedies[0].commands[0].argv[1:] == ("run", HERE)
+    assert found.remedies[0].commands[0].needs_root
+    assert "firewall rules" in missing(seen)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sure"),
+    [
+        (refused(HERE, RULE_RESET), LIKELY),
+        (rejected(HERE), LIKELY),
+    ],
+    ids=["reset", "icmp"],
+)
+def test_an_ordinary_user_learns_that_a_rule_rejects_a_healthy_server(
+    attempt: Attempt, sure: tuple[Severity, Confidence]
+) -> None:
+    seen = dialled(HERE, attempt, listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(seen) == [("firewall/rule-rejects", *sure)]
+    assert diagnose(seen, [CHECK]).not_checked[0].fact == "firewall rules"
+
+
+def test_a_reset_that_is_not_the_kernels_without_a_listener_is_only_possibly_a_rule() -> None:
+    seen = dialled(HERE, refused(HERE, RULE_RESET), firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(seen) == [("firewall/rule-rejects", *POSSIBLE)]
+
+
+def test_a_walk_that_could_not_be_told_is_missed() -> None:
+    seen = met(DROPPED, walk_to("127.0.0.1", None, "unknown", doubts=("a queue",)))
+    assert missing(seen) == ["firewall walk"]
+    assert missing(met(DROPPED)) == ["firewall walk"]
+
+
+def test_rules_that_let_it_pass_are_not_blamed_for_silence_beyond_possible() -> None:
+    assert said(met(unanswered(HERE), PASSES)) == [("firewall/silent", *POSSIBLE)]
+
+
+def test_a_half_open_connection_shows_that_the_answer_is_lost() -> None:
+    ours = replace(unanswered(HERE), source=at("127.0.0.1:40000"))
+    row = SocketRow(at(HERE), at("127.0.0.1:40000"), TcpState.SYN_RECV, "ipv4", 0, 0)
+    seen = dialled(HERE, ours, listeners=SERVER, sockets=rows(row), firewall=NEEDS_ROOT)
+    assert said(seen) == [("firewall/reply-dropped", *LIKELY)]
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1:40001", "192.0.2.99:40000"])
+def test_somebody_elses_half_open_connection_shows_nothing(peer: str) -> None:
+    ours = replace(unanswered(HERE), source=at("127.0.0.1:40000"))
+    row = SocketRow(at(HERE), at(peer), TcpState.SYN_RECV, "ipv4", 0, 0)
+    seen = dialled(HERE, ours, listeners=SERVER, sockets=rows(row), firewall=NEEDS_ROOT)
+    assert [one[0] for one in said(seen)] == ["firewall/silent"]
+
+
+# what only looks like it
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        connected(HERE),
+        refused(HERE, KERNEL_RESET),
+        not_accepted(HERE),
+        unanswered(HERE, queue=full_queue(HERE)),
+        unreachable(HERE),
+        ended(HERE, Outcome.RESET),
+        ended(HERE, Outcome.CLOSED),
+    ],
+    ids=lambda one: one.outcome.value,
+)
+def test_no_rule_is_blamed_for_what_the_kernel_or_the_server_did(attempt: Attempt) -> None:
+    seen = dialled(HERE, attempt, listeners=SERVER if attempt.outcome is not Outcome.REFUSED else rows())
+    assert said(seen) == []
+
+
+def test_a_busy_counter_without_a_listener_blames_no_rule() -> None:
+    assert said(dialled(HERE, refused(HERE, BLURRED_RESET), firewall=NEEDS_ROOT)) == []
+
+
+def test_a_full_queue_is_no_rule_unless_netfilter_dropped_it() -> None:
+    attempt = unanswered(HERE, queue=full_queue(HERE), drop="NETFILTER_DROP")
+    assert said(met(attempt, DROPS)) == [("firewall/rule-drops", *PROVEN)]
+
+
+def test_a_drop_reason_of_another_part_of_the_kernel_proves_no_rule() -> None:
+    attempt = unanswered(HERE, drops=Known((Drop("NO_SOCKET", "tcp_v4_rcv"),)))
+    assert said(dialled(HERE, attempt, firewall=NEEDS_ROOT)) == [("firewall/silent", *POSSIBLE)]
+
+
+def test_for_someone_who_wants_to_bind_no_rule_is_in_the_way() -> None:
+    assert said(wanted(HERE, taken(HERE), firewall=shadow(DROPS))) == []
+
+
+def test_rules_for_an_address_behind_the_first_working_one_are_information() -> None:
+    seen = dialled("localhost:8080", connected("[::1]:8080"), DROPPED, listeners=SERVER, firewall=shadow(DROPS))
+    assert said(seen) == [("firewall/rule-drops", Severity.INFO, Confidence.PROVEN)]
+
+
+def test_a_far_address_behind_the_first_working_one_is_information() -> None:
+    seen = dialled("db:8080", connected("192.0.2.10:8080"), unanswered(THERE, local=False))
+    assert [one[1] for one in said(seen)] == [Severity.INFO]
+
+
+def test_with_nothing_failing_the_check_is_clear() -> None:
+    seen = dialled(HERE, connected(HERE), firewall=NOT_NEEDED)
+    assert diagnose(seen, [CHECK]).checks[0].outcome is CheckOutcome.CLEAR
+
+
+def test_passive_without_the_rules_the_check_is_skipped() -> None:
+    seen = dialled(HERE, passive=True, names=resolved("127.0.0.1", "127.0.0.1"), firewall=Unknown(Reason.PASSIVE))
+    assert diagnose(seen, [CHECK]).checks[0].outcome is CheckOutcome.SKIPPED
