@@ -548,9 +548,7 @@ def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
             own = "This machine's own firewall"
             yield _rejected_far_away(snapshot, attempt, own, why, _look_with_root(snapshot)[0])
         case HostItself(why=why, meaning=meaning) if meaning is not None and _is_a_rule(meaning):
-            yield _rejected_far_away(
-                snapshot, attempt, f"The firewall of {attempt.address}", why, Confidence.LIKELY, _ASK
-            )
+            yield _rejected_far_away(snapshot, attempt, f"The firewall of {attempt.address}", why, _ASK)
         case _:
             return
 
