@@ -252,6 +252,11 @@ def denied(where: str) -> BindAttempt:
     return _bind(where, Outcome.DENIED, "EACCES", Outcome.DENIED, "EACCES")
 
 
+def unbindable(where: str) -> BindAttempt:
+    """EADDRNOTAVAIL."""
+    return _bind(where, Outcome.ADDRESS_UNAVAILABLE, "EADDRNOTAVAIL", Outcome.ADDRESS_UNAVAILABLE, "EADDRNOTAVAIL")
+
+
 def _bind(where: str, outcome: Outcome, errno: str | None, plain: Outcome, plain_errno: str | None) -> BindAttempt:
     endpoint = at(where)
     return BindAttempt(

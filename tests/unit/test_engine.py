@@ -27,6 +27,7 @@ from tests.scenes import (
     taken,
     unanswered,
     unavailable,
+    unbindable,
     wanted,
 )
 
@@ -342,3 +343,41 @@ def test_the_report_says_who_asked_what_when_and_from_where() -> None:
     assert (report.target, report.intent, report.vantage) == (seen.target, seen.intent, seen.vantage)
     assert (report.netdiag, report.started_at, report.duration_ms) == (seen.netdiag, seen.started_at, seen.duration_ms)
     assert report.schema == "netdiag.report/1"
+
+
+# behaviour of checks that the engine sees to
+
+
+def test_what_is_only_information_on_a_working_target_makes_no_check_found() -> None:
+    seen = dialled("localhost:8080", connected(V6), refused(V4))
+    report = judged(seen, check("refused", finding("refused/a")))
+    assert report.checks[0].outcome is CheckOutcome.CLEAR
+
+
+def test_a_name_that_does_not_exist_cannot_be_bound() -> None:
+    report = judged(wanted("nowhere:80", names=resolved("nowhere", error="EAI_NONAME")))
+    assert report.verdict is Verdict.NOT_BINDABLE
+
+
+def test_a_resolver_that_never_answers_has_not_said_that_the_name_does_not_exist() -> None:
+    report = judged(dialled("db:80", names=resolved("db", error="DEADLINE")))
+    assert report.attempts[0].outcome == "unanswered"
+
+
+def test_a_proven_listener_in_the_way_is_a_verdict_without_a_bind() -> None:
+    seen = wanted(V4, names=resolved("127.0.0.1", "127.0.0.1"))
+    assert judged(seen, check("in-use", finding("in-use/listener"))).verdict is Verdict.NOT_BINDABLE
+    likely = finding("in-use/listener", confidence=Confidence.LIKELY)
+    assert judged(seen, check("in-use", likely)).verdict is Verdict.INCONCLUSIVE
+
+
+def test_an_address_that_is_not_here_behind_one_that_can_be_bound_is_information() -> None:
+    assert judged(wanted("localhost:80", bound(V4), unbindable(V6))).verdict is Verdict.BINDABLE
+    assert judged(wanted("localhost:80", unbindable(V6), bound(V4))).verdict is Verdict.NOT_BINDABLE
+
+
+def test_where_some_checks_only_were_asked_for_only_what_they_missed_is_listed() -> None:
+    seen = dialled(V4, refused(V4), skip=("firewall",), firewall=NEEDS_ROOT)
+    assert judged(seen, check("refused")).not_checked == ()
+    report = judged(seen, check("refused", Missing("listeners", NEEDS_ROOT)))
+    assert [one.fact for one in report.not_checked] == ["listeners"]
