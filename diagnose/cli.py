@@ -302,7 +302,7 @@ def _captured(pcap: Path | None, collection: Collection) -> list[str]:
         problem = collection.save_capture(str(pcap))
     except OSError as error:
         return [f"cannot write {str(pcap)!r}: {error.strerror}"]
-    return [f"no packets were kept: {problem}"] if problem else []
+    return [problem] if problem else []
 
 
 def _print(text: str) -> None:

@@ -52,13 +52,19 @@ class Collection:
         self._cases = tuple(cases)
         return tuple(self._snapshot(case, machine, started, duration) for case in cases)
 
-    def save_capture(self, path: str) -> Unknown | None:
-        """Writes the packets of the attempts; what stood in the way of keeping any. OSError: the file's."""
+    def save_capture(self, path: str) -> str | None:
+        """Writes the packets of the attempts; one line where none or not all could be kept. OSError: the file's."""
         if self._recorder is None:
-            return PASSIVE if self.order.passive else Unknown(Reason.NOT_NEEDED, "a bind sends no packet")
+            why = PASSIVE if self.order.passive else Unknown(Reason.NOT_NEEDED, "a bind sends no packet")
+            return f"no packets were kept: {why}"
         attempts = [attempt for case in self._cases for attempt in case.attempts]
-        saved = self._recorder.save(path, [flow for one in attempts if (flow := flow_of(one))])
-        return saved if isinstance(saved, Unknown) else None
+        match self._recorder.save(path, [flow for one in attempts if (flow := flow_of(one))]):
+            case Unknown() as why:
+                return f"no packets were kept: {why}"
+            case Known(value=saved) if saved.lost:
+                return f"{path!r} may lack some packets: {saved.lost} did not fit the capture's buffer"
+            case Known():
+                return None
 
     def close(self) -> None:
         """Takes down what observing needed for a moment; about 50 ms, so after the answer."""
@@ -84,6 +90,7 @@ class Collection:
             self._listen_to_the_wire(cases, link_fact)
             for case in cases:
                 self._try(case, link_fact)
+            self._listen_to_ourselves(cases)
         ports = frozenset(case.target.port for case in cases)
         tables = sockets.look(ports)
         inodes = _inodes(tables, ports)
@@ -105,6 +112,12 @@ class Collection:
             from diagnose.probes.wire import Recorder  # raw sockets: only for captures and other machines
 
             self._recorder = Recorder(sorted({case.target.port for case in cases}))
+
+    def _listen_to_ourselves(self, cases: Sequence[Case]) -> None:
+        """Now that our own ports are known; the target's may be a busy one."""
+        if self._recorder is not None:
+            sources = [dial.source for case in cases for dial in case.dials]
+            self._recorder.narrow({one.port for one in sources if one is not None})
 
     def _try(self, case: Case, link_fact: Fact[Links]) -> None:
         endpoints = [Endpoint(address, case.target.port) for address in case.addresses]

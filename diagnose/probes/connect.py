@@ -168,6 +168,11 @@ class Dial:
         """Whether the kernel has completed it and nobody is known to have taken it."""
         return self.phase is _Phase.QUEUED
 
+    @property
+    def source(self) -> Endpoint | None:
+        """Our end, as soon as the kernel has chosen it."""
+        return self._source or (_bound(self._sock) if self._sock is not None else None)
+
     def fileno(self) -> int:
         """For poll(2); -1 when it has ended."""
         return self._sock.fileno() if self._sock is not None else -1

@@ -87,7 +87,10 @@ class Recorder:
         self._socket = opened.value if isinstance(opened, Known) else None
         self._obstacle = opened if isinstance(opened, Unknown) else None
         self._frames: list[Frame] = []
-        self._lost = 0
+        self._buffer = bytearray(SNAP_BYTES)
+        came, lost = _statistics(self._socket) if self._socket else (0, 0)
+        self._waiting = came - lost
+        self._lost = 0  # what did not fit so far is nobody's probe
         self._door = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -95,6 +98,16 @@ class Recorder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def narrow(self, ports: Collection[int]) -> None:
+        """From now on only packets with these ports, our own ends: what others send to the target fills no buffer."""
+        with self._door:
+            if not self._socket or not ports:
+                return
+            try:
+                wire_filter.attach(self._socket, ports)
+            except OSError:
+                return  # the wider filter stays: it lets through all that this one would
 
     def close(self) -> None:
         """Ends the recording: ask before. The kernel takes about 10 ms to let go (packet_release)."""
@@ -158,11 +171,15 @@ class Recorder:
         return Known(tuple(_once(frame for frame in frames if _key(frame.packet) in keys)))
 
     def _drain(self) -> None:
+        """What has come so far; on a busy port there is always more, which is left for the next time."""
         if self._socket is None:
             return
-        while len(self._frames) < MOST_FRAMES and (frame := _receive(self._socket)):
+        came, lost = _statistics(self._socket)
+        self._lost += lost
+        self._waiting += came - lost
+        while self._waiting and len(self._frames) < MOST_FRAMES and (frame := _receive(self._socket, self._buffer)):
             self._frames.append(frame)
-        self._lost += struct.unpack("=II", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
+            self._waiting -= 1
 
 
 def first_hop(address: str, port: int, timeout: float) -> Fact[tuple[WireReply, ...]]:
@@ -219,13 +236,20 @@ def _enlarge(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
 
 
-def _receive(sock: socket.socket) -> Frame | None:
+def _statistics(sock: socket.socket) -> tuple[int, int]:
+    """How many packets came since the last call, and how many of them did not fit."""
+    came, lost = struct.unpack("=II", sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))
+    return came, lost
+
+
+def _receive(sock: socket.socket, buffer: bytearray) -> Frame | None:
     try:
-        packet, ancillary, _, address = sock.recvmsg(SNAP_BYTES, 64)
+        size, ancillary, _, address = sock.recvmsg_into((buffer,), 64)
     except BlockingIOError:
         return None
     interface, protocol, kind, hardware, sender = address
     seconds, nanoseconds = next((struct.unpack("=qq", data) for *_, data in ancillary if len(data) == 16), (0, 0))
+    packet = bytes(memoryview(buffer)[:size])  # a buffer of the largest size for each would use up the mappings
     return Frame(seconds, nanoseconds // 1000, interface, protocol, kind, hardware, sender, packet)
 
 
