@@ -57,7 +57,8 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     if stopped:
         yield _process_stopped(snapshot, attempt, rows, stopped)
     if attempt.outcome is Outcome.NOT_ACCEPTED:
-        yield _not_accepting(snapshot, attempt, rows)
+        if not stopped:  # else the wait was ended early, and proves nothing more
+            yield _not_accepting(snapshot, attempt, rows)
     elif rows:
         yield from _queue_full(snapshot, attempt)
 
