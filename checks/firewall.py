@@ -8,8 +8,10 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates, removal
+from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
+from diagnose.analysis.rule_owner import brings_back, maker_on
 from diagnose.analysis.walk import (
     ban_jail,
     destination_rewrite,
@@ -204,7 +206,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef)
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=(*_unban(attempt, decider), *_reader_first(walk), *_remedies(walk)),
+        remedies=_in_order(snapshot, attempt, walk, decider),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
@@ -217,6 +219,15 @@ def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
     if queue_rule(walk):
         return QUEUE_WITHOUT_READER
     return POLICY_DROPS if decider.policy else RULE_DROPS
+
+
+def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> tuple[Remedy, ...]:
+    """The owner's own command first where its program is at work, for what goes past it does not last."""
+    tools = snapshot.firewall.value.owner_tools if isinstance(snapshot.firewall, Known) else ()
+    unban, general = _unban(attempt, decider), _remedies(walk)
+    if FAIL2BAN_CLIENT in tools:
+        return (*unban, *general)
+    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *unban)
 
 
 def _unban(attempt: Attempt, decider: RuleRef) -> tuple[Remedy, ...]:
@@ -354,6 +365,8 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
         text += f" It rejects with {walk.reject_with}."
     if behind:
         text += " The server itself is there: only the rule is in the way."
+    back = brings_back(maker_on(walk))
+    text += f" {back}." if back else ""
     for accept in powerless_accepts(walk):
         text += (
             f" The accept in {rule_name(accept)} does not help: a packet must pass every chain, and an accept ends "

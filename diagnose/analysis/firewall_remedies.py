@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
+from diagnose.analysis.rule_owner import brings_back, maker
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
 from diagnose.model.network import Endpoint
@@ -219,6 +220,9 @@ def _table(rule: RuleRef) -> str:
 
 
 def _keep(rule: RuleRef) -> str:
+    back = brings_back(maker(rule))
+    if back:
+        return f"{back}. To keep this, change it there as well."
     if rule.backend is Backend.NFT:
         return (
             "It lasts until the rules are loaded again: to keep it, change the file or the program that writes this "

@@ -11,6 +11,8 @@ _REWRITES = ("dnat", "redirect", "nat", "netmap")
 _STOPS = ("drop", "reject", "queue", "nfqueue")
 _LIMITS = re.compile(r"\b(limit|ct count|connlimit|hashlimit|quota|recent|meter|statistic|numgen)\b|\bupdate @|\badd @")
 _BAN_CHAIN = re.compile(r"^f2b-(?P<jail>[\w.-]+)$")
+_BAN_SET = re.compile(r"(?:@addr6?-set-|--match-set f2b-)(?P<jail>[\w.-]+)")
+"""fail2ban's own actions (action.d/nftables.conf, iptables-ipset.conf)."""
 
 
 def rule_name(rule: RuleRef) -> str:
@@ -94,6 +96,6 @@ def powerless_accepts(walk: Walk) -> tuple[RuleRef, ...]:
 
 
 def ban_jail(rule: RuleRef) -> str | None:
-    """The fail2ban jail whose chain holds the rule."""
-    found = _BAN_CHAIN.match(rule.chain)
+    """The fail2ban jail behind the rule: named by its chain (iptables) or by the set of its bans (nftables, ipset)."""
+    found = _BAN_SET.search(rule.text) or _BAN_CHAIN.match(rule.chain)
     return found["jail"] if found else None

@@ -104,6 +104,8 @@ class Shadow(Struct, frozen=True):
     """How many rules were carried."""
     wordless: tuple[str, ...] = ()
     """Why rules have no text here: the tool that prints them is missing or could not be understood."""
+    owner_tools: tuple[str, ...] = ()
+    """Commands of the deciders' makers (ufw, firewall-cmd, fail2ban-client) that are installed and at work."""
 
     def walk(self, address: str) -> Walk | None:
         """The walk to this address."""

@@ -141,11 +141,11 @@ def test_a_ban_of_fail2ban_on_this_machine_is_lifted_in_its_words(machine: Machi
     rejects = "firewall/rule-rejects"
     answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), 0, proven(rejects))
     assert answer.cause
-    first = answer.cause["remedies"][0]
-    assert first["commands"][0]["argv"] == ["fail2ban-client", "set", "web", "unbanip", "127.0.0.1"]
-    rehearsed = [remedy for remedy in answer.cause["remedies"] if remedy["rehearsal"]]
-    assert rehearsed, "without fail2ban's own tool there must be a way as well"
-    scenario.execute(rehearsed[0]["commands"])
+    first, *others = answer.cause["remedies"]
+    unban = ["fail2ban-client", "set", "web", "unbanip", "127.0.0.1"]
+    assert any(other["commands"][0]["argv"] == unban for other in others)
+    assert first["rehearsal"], "where fail2ban does not run, its own command cannot come first"
+    scenario.execute(first["commands"])
     assert works().is_said_by(machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}"))
 
 

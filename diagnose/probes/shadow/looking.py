@@ -132,6 +132,7 @@ class _Expedition:
             return Unknown(Reason.UNPARSABLE, f"the copy of the rule sets cannot be read: {error}")
 
     def _shadow(self) -> Fact[Shadow]:
+        from diagnose.probes.shadow import owners
         from diagnose.probes.shadow.words import Asking, Words
 
         asking = Asking(self._rules, self._blocks)
@@ -146,7 +147,13 @@ class _Expedition:
                 uncarried = tuple(copy.uncarried)
             self._cost = time.monotonic() - begun
             walks = self._in_the_other_order(machine, walks, words)
-            shadow = Shadow(tuple(map(_unrehearsed, walks)), uncarried, machine.size, tuple(listings.complaints))
+            shadow = Shadow(
+                tuple(map(_unrehearsed, walks)),
+                uncarried,
+                machine.size,
+                tuple(listings.complaints),
+                owners.at_work(walks),
+            )
             self._fact = Known(shadow)
             walks = self._rehearsed(machine, walks, words)
             return Known(msgspec.structs.replace(shadow, walks=tuple(walks)))

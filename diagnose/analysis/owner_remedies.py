@@ -1,0 +1,137 @@
+"""The command of the program that owns the rule, where it does what an accept in the copy has been seen to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from diagnose.analysis.rule_owner import Owner, called_chain, maker_on
+from diagnose.model.fact import Known
+from diagnose.model.finding import Command, Remedy
+from diagnose.model.firewall import Rehearsed, RuleRef, Walk
+from diagnose.model.network import Endpoint, is_loopback
+
+UFW, FIREWALL_CMD, FAIL2BAN_CLIENT = "ufw", "firewall-cmd", "fail2ban-client"
+_DIRECTIONS = {"input": "in", "output": "out"}
+_PANIC = "firewalld_policy_drop"
+_ZONE_FIRST = re.compile(r"(?:filter_)?IN_(?!policy_)(?P<zone>[\w-]+)_pre")
+"""firewalld's first chain of a zone: its rules of negative priority (firewalld.richlanguage(5))."""
+
+
+def owner_remedies(walk: Walk, tools: tuple[str, ...]) -> Iterator[Remedy]:
+    """In the owner's words what mends this flow; nothing where its program is not at work or would not help."""
+    decider = walk.decider
+    if decider is None:
+        return
+    match maker_on(walk).owner:
+        case Owner.UFW if UFW in tools:
+            yield from _ufw(walk, decider)
+        case Owner.FIREWALLD if FIREWALL_CMD in tools:
+            yield from _panic_off(walk, decider) if decider.table == _PANIC else _rich_rule(walk, decider)
+        case _:
+            return
+
+
+def _ufw(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    """An accept at the top of ufw's own chain for user rules, where the packet has been in it."""
+    server = _server(walk)
+    six = "6" if ":" in server.address else ""
+    direction = _DIRECTIONS.get(walk.hook, "")
+    if not (_accept_suffices(walk) and _entered(walk, decider, f"ufw{six}-user-{walk.hook}")):
+        return
+    rule = ("allow", direction, "on", "lo", "to", server.address, "port", str(server.port), "proto", "tcp")
+    yield Remedy(
+        summary=f"Allow this connection in ufw, before its other rules. ufw keeps it over a reboot. {_UNTRIED} If a "
+        "rule of ufw denies the port (`ufw status numbered` lists them), `ufw delete` with its number takes that back, "
+        "but for everybody.",
+        commands=(Command(("ufw", "prepend", *rule), needs_root=True),),
+        undo=(Command(("ufw", "delete", *rule), needs_root=True),),
+        survives_reboot=True,
+    )
+
+
+_UNTRIED = (
+    "ufw itself was not tried in the copy of the rules, since it would write its files; the accept that it adds was."
+)
+
+
+def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    """An accept in the first chain of the zone, where the packet has been in it."""
+    entered = (_ZONE_FIRST.fullmatch(called_chain(step)) for step in walk.steps if step.rule.table == decider.table)
+    zone = next((found["zone"] for found in entered if found and found[0] != decider.chain), None)
+    if zone is None or walk.hook != "input" or not _accept_suffices(walk):
+        return
+    server = _server(walk)
+    family = "ipv6" if ":" in server.address else "ipv4"
+    source = "" if is_loopback(server.address) else f'source address="{server.address}" '
+    rule = (
+        f'rule priority="-1" family="{family}" {source}destination address="{server.address}" '
+        f'port port="{server.port}" protocol="tcp" accept'
+    )
+    zoned = f"--zone={zone}"
+    yield Remedy(
+        summary=f"Accept this connection in firewalld's zone {zone}: the first command at once, the second for after a "
+        "reboot or reload. firewalld itself could not be tried in the copy of the rules; the accept that it adds was. "
+        f"To let other machines in as well: `firewall-cmd {zoned} --add-port={server.port}/tcp`, and again with "
+        "`--permanent`.",
+        commands=tuple(
+            Command(("firewall-cmd", *when, zoned, f"--add-rich-rule={rule}"), needs_root=True) for when in _BOTH
+        ),
+        undo=tuple(
+            Command(("firewall-cmd", *when, zoned, f"--remove-rich-rule={rule}"), needs_root=True) for when in _BOTH
+        ),
+        survives_reboot=True,
+    )
+
+
+_BOTH: tuple[tuple[str, ...], ...] = ((), ("--permanent",))
+
+
+def _panic_off(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    if not any(one.mended and all(decider.table in command.argv for command in one.commands) for one in _tried(walk)):
+        return
+    yield Remedy(
+        summary="firewalld is in panic mode, which drops every packet on this machine: somebody turned it on. Where "
+        "the reason is gone, turn it off, and the ordinary rules of firewalld decide again. A restart of firewalld "
+        "ends it as well. firewalld itself could not be tried in the copy of the rules; accepts in that table were.",
+        commands=(Command(("firewall-cmd", "--panic-off"), needs_root=True),),
+        undo=(Command(("firewall-cmd", "--panic-on"), needs_root=True),),
+        survives_reboot=True,
+    )
+
+
+def _entered(walk: Walk, decider: RuleRef, chain: str) -> bool:
+    """Whether the packet came through this chain of the decider's table, at the decider's hook, before it was stopped.
+
+    Then an accept there ends the base chain just as one before the decider does.
+    """
+    return walk.packet == "syn" and any(
+        called_chain(step) == chain
+        and step.hook == walk.hook
+        and (step.rule.backend, step.rule.table) == (decider.backend, decider.table)
+        for step in walk.steps
+    )
+
+
+def _accept_suffices(walk: Walk) -> bool:
+    """Whether nothing else stops this flow: in the copy one accept for its port alone has mended it."""
+    port = str(_server(walk).port)
+    return walk.packet == "syn" and any(
+        one.mended and len(one.commands) == 1 and _accepts(one.commands[0], port) for one in _tried(walk)
+    )
+
+
+def _accepts(command: Command, port: str) -> bool:
+    words = [word.lower() for word in command.argv]
+    adds = "-i" in words[:4] or "insert" in words[:2]
+    return adds and "accept" in words and port in words
+
+
+def _tried(walk: Walk) -> tuple[Rehearsed, ...]:
+    return walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
+
+
+def _server(walk: Walk) -> Endpoint:
+    """The server's end as the decider saw it; the address without its zone."""
+    server = walk.seen_as or Endpoint(walk.address, walk.port)
+    return Endpoint(server.address.partition("%")[0], server.port)
