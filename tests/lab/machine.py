@@ -24,6 +24,8 @@ import jsonschema
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVER = Path(__file__).with_name("server.py")
 NETDIAG = Path(sys.executable).with_name("netdiag")
+INSTALLED = "/run/bin/netdiag"
+"""Where every machine has the command, so that recordings do not depend on the checkout's place."""
 TRACING = Path("/sys/kernel/tracing/instances")
 PR_SET_CHILD_SUBREAPER = 36
 ROOT, NOBODY = 0, 65534
@@ -39,8 +41,10 @@ mount -t tmpfs -o mode=755 lab /run
 mount -t tmpfs -o mode=755 lab "$1/private"
 mkdir "$1/private/upper" "$1/private/work"
 mount -t overlay -o "lowerdir=/etc,upperdir=$1/private/upper,workdir=$1/private/work" lab /etc
-ln -s "$2" /run/python3
-cp "$3" /run/server.py
+mkdir /run/bin
+ln -s "$2" /run/bin/netdiag
+ln -s "$3" /run/python3
+cp "$4" /run/server.py
 rm -f /etc/hosts /etc/resolv.conf /etc/nsswitch.conf /etc/gai.conf
 printf '127.0.0.1 localhost\\n::1 localhost ip6-localhost ip6-loopback\\n' >/etc/hosts
 printf 'nameserver 127.0.0.1\\noptions timeout:1 attempts:1\\n' >/etc/resolv.conf
@@ -151,7 +155,9 @@ class Machine:
         (self.scratch / "cwd").chmod(0o777)
         script = SETUP + opening(self.scratch) + "echo ready; exec sleep infinity"
         own = ["unshare", "--net", "--mount", "--propagation", "private", "setpriv", "--pdeathsig", "KILL"]
-        self.keeper = start([*own, "sh", "-c", script, "sh", str(self.scratch), sys.executable, str(SERVER)])
+        self.keeper = start(
+            [*own, "sh", "-c", script, "sh", str(self.scratch), str(NETDIAG), sys.executable, str(SERVER)]
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,7 +223,7 @@ class Machine:
 
     def netdiag(self, *arguments: str, uid: int = ROOT, before: tuple[str, ...] = ()) -> Answer:
         """Run the installed command as a user would; it must leave no process, file or tracing instance behind."""
-        argv = [*before, str(NETDIAG), *arguments]
+        argv = [*before, INSTALLED, *arguments]
         with nothing_left_behind(self):
             begin = time.monotonic()
             done = subprocess.run(
@@ -268,7 +274,7 @@ def variables(uid: int) -> list[str]:
     if uid != ROOT:
         system = "/usr/local/bin:/usr/bin:/bin"
     home = "/root" if uid == ROOT else "/nonexistent"
-    return [f"PATH={NETDIAG.parent}:{system}", f"HOME={home}", "LANG=C.UTF-8", "TERM=dumb"]
+    return [f"PATH=/run/bin:{system}", f"HOME={home}", "LANG=C.UTF-8", "TERM=dumb"]
 
 
 def start(argv: Sequence[str | bytes]) -> subprocess.Popen[bytes]:

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from tests.lab.machine import NETDIAG, NOBODY, ROOT, Machine, nothing_left_behind, wait_for
+from tests.lab.machine import INSTALLED, NOBODY, ROOT, Machine, nothing_left_behind, wait_for
 from tests.lab.protocol import no_cause, proven, works
 
 RAW = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]")
@@ -61,7 +61,7 @@ def test_an_interrupted_run_leaves_nothing_behind(
     machine.chain("input", f"tcp dport {machine.port} drop")
     with nothing_left_behind(machine):
         run = subprocess.Popen(
-            machine.inside([str(NETDIAG), "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
+            machine.inside([INSTALLED, "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -81,7 +81,7 @@ def test_what_a_killed_run_left_is_removed_by_the_next_one(machine: Machine) -> 
     with nothing_left_behind(machine):
         for _ in range(3):
             run = subprocess.Popen(
-                machine.inside([str(NETDIAG), "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
+                machine.inside([INSTALLED, "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
