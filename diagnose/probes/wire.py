@@ -8,7 +8,7 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
 from ipaddress import IPv6Address, ip_address
 from types import ModuleType
@@ -167,8 +167,7 @@ class Recorder:
                 frames = tuple(self._frames)
         except OSError as error:
             return Unknown(Reason.FAILED, f"the packet socket: {error.strerror}")
-        keys = {key for flow in flows for key in _keys(flow)}
-        return Known(tuple(_once(frame for frame in frames if _key(frame.packet) in keys)))
+        return Known(tuple(_once(_ours(frames, {key: flow for flow in flows for key in _keys(flow)}))))
 
     def _drain(self) -> None:
         """What has come so far; on a busy port there is always more, which is left for the next time."""
@@ -289,6 +288,28 @@ def _key(packet: bytes) -> Key | None:
 
 def _byte(value: int) -> bytes:
     return bytes((value,))
+
+
+def _ours(frames: Iterable[Frame], flows: Mapping[Key, Flow]) -> Iterator[Frame]:
+    """The packets of these connections, until a new one begins on the same ports: then somebody else has got ours."""
+    begun: dict[Flow, bytes] = {}
+    ended: set[Flow] = set()
+    for frame in frames:
+        key = _key(frame.packet)
+        if key is None or key not in flows:
+            continue
+        flow, sequence = flows[key], _opening(frame.packet)
+        if sequence and begun.setdefault(flow, sequence) != sequence:
+            ended.add(flow)
+        if flow not in ended:
+            yield frame
+
+
+def _opening(packet: bytes) -> bytes | None:
+    """The sequence number of a SYN, the same where it is repeated; None: it is no SYN."""
+    at, protocol = ((packet[0] & 15) * 4, packet[9]) if packet[0] >> 4 == 4 else (40, packet[6])
+    is_syn = protocol == TCP and len(packet) > at + 13 and packet[at + 13] & 0x12 == 0x02
+    return packet[at + 4 : at + 8] if is_syn else None
 
 
 def _once(frames: Iterable[Frame]) -> Iterator[Frame]:

@@ -1,0 +1,130 @@
+"""`--pcap FILE` as the command has it: the packets of our own probe and nobody else's, or one line why not."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.machine import NOBODY, Answer, Machine
+from tests.portable.conftest import PORT
+
+pytestmark = pytest.mark.lab
+
+
+def flags(path: Path) -> list[str]:
+    """The TCP flags of the packets in their order, as Wireshark's own library would find them in the file."""
+    return [str(packet["TCP"].flags) for packet in packets(path)]
+
+
+def packets(path: Path) -> Iterator[Any]:
+    """Every packet of the file."""
+    from scapy.layers import inet, inet6, l2  # noqa: F401 (what the file's packets are made of)
+    from scapy.utils import rdpcap
+
+    yield from rdpcap(str(path))
+
+
+def keep(machine: Machine, path: Path | str, *arguments: str, uid: int = 0) -> Answer:
+    """One run that keeps its packets."""
+    target = arguments or (f"127.0.0.1:{PORT}",)
+    return machine.netdiag("run", "--json", "--pcap", str(path), *target, uid=uid)
+
+
+def test_a_connection_is_kept_from_its_first_packet_to_its_last(machine: Machine, folder: Path) -> None:
+    machine.serve()
+    answer = keep(machine, folder / "probe.pcap")
+    assert (answer.exit_code, answer.stderr) == (0, b"")
+    assert answer.report["verdict"] == "reachable"
+    kept = flags(folder / "probe.pcap")
+    assert kept[:3] == ["S", "SA", "A"]
+    assert kept.count("S") == 1
+    assert stat.S_IMODE((folder / "probe.pcap").stat().st_mode) == 0o600
+
+
+def test_a_refusal_is_two_packets_though_others_dial_the_same_port(machine: Machine, folder: Path) -> None:
+    machine.serve("refused_all_the_time")
+    answer = keep(machine, folder / "probe.pcap")
+    assert answer.exit_code == 1
+    assert flags(folder / "probe.pcap") == ["S", "RA"]
+
+
+def test_every_address_of_a_name_is_in_one_file(machine: Machine, folder: Path) -> None:
+    keep(machine, folder / "probe.pcap", f"localhost:{PORT}")
+    kept = list(packets(folder / "probe.pcap"))
+    assert [str(packet["TCP"].flags) for packet in kept] == ["S", "RA", "S", "RA"]
+    assert {packet.payload.dst for packet in kept} == {"::1", "127.0.0.1"}
+
+
+def test_a_dropped_connection_is_its_first_packet_without_an_answer(machine: Machine, folder: Path) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {PORT} drop")
+    answer = keep(machine, folder / "probe.pcap")
+    assert answer.cause
+    assert answer.cause["code"] == "firewall/rule-drops"
+    assert set(flags(folder / "probe.pcap")) == {"S"}
+
+
+def test_another_machine_s_answer_is_kept(machine: Machine, folder: Path) -> None:
+    machine.run("ip", "netns", "add", "np-far")  # its /run is the machine's own, and goes with it
+    machine.run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", "np-far")
+    machine.run("ip", "address", "add", "10.77.3.1/24", "dev", "near")
+    machine.run("ip", "link", "set", "near", "up")
+    machine.run("ip", "-n", "np-far", "address", "add", "10.77.3.2/24", "dev", "far")
+    machine.run("ip", "-n", "np-far", "link", "set", "far", "up")
+    answer = keep(machine, folder / "probe.pcap", f"10.77.3.2:{PORT}")
+    machine.run("ip", "netns", "delete", "np-far")
+    assert answer.cause
+    assert answer.cause["code"] == "refused/nothing-listening"
+    assert [(packet.payload.src, str(packet["TCP"].flags)) for packet in packets(folder / "probe.pcap")] == [
+        ("10.77.3.1", "S"),
+        ("10.77.3.2", "RA"),
+    ]
+
+
+def test_an_ordinary_user_gets_the_report_and_one_line(machine: Machine, folder: Path) -> None:
+    machine.serve()
+    answer = keep(machine, folder / "probe.pcap", uid=NOBODY)
+    assert answer.report["verdict"] == "reachable"
+    assert answer.exit_code == 2
+    assert answer.stderr.splitlines() == [
+        b"netdiag: no packets were kept: needs root: raw packets take CAP_NET_RAW (packet(7))"
+    ]
+    assert not (folder / "probe.pcap").exists()
+
+
+@pytest.mark.parametrize("option", ["--passive", "--bind"])
+def test_where_nothing_is_sent_there_is_one_line_and_no_file(machine: Machine, folder: Path, option: str) -> None:
+    answer = keep(machine, folder / "probe.pcap", option, f"127.0.0.1:{PORT}")
+    assert answer.report["target"]["port"] == PORT
+    assert answer.exit_code == 2
+    assert len(answer.stderr.splitlines()) == 1
+    assert not (folder / "probe.pcap").exists()
+
+
+@pytest.mark.parametrize("option", ["--pcap", "--record", "--output"])
+@pytest.mark.parametrize("path", ["/nonexistent/file", "/run", "/dev/full"])
+def test_a_file_that_cannot_be_written_costs_one_line_and_not_the_report(
+    machine: Machine, option: str, path: str
+) -> None:
+    machine.serve()
+    answer = machine.netdiag("run", "--json", option, path, f"127.0.0.1:{PORT}")
+    assert answer.report["verdict"] == "reachable"
+    assert answer.exit_code == 2
+    (line,) = answer.stderr.decode().splitlines()
+    assert line.startswith(f"netdiag: cannot write '{path}': ")
+
+
+@pytest.mark.parametrize("option", ["--pcap", "--record", "--output"])
+def test_another_user_s_file_costs_one_line_and_not_the_report(machine: Machine, folder: Path, option: str) -> None:
+    machine.serve()
+    (folder / "taken").write_bytes(b"kept")
+    (folder / "taken").chmod(0o600)
+    answer = machine.netdiag("run", "--json", option, str(folder / "taken"), f"127.0.0.1:{PORT}", uid=NOBODY)
+    assert answer.report["verdict"] == "reachable"
+    assert answer.exit_code == 2
+    assert len(answer.stderr.splitlines()) == 1
+    assert (folder / "taken").read_bytes() == b"kept"
