@@ -66,7 +66,7 @@ class _Page:
         root = self.report.root_cause
         if root:
             yield from self._cause(root)
-        elif not self.report.verdict.works:
+        elif self.report.verdict not in (Verdict.REACHABLE, Verdict.BINDABLE, Verdict.INCONCLUSIVE):
             yield from self._nameless()
         yield from self._others()
         yield from self._attempts()
