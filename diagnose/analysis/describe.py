@@ -42,7 +42,9 @@ def describe_owner(owner: Owner) -> str:
 
 
 def user_words(uid: int) -> str:
-    """root, or user id 1000: the name of a user whose processes are hidden is not looked up."""
+    """root, or user id 1000: the name of a user whose processes are hidden is not looked up; -1 is not told."""
+    if uid < 0:
+        return "another user"
     return "root" if uid == 0 else f"user id {uid}"
 
 

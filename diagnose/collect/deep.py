@@ -80,8 +80,12 @@ class DeepLook:
 
     def _with_raw_reply(self, attempt: Attempt, machine: Machine) -> Attempt:
         """The packet that answered another machine's refusal, and where needed the one that a first router sends."""
+        if attempt.local or attempt.outcome.works:
+            return attempt
+        if not IS_LINUX:
+            return replace(attempt, wire=NOT_LINUX, sent=NOT_LINUX)
         flow = flow_of(attempt)
-        if attempt.local or attempt.outcome.works or self._recorder is None or flow is None:
+        if self._recorder is None or flow is None:
             return attempt
         from diagnose.probes.wire import first_hop  # loaded already: there is a recorder
 

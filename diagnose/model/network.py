@@ -55,8 +55,9 @@ class SocketRow(Struct, frozen=True, order=True):
     family: Family
     """The socket's own family: a dual-stack listener is an ipv6 socket."""
     inode: int
-    """0: not attached to a file (not accepted yet, or TIME-WAIT)."""
+    """0: not attached to a file (not accepted yet, or TIME-WAIT). Off Linux the pid, -1 where that is hidden."""
     uid: int
+    """-1: not told (psutil)."""
     v6only: bool | None = None
     """None: the source could not tell (/proc), or an IPv4 socket."""
     device: str | None = None

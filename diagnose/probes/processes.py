@@ -207,7 +207,7 @@ def _from_psutil(pids: Collection[int]) -> Fact[Holders]:
         *(("uids",) if os.name == "posix" else ()),
     )
     found: list[Holder] = []
-    for pid in sorted(pids):
+    for pid in sorted(pid for pid in pids if pid > 0):
         try:
             told = psutil.Process(pid).as_dict(attributes, ad_value=None)
         except psutil.NoSuchProcess:
@@ -216,12 +216,12 @@ def _from_psutil(pids: Collection[int]) -> Fact[Holders]:
             pid=pid,
             program=told["name"] or "",
             command=mask_command(told["cmdline"] or []),
-            uid=told["uids"].effective if told.get("uids") else 0,
+            uid=told["uids"].effective if told.get("uids") else -1,
             user=told["username"] or "",
-            state=_LETTERS.get(told["status"] or "", "R"),
+            state=_LETTERS.get(told["status"], "R") if told["status"] else "?",
             started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told["create_time"] or 0)),
             parent=told["ppid"] or 0,
             executable=told["exe"] or None,
         )
         found.append(Holder(pid, process))
-    return Known(Holders(tuple(found), 0))
+    return Known(Holders(tuple(found), unreadable=sum(pid < 0 for pid in pids)))

@@ -330,8 +330,8 @@ def _portable_row(each: sconn, none: str) -> SocketRow | None:
         peer=Endpoint(each.raddr[0].partition("%")[0], each.raddr[1]) if each.raddr else nobody,
         state=state,
         family="ipv6" if v6 else "ipv4",
-        inode=each.pid or 0,
-        uid=0,
+        inode=-1 if each.pid is None and state is not TcpState.TIME_WAIT else each.pid or 0,
+        uid=-1,
     )
 
 
