@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
-from diagnose.model.fact import Fact, Known, Unknown
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.finding import Finding
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Walk
 from diagnose.model.names import Resolution, ResolvedAddress
@@ -180,7 +180,9 @@ def _as_it_is(one: Any) -> Any:
 
 def _attempt(one: Attempt) -> Attempt:
     outcome = CONNECT_ENDS.get(one.outcome, one.outcome)
-    return replace(one, family=family_of(one.address), outcome=outcome, local=one.address in LOCAL)
+    by_icmp = isinstance(one.icmp, Known) and any(error.origin != "local" for error in one.icmp.value)
+    reset = NOT_NEEDED if by_icmp else one.reset  # nobody asks who sent a reset that was none
+    return replace(one, family=family_of(one.address), outcome=outcome, local=one.address in LOCAL, reset=reset)
 
 
 def _bind(one: BindAttempt) -> BindAttempt:
