@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
@@ -60,6 +61,7 @@ class Case:
         self.attempts: list[Attempt] = []
         self.binds: tuple[BindAttempt, ...] = ()
         self.candidates: tuple[Attempt, ...] = ()
+        self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
+from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
@@ -65,6 +66,7 @@ class DeepLook:
         for case in cases:
             self._finish(case)
             case.candidates = self._other_listeners(case, machine)
+            case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = self._with_container_name(looks.added_to(machine, firewall))
         for case in cases:
             case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]

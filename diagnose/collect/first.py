@@ -158,6 +158,7 @@ class Collection:
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
             firewall=_walks_to(machine.firewall, case),
+            cgroup_filters=case.cgroup_filters,
         )
 
     def _scope(self, case: Case) -> Scope:

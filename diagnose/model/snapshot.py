@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
 from diagnose.model.firewall import Shadow
@@ -75,6 +76,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: Fact[Elsewhere] = NOT_NEEDED
     firewall: Fact[Shadow] = NOT_NEEDED
+    cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
     candidates: tuple[Attempt, ...] = ()
     """Connects to where else in this namespace the port listens: does it answer there?"""
 
@@ -94,5 +96,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "resolver configuration": self.resolver,
             "other network namespaces": self.elsewhere,
             "firewall rules": self.firewall,
+            "cgroup filters": self.cgroup_filters,
         }
         return tuple((name, fact) for name, fact in named.items() if isinstance(fact, Unknown))

@@ -30,11 +30,12 @@ _REQUEST = struct.Struct("=BBBxIHH16s16sIII")
 _MESSAGE = struct.Struct("=BBBBHH16s16sIIIIIIII")
 """struct inet_diag_msg."""
 _ANY_COOKIE = 0xFFFFFFFF
-_MEMINFO, _V6ONLY = 7, 11
-"""Attributes INET_DIAG_SKMEMINFO (asked for) and INET_DIAG_SKV6ONLY (always there for listeners)."""
+_MEMINFO, _V6ONLY, _CGROUP = 7, 11, 21
+"""INET_DIAG_SKMEMINFO (asked for), INET_DIAG_SKV6ONLY (always there for listeners), INET_DIAG_CGROUP_ID (Linux 5.8)."""
 _ASK_MEMINFO = 1 << (_MEMINFO - 1)
 _DROPS = struct.Struct("=32xI")
 """SK_MEMINFO_DROPS is the ninth number of SKMEMINFO (linux/sock_diag.h)."""
+_CGROUP_ID = struct.Struct("=Q")
 
 _LISTEN = 1 << TcpState.LISTEN
 _BOUND = 1 << TcpState.BOUND_INACTIVE
@@ -120,6 +121,24 @@ def listener_witness(address: str, port: int) -> Rows:
             return _sorted(_dump(netlink, socket.IPPROTO_TCP, _LISTEN, (port,), families))
     except OSError as error:
         return _unknown(error)
+
+
+def listener_cgroups(port: int) -> Fact[dict[int, int]]:
+    """The number of the cgroup that each listening socket on this port was made in, by the socket's inode."""
+    if not LINUX:
+        return NOT_LINUX
+    found: dict[int, int] = {}
+    try:
+        with Netlink(SOCK_DIAG) as netlink:
+            for family, _ in _FAMILIES:
+                request = _request(family, socket.IPPROTO_TCP, _LISTEN, source=port)
+                for _, body in netlink.dump(_BY_FAMILY, request):
+                    number = attributes(body, _MESSAGE.size).get(_CGROUP, b"")
+                    if len(number) == _CGROUP_ID.size:
+                        found[_MESSAGE.unpack_from(body)[-1]] = _CGROUP_ID.unpack(number)[0]
+    except OSError as error:
+        return _unknown(error)
+    return Known(found)
 
 
 def _server_row(netlink: Netlink, server: Endpoint, client: Endpoint) -> SocketRow | None:
