@@ -15,6 +15,7 @@ import errno
 import importlib
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
@@ -135,6 +136,7 @@ def _become_windows() -> None:
     sys.getwindowsversion = lambda: SimpleNamespace(major=10, minor=0, build=22631)  # type: ignore[attr-defined]
     shell = SimpleNamespace(IsUserAnAdmin=lambda: int(os.geteuid() == 0))
     ctypes.windll = SimpleNamespace(shell32=shell)  # type: ignore[attr-defined]
+    shutil._winapi = SimpleNamespace(NeedCurrentDirectoryForExePath=lambda _: False)  # type: ignore[attr-defined]
     for name in POSIX_MODULES:
         sys.modules[name] = None  # type: ignore[assignment]
     pathlib.WindowsPath = pathlib.PosixPath  # type: ignore[misc,assignment]
