@@ -29,6 +29,14 @@ CLOSES_AT_ONCE = Cause(
     "hung/closes-at-once", Stage.SERVICE, "The server takes the connection and closes it before any byte"
 )
 
+_ON_OTHER_ADDRESSES = (
+    "refused/nothing-listening",
+    "refused/other-family",
+    "refused/other-address",
+    "resolution/prefers-other-family",
+)
+"""What the name's other addresses show, where the server has none of them: it is here, and hangs."""
+
 _HUNG = (Outcome.NOT_ACCEPTED, Outcome.UNANSWERED)
 
 
@@ -105,7 +113,7 @@ def _process_stopped(
             connect_evidence(attempt),
         ),
         remedies=(_continue(snapshot, stopped), _terminate(snapshot, stopped)),
-        explains=(NOT_ACCEPTING.code, ACCEPT_QUEUE_FULL.code, "resolution/prefers-other-family"),
+        explains=(NOT_ACCEPTING.code, ACCEPT_QUEUE_FULL.code, *_ON_OTHER_ADDRESSES),
     )
 
 
@@ -148,7 +156,7 @@ def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, 
             *_holder_evidence(snapshot, rows),
         ),
         remedies=_wake_up(snapshot, rows),
-        explains=("resolution/prefers-other-family",),
+        explains=_ON_OTHER_ADDRESSES,
     )
 
 
@@ -220,7 +228,7 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
             connect_evidence(attempt),
         ),
         remedies=_wake_up(snapshot, covering),
-        explains=("resolution/prefers-other-family",),
+        explains=_ON_OTHER_ADDRESSES,
     )
 
 
@@ -247,7 +255,7 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
                 "whether the far side listens, on an address it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
             ),
         ),
-        explains=("resolution/prefers-other-family",),
+        explains=_ON_OTHER_ADDRESSES,
     )
 
 

@@ -129,7 +129,10 @@ def _dialled_as(row: SocketRow, attempt: Attempt) -> Endpoint | None:
 def _found_elsewhere(
     snapshot: Snapshot, attempt: Attempt, row: SocketRow, where: Endpoint, *, answers: bool
 ) -> Finding:
-    other_family = family_of(where.address) != attempt.family
+    refused_too = any(
+        one.outcome is Outcome.REFUSED and one.family == family_of(where.address) for one in snapshot.attempts
+    )
+    other_family = family_of(where.address) != attempt.family and not refused_too
     cause = OTHER_FAMILY if other_family else OTHER_ADDRESS
     family = "IPv6" if family_of(where.address) == "ipv6" else "IPv4"
     who = _name(snapshot, row)
@@ -293,7 +296,7 @@ def _udp_only(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...],
     row = rows[0]
     return Finding(
         code=UDP_ONLY.code,
-        title=title(f"Port {attempt.port} is open for UDP only; nothing listens with TCP"),
+        title=title(f"{attempt.endpoint} takes UDP, and no TCP connections"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN if whose is Refusal.KERNEL else Confidence.LIKELY,
         explanation=f"{_name(snapshot, row)} has a UDP socket on {row.local}. UDP and TCP ports are separate: "

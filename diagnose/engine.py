@@ -16,6 +16,8 @@ from diagnose.model.target import Intent
 
 _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
+_OUR_OWN_LIMIT = ("EMFILE", "ENFILE")
+"""No socket could be had to try it: that says nothing of the target."""
 _OURSELVES = ("netdiag", "run")
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
 """Stages whose proven local state is a verdict even when nothing was sent."""
@@ -65,7 +67,7 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     if verdict.works:
         for one in examined:
             one.findings = [_without_blame(finding) for finding in one.findings]
-    found = [_runnable(finding, snapshot) for one in examined for finding in one.findings]
+    found = [_runnable(finding, snapshot) for finding in _once(f for one in examined for f in one.findings)]
     root = _root_cause(found, stages, verdict)
     return Report(
         netdiag=snapshot.netdiag,
@@ -91,6 +93,8 @@ def exit_code(reports: Iterable[Report]) -> int:
 
 def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Stage]) -> Verdict:
     binding = snapshot.intent is Intent.BIND
+    if any(one.errno in _OUR_OWN_LIMIT and not one.outcome.works for one in snapshot.attempts):
+        return Verdict.INCONCLUSIVE
     if snapshot.attempts:
         return _connect_verdict(snapshot.attempts)
     if snapshot.binds:
@@ -138,6 +142,14 @@ def _without_blame(finding: Finding) -> Finding:
     if finding.severity is not Severity.PROBLEM:
         return finding
     return replace(finding, severity=Severity.INFO)
+
+
+def _once(findings: Iterable[Finding]) -> list[Finding]:
+    """Without what a name's second address only repeats."""
+    said: dict[object, Finding] = {}
+    for one in findings:
+        said.setdefault((one.code, one.title, one.explanation, one.evidence), one)
+    return list(said.values())
 
 
 def _runnable(finding: Finding, snapshot: Snapshot) -> Finding:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RESOLVER_SECONDS = 15.0
 """glibc gives up by itself after 10 s with one silent server (resolv.conf(5): timeout 5, attempts 2)."""
+_FEW = 100
+"""Attempts at once for which the usual limits of open files do."""
 _NEAR_MISS_PORTS = 64
 """With more ports asked for at once, near misses are not named by their holders."""
 
@@ -87,6 +89,7 @@ class Collection:
     def _first_wave(self, cases: Sequence[Case]) -> Machine:
         link_fact = links.look(gateways=True) if any(_beyond_loopback(case) for case in cases) else NOT_NEEDED
         if not self.order.passive:
+            _make_room_for(sum(len(case.addresses) for case in cases))
             self._listen_to_the_wire(cases, link_fact)
             for case in cases:
                 self._try(case, link_fact)
@@ -165,6 +168,16 @@ class Collection:
         timeouts = [dial.timeout for dial in case.dials]
         timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
         return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _make_room_for(sockets_at_once: int) -> None:
+    """Raises this process's own limit of open files as far as it may, where the targets need it (setrlimit(2))."""
+    if sockets_at_once < _FEW or not IS_LINUX:
+        return
+    import resource  # only for many targets, and not on Windows
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _beyond_loopback(case: Case) -> bool:

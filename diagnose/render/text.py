@@ -136,7 +136,7 @@ class _Page:
             if remedy.undo:
                 yield from self._commands(remedy.undo, "undo: ")
         yield ""
-        yield from self._field("Verify", self._again())
+        yield self.style.paint(f"{'Verify':<{LABEL}}", "bold") + self.style.clean(self._again())
 
     def _again(self) -> str:
         argv = (self.style.program, "run", self.report.target.address)
