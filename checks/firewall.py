@@ -12,6 +12,7 @@ from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.rule_owner import brings_back, maker_on
+from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
     ban_jail,
     destination_rewrite,
@@ -75,6 +76,8 @@ class Witness(Enum):
     AGREES = auto()
     SILENT = auto()
     DISAGREES = auto()
+    OVERRULES = auto()
+    """Its own trace names the rule, and the copy tells otherwise."""
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
@@ -89,6 +92,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if attempt.local:
             if isinstance(attempt.drops, Unknown) and attempt.drops != NOT_NEEDED:
                 yield Missing("the kernel's drop reason", attempt.drops)
+            if isinstance(attempt.traced, Unknown) and attempt.traced != NOT_NEEDED:
+                yield Missing("trace on this machine", attempt.traced)
             yield from _on_this_machine(snapshot, attempt)
         else:
             yield from _on_the_way(snapshot, attempt)
@@ -152,13 +157,21 @@ def _on_this_machine(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding |
         case Unknown() as unknown:
             if unknown != NOT_NEEDED:
                 yield Missing("firewall rules", unknown)
-            yield from _by_witnesses_alone(snapshot, attempt)
+            told = stopped_by(attempt)
+            if told is not None:
+                yield _told_by_the_machine(snapshot, attempt, None, told)
+            else:
+                yield from _by_witnesses_alone(snapshot, attempt)
         case Known(value=shadow):
             yield from _by_the_rules(snapshot, attempt, shadow)
 
 
 def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Iterator[Finding | Missing]:
     walk = shadow.walk(attempt.address)
+    told = stopped_by(attempt)
+    if told is not None and not (walk and (told.rule == walk.decider or limits(walk))):
+        yield _told_by_the_machine(snapshot, attempt, walk, told)
+        return
     if walk is None or walk.verdict == "unknown":
         doubts = "; ".join((*(walk.doubts if walk else ()), *shadow.uncarried)) or "the copy gave no walk"
         yield Missing("firewall walk", Unknown(Reason.FAILED, doubts))
@@ -187,8 +200,16 @@ def _stopped_by_a_rule(attempt: Attempt) -> bool:
     return attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.NOT_KERNEL
 
 
-def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> Finding:
+def _told_by_the_machine(snapshot: Snapshot, attempt: Attempt, copied: Walk | None, told: Step) -> Finding:
+    """The rule that the machine's own trace names, where the copy does not name it."""
+    walk = as_traced(attempt, told, copied)
+    return _decided(snapshot, attempt, walk, told.rule, overruled=True)
+
+
+def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef, *, overruled: bool = False) -> Finding:
     witness, seen = _machine_says(attempt, walk)
+    if overruled:
+        witness = Witness.OVERRULES
     cause = _cause_of(walk, decider)
     behind = _listener_behind(snapshot, attempt)
     return Finding(
@@ -200,7 +221,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef)
         evidence=(
             Evidence(rule_line(decider), listing_of(decider)),
             *(Evidence(f"powerless: {rule_line(rule)}", listing_of(rule)) for rule in powerless_accepts(walk)),
-            *walk_lines(walk),
+            *(walk_lines(walk, TRACE) if overruled else (*walk_lines(walk), *traced_lines(attempt))),
             *seen,
             connect_evidence(attempt),
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
@@ -313,7 +334,15 @@ def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
 
 
 def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
-    """Whether the machine's own witness tells the same story as the copy."""
+    """Whether the machine's own witnesses tell the same story as the copy."""
+    witness, seen = _first_witness(attempt, walk)
+    if witness is Witness.SILENT and same_rule(attempt, walk):
+        return Witness.AGREES, seen
+    return (Witness.DISAGREES if passed_it(attempt, walk) else witness), seen
+
+
+def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
+    """What the drop reason, the error queue or the counter of resets says."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
             agrees = any(_by_netfilter(one) for one in drops)
@@ -347,7 +376,7 @@ def _confidence(witness: Witness, walk: Walk) -> Confidence:
     match witness:
         case Witness.AGREES:
             return Confidence.LIKELY if walk.doubts else Confidence.PROVEN
-        case Witness.SILENT:
+        case Witness.SILENT | Witness.OVERRULES:
             return Confidence.LIKELY
         case Witness.DISAGREES:
             return Confidence.POSSIBLE
@@ -377,6 +406,8 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
             text += " Two witnesses agree: the walk through an exact copy of the rules, and the machine itself."
         case Witness.SILENT:
             text += " The walk through an exact copy of the rules says so; the machine's own witness could not be had."
+        case Witness.OVERRULES:
+            text += " The trace of our packet on the machine itself says so; the copy of the rules tells otherwise."
         case Witness.DISAGREES:
             text += " The machine's own witness tells another story, so take this as a hint only."
     return text

@@ -97,6 +97,9 @@ def run(
     pcap: Annotated[
         Path | None, typer.Option(metavar="FILE", readable=False, help="Keep the packets of our own probe (root).")
     ] = None,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
+    ] = False,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
@@ -104,6 +107,10 @@ def run(
 
     parsed = _parsed(targets)
     _validate(check or (), skip or (), timeout)
+    if trace and passive:
+        _refuse(
+            "--trace sends a packet and makes a table for a moment, and --passive only looks: leave one of them out"
+        )
     order = Order(
         targets=parsed,
         intent=Intent.BIND if bind else Intent.CONNECT,
@@ -113,6 +120,7 @@ def run(
         skip=tuple(skip or ()),
         deep=record is not None,
         capture=pcap is not None,
+        trace=trace,
     )
     form = Format.JSON if json else format_
     with _ending_cleanly():

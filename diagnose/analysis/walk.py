@@ -49,11 +49,11 @@ def listing_of(rule: RuleRef) -> str:
             return f"{rule.backend.value} -t {rule.table} -S {rule.chain}"
 
 
-def walk_lines(walk: Walk) -> tuple[Evidence, ...]:
+def walk_lines(walk: Walk, source: str = "copy of the rules, traced") -> tuple[Evidence, ...]:
     """The walk, folded to the steps that decided something."""
     notable = [step for step in walk.steps if step.verdict not in ("continue", "accept") or step.rule == walk.decider]
     lines = [f"{step.packet} {step.hook or '?'}: {rule_name(step.rule)}: {_verdict(step)}" for step in notable[-6:]]
-    return tuple(Evidence(line, "copy of the rules, traced") for line in lines)
+    return tuple(Evidence(line, source) for line in lines)
 
 
 def _verdict(step: Step) -> str:

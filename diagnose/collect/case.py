@@ -49,6 +49,8 @@ class Order(Struct, frozen=True, kw_only=True):
     """Collect what a later reader of the recording may want, needed now or not."""
     capture: bool = False
     """Keep the packets of the attempts."""
+    trace: bool = False
+    """Let the machine's own rules tell what they do to a packet, by a table that is there for a moment."""
 
 
 class Case:

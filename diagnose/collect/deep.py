@@ -70,6 +70,7 @@ class DeepLook:
         machine = self._with_container_name(looks.added_to(machine, firewall))
         for case in cases:
             case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]
+            case.attempts = [self._with_trace(attempt, machine) for attempt in case.attempts]
         return machine
 
     def _with_container_name(self, machine: Machine) -> Machine:
@@ -79,6 +80,18 @@ class DeepLook:
             return machine
         named = containers.named(inside, PROBE_SECONDS)
         return replace(machine, vantage=replace(machine.vantage, container=named))
+
+    def _with_trace(self, attempt: Attempt, machine: Machine) -> Attempt:
+        """What the machine's own rules do to one more packet; after the copy, which would else hold our table too."""
+        if not self.order.trace or not attempt.local or attempt.outcome.works:
+            return attempt
+        if not IS_LINUX:
+            return replace(attempt, traced=NOT_LINUX)
+        from diagnose.probes.trace_on_machine import trace  # only for whoever asks for it
+
+        walks = machine.firewall.value.walks if isinstance(machine.firewall, Known) else ()
+        walk = next((one for one in walks if Endpoint(one.address, one.port) == attempt.endpoint), None)
+        return replace(attempt, traced=trace(attempt.endpoint, walk))
 
     def _with_raw_reply(self, attempt: Attempt, machine: Machine) -> Attempt:
         """The packet that answered another machine's refusal, and where needed the one that a first router sends."""

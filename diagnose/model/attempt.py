@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from diagnose.model.fact import NOT_NEEDED, Fact
 from diagnose.model.network import Endpoint, Family
+from diagnose.model.rule import Step
 
 
 class Outcome(StrEnum):
@@ -132,6 +133,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """Packets of this attempt that were seen to leave, the SYN and its repetitions."""
     first_hop: Fact[tuple[WireReply, ...]] = NOT_NEEDED
     """What answered a SYN that may pass no router (TTL 1)."""
+    traced: Fact[tuple[Step, ...]] = NOT_NEEDED
+    """What nf_tables on the machine itself did to one more SYN and its answer (--trace); not iptables-legacy."""
 
     @property
     def endpoint(self) -> Endpoint:

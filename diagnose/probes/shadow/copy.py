@@ -404,7 +404,7 @@ def _observers(table: bytes) -> Iterable[Message]:
             yield Kind.CHAIN.new, where + nfnetlink.text(1, table) + nfnetlink.text(3, chain) + _base(hook, priority)
     for hook in ("prerouting", "output"):
         chain = nfnetlink.text(1, table) + nfnetlink.text(2, f"{hook}_in".encode())
-        yield Kind.RULE.new, where + chain + nfnetlink.nest(4, _TRACE)
+        yield Kind.RULE.new, where + chain + nfnetlink.nest(4, TRACE)
 
 
 def _base(hook: str, priority: int) -> bytes:
@@ -412,12 +412,13 @@ def _base(hook: str, priority: int) -> bytes:
     return nfnetlink.nest(4, where) + nfnetlink.u32(5, 1) + nfnetlink.text(7, b"filter")
 
 
-def _expression(name: bytes, data: bytes) -> bytes:
+def expression(name: bytes, data: bytes) -> bytes:
+    """An element of a rule's list of expressions, as nf_tables takes it."""
     return nfnetlink.nest(1, nfnetlink.text(1, name) + nfnetlink.nest(2, data))
 
 
 _REGISTER, _META_NFTRACE = 1, 12
-_TRACE = _expression(
+TRACE = expression(
     b"immediate", nfnetlink.u32(1, _REGISTER) + nfnetlink.nest(2, nfnetlink.attribute(1, b"\x01"))
-) + _expression(b"meta", nfnetlink.u32(2, _META_NFTRACE) + nfnetlink.u32(3, _REGISTER))
+) + expression(b"meta", nfnetlink.u32(2, _META_NFTRACE) + nfnetlink.u32(3, _REGISTER))
 """`meta nftrace set 1`."""

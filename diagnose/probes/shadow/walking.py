@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
@@ -12,7 +12,7 @@ from diagnose.model.firewall import RuleRef, Step, Walk
 from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
 from diagnose.parse.nfnetlink import BYTE_ORDER
-from diagnose.parse.nft import ChainKey
+from diagnose.parse.nft import Chain, ChainKey, Rule, TableKey
 from diagnose.parse.nft_trace import Code, Event, Packet, PacketKind, Said
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow.copy import Copy
@@ -55,19 +55,70 @@ class Stop(Struct, frozen=True):
     queue: int | None = None
 
 
+class Names(Protocol):
+    """What people call a rule or a policy."""
+
+    def rule(self, rule: Rule) -> RuleRef:
+        """A rule of nf_tables."""
+
+    def policy(self, chain: Chain) -> RuleRef:
+        """The policy of a base chain."""
+
+
+class Reader:
+    """Reads the kernel's trace messages as steps, by the rules of the namespace that they are from."""
+
+    def __init__(self, rules: Mapping[tuple[TableKey, int], Rule], chains: Iterable[Chain], names: Names) -> None:
+        self._rules = rules
+        self._chains = {chain.key: chain for chain in chains}
+        self._names = names
+
+    def steps(self, evaluation: Evaluation) -> Iterable[Step]:
+        """What happened to one packet in one base chain."""
+        hook = self.hook(evaluation.base)
+        for event in evaluation.events:
+            reference = self.reference(event)
+            if reference is None:
+                continue
+            yield Step(evaluation.packet.kind, hook, reference, self._said(event))
+
+    def reference(self, event: Event) -> RuleRef | None:
+        """The rule or policy that a message is about; None: it is none of these rules."""
+        if event.said is Said.POLICY:
+            chain = self._chains.get(event.chain)
+            return None if chain is None else self._names.policy(chain)
+        rule = self._rules.get((event.chain.table, event.handle))
+        return None if rule is None else self._names.rule(rule)
+
+    def _said(self, event: Event) -> str:
+        if event.code in (Code.JUMP, Code.GOTO):
+            return f"{event.code.name.lower()} {nft.readable(event.target)}"
+        rule = self._rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
+        if rule is not None and event.code is Code.DROP and nft.reject_with(rule):
+            return "reject"
+        if rule is not None and event.code is Code.ACCEPT:
+            return nft.rewrites(rule) or "accept"
+        return event.code.name.lower()
+
+    def hook(self, base: ChainKey) -> str:
+        """Where a base chain is hooked in; empty: not known."""
+        chain = self._chains.get(base)
+        return "" if chain is None or chain.hook is None else chain.hook.name
+
+
 class Walker:
     """Reads the probes of one copy."""
 
     def __init__(self, copy: Copy, words: Words) -> None:
         self._copy = copy
         self._words = words
-        self._chains = {chain.key: chain for chain in copy.carried.chains}
+        self._reader = Reader(copy.rules, copy.carried.chains, words)
 
     def walk(self, probe: Probe) -> Walk:
         """What the probe met."""
-        evaluations = list(_evaluations(probe.events))
+        evaluations = list(evaluated(probe.events))
         rules = [e for e in evaluations if e.base.table.name != self._copy.observer]
-        steps = [step for e in rules for step in self._steps(e)]
+        steps = [step for e in rules for step in self._reader.steps(e)]
         stop = None if probe.outcome.works else self._stop(probe, rules, evaluations)
         arrives = _arrival(probe.events, self._copy.observer)
         one_way = stop is not None and stop.packet == "syn"
@@ -89,37 +140,6 @@ class Walker:
             arrives=arrives,
         )
 
-    # ------ what nf_tables told
-
-    def _steps(self, evaluation: Evaluation) -> Iterable[Step]:
-        hook = self._hook(evaluation.base)
-        for event in evaluation.events:
-            reference = self._reference(event)
-            if reference is None:
-                continue
-            yield Step(evaluation.packet.kind, hook, reference, self._said(event))
-
-    def _reference(self, event: Event) -> RuleRef | None:
-        if event.said is Said.POLICY:
-            chain = self._chains.get(event.chain)
-            return None if chain is None else self._words.policy(chain)
-        rule = self._copy.rules.get((event.chain.table, event.handle))
-        return None if rule is None else self._words.rule(rule)
-
-    def _said(self, event: Event) -> str:
-        if event.code in (Code.JUMP, Code.GOTO):
-            return f"{event.code.name.lower()} {nft.readable(event.target)}"
-        rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
-        if rule is not None and event.code is Code.DROP and nft.reject_with(rule):
-            return "reject"
-        if rule is not None and event.code is Code.ACCEPT:
-            return nft.rewrites(rule) or "accept"
-        return event.code.name.lower()
-
-    def _hook(self, base: ChainKey) -> str:
-        chain = self._chains.get(base)
-        return "" if chain is None or chain.hook is None else chain.hook.name
-
     # ------ who stopped it
 
     def _stop(self, probe: Probe, rules: Sequence[Evaluation], all_of_them: Sequence[Evaluation]) -> Stop | None:
@@ -137,14 +157,14 @@ class Walker:
         for event in evaluation.events:
             if event.code not in _STOPPING or event.said is Said.RETURN:
                 continue
-            reference = self._reference(event)
+            reference = self._reader.reference(event)
             if reference is None:
                 continue
             rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
             reject = nft.reject_with(rule) if rule is not None and event.code is Code.DROP else None
             verdict = "reject" if reject else _STOPPING[event.code]
             queue = event.queue if event.code is Code.QUEUE else None
-            hook = self._hook(evaluation.base)
+            hook = self._reader.hook(evaluation.base)
             yield Stop(evaluation.packet.kind, reference, verdict, reject, hook, evaluation.packet, queue)
 
     def _legacy_stop(
@@ -188,7 +208,10 @@ class Walker:
                 rule, cause = self._copy.siblings.get((event.chain.table, event.handle), (None, None))
                 if rule is not None and (cause != "sender" or evaluation.packet.kind == "syn-ack"):
                     yield Step(
-                        evaluation.packet.kind, self._hook(evaluation.base), self._words.rule(rule), nft.intent(rule)
+                        evaluation.packet.kind,
+                        self._reader.hook(evaluation.base),
+                        self._words.rule(rule),
+                        nft.intent(rule),
                     )
         for table in probe.matched:
             for sibling in table.siblings:
@@ -274,7 +297,7 @@ def _arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
     return seen[-1] if seen and seen[-1] != seen[0] else None
 
 
-def _evaluations(events: Iterable[Event]) -> Iterable[Evaluation]:
+def evaluated(events: Iterable[Event]) -> Iterable[Evaluation]:
     """The messages by packet and base chain.
 
     The first of each has the headers. Walks can be nested (the reset of a reject rule goes out before the rule's own

@@ -1,0 +1,49 @@
+"""A rule as its own tool names it, and what it did to a packet."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from msgspec import Struct
+
+
+class Backend(StrEnum):
+    """Which tool shows and changes a rule."""
+
+    NFT = "nft"
+    IPTABLES_NFT = "iptables-nft"
+    IP6TABLES_NFT = "ip6tables-nft"
+    IPTABLES_LEGACY = "iptables-legacy"
+    IP6TABLES_LEGACY = "ip6tables-legacy"
+
+
+class RuleRef(Struct, frozen=True):
+    """A rule, or the policy of a base chain, as its own tool names it on the machine diagnosed."""
+
+    backend: Backend
+    family: str
+    """nft family (ip, ip6, inet, netdev ...); for iptables ip or ip6."""
+    table: str
+    chain: str
+    text: str
+    """The rule as its tool lists it; for a policy "policy drop"."""
+    policy: bool = False
+    handle: int | None = None
+    """nft handle on the machine (not in the copy); None for a policy and for iptables rules."""
+    line: int | None = None
+    """1-based number in the chain, as `iptables -L --line-numbers` counts; None for a policy."""
+    comment: str | None = None
+    before: int | None = None
+    """nft handle of the rule behind it in the chain, before which it stands; None: it is the last, or no nft rule."""
+
+
+class Step(Struct, frozen=True):
+    """One thing that happened to one packet on its walk."""
+
+    packet: Literal["syn", "syn-ack", "reset", "icmp", "other"]
+    hook: str
+    """output, postrouting, prerouting, input, ingress; empty: not told."""
+    rule: RuleRef
+    verdict: str
+    """accept, drop, reject, jump X, goto X, return, continue, queue, redirect, dnat ..."""
