@@ -149,10 +149,8 @@ class Maker:
                 raise NotImplementedError(f"a fact has a {info}")
 
     def _field(self, field: types.Field) -> Any:
-        plain = not any(isinstance(one, types.StructType | types.EnumType) for one in _parts(field.type))
-        if plain and field.name in CHOICES:
-            return self._random.choice(CHOICES[field.name])
-        return self.make(field.type)
+        fitting = [one for one in CHOICES.get(field.name, ()) if _fits(one, field.type)]
+        return self._random.choice(fitting) if fitting else self.make(field.type)
 
     def _text(self) -> str:
         if self._random.random() < 0.6:
@@ -160,15 +158,28 @@ class Maker:
         return "".join(self._random.choices(HOSTILE, k=self._random.randrange(1, 12)))
 
 
-def _parts(info: types.Type) -> tuple[types.Type, ...]:
-    """The type, or what it is made of."""
+def _fits(value: Any, info: types.Type) -> bool:
+    """Whether a chosen value is one of the type: a name may stand for a text here and for a number there."""
     match info:
         case types.UnionType(types=kinds):
-            return kinds
+            return any(_fits(value, one) for one in kinds)
+        case types.NoneType():
+            return value is None
+        case types.BoolType():
+            return isinstance(value, bool)
+        case types.IntType():
+            return isinstance(value, int) and not isinstance(value, bool)
+        case types.StrType():
+            return isinstance(value, str)
+        case types.LiteralType(values=values):
+            return value in values
         case types.VarTupleType(item_type=item):
-            return (item,)
+            plain = not isinstance(item, types.StructType)
+            return plain and isinstance(value, tuple) and all(_fits(one, item) for one in value)
+        case types.TupleType(item_types=items):
+            return isinstance(value, tuple) and len(value) == len(items) and all(map(_fits, value, items))
         case _:
-            return (info,)
+            return False
 
 
 # what no probe ever writes down: the fields of one fact agree with each other

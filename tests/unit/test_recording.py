@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from diagnose.model.fact import NOT_NEEDED
 from diagnose.model.snapshot import Snapshot
 from diagnose.recording import BadRecordingError, decode, encode
 from tests.scenes import (
@@ -116,3 +117,13 @@ def test_what_is_no_recording_is_refused_in_one_line(data: bytes, what_is_wrong:
     message = str(refusal.value)
     assert message.startswith(what_is_wrong)
     assert message.isprintable()
+
+
+def test_a_recording_of_an_older_version_has_what_it_did_not_know_as_not_needed() -> None:
+    older = {key: value for key, value in json.loads(encode([PLAIN])).items() if key in REQUIRED}
+    (read,) = decode(json.dumps(older).encode())
+    assert all(unknown == NOT_NEEDED for _, unknown in read.facts())
+
+
+REQUIRED = {"schema", "netdiag", "started_at", "duration_ms", "target", "intent", "scope", "vantage"}
+"""What every recording has had from the first version on: no key is ever added to this list."""

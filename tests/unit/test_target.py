@@ -23,6 +23,8 @@ SECRET = "hunter2"
         ("localhost:00080", "localhost", 80, None),
         ("[::0001]:1", "::1", 1, None),
         ("[fe80::1%eth0]:80", "fe80::1%eth0", 80, None),
+        ("[::ffff:127.0.0.1]:80", "::ffff:127.0.0.1", 80, None),
+        ("http://[fe80::1%25eth0]:80/", "fe80::1%eth0", 80, "http"),
         ("localhost:65535", "localhost", 65535, None),
         ("http://localhost:3000/x", "localhost", 3000, "http"),
         ("http://localhost", "localhost", 80, "http"),
@@ -107,6 +109,7 @@ def test_a_bad_target_gets_one_line_with_what_was_wrong_and_an_example(text: str
         f"postgres://u:a:{SECRET}@localhost/db",
         f"postgres://u:a%40{SECRET}@localhost/db",
         f"postgres://u:!$&'()*+,;={SECRET}@localhost/db",
+        f"postgres://user@corp:{SECRET}@localhost/db",
         f"redis://:{SECRET}@localhost",
         f"http://u:{SECRET}@localhost/",
         f"https://{SECRET}@localhost/",
@@ -121,6 +124,10 @@ def test_the_password_never_leaves_the_parser(text: str) -> None:
     target = parse_target(text)
     assert target.host == "localhost"
     assert SECRET not in repr(target)
+
+
+def test_a_password_that_is_not_escaped_is_masked_though_it_hides_the_host() -> None:
+    assert SECRET not in repr(parse_target(f"postgres://user@corp:/{SECRET}@@localhost/db"))
 
 
 @pytest.mark.parametrize(
@@ -140,6 +147,14 @@ def test_the_password_never_leaves_the_parser(text: str) -> None:
         f"Server=localhost;User=sa;Password={SECRET};",
         f"host=localhost port=5432 password={SECRET}",
         f"localhost:6379,password={SECRET},ssl=true",
+        f"localhost:6379,ssl=true,password={SECRET}",
+        f"Server=localhost;Password=a#{SECRET};",
+        f"host=localhost password='a {SECRET}'",
+        f"user:{SECRET}@localhost",
+        f"user:{SECRET}@localhost:5432",
+        f"user:{SECRET}@tcp(localhost:3306)/db",
+        f"//user:{SECRET}@localhost:80",
+        f"jdbc:oracle:thin:sys/{SECRET}@localhost:1521:orcl",
     ],
 )
 def test_the_password_of_a_bad_target_is_not_in_the_error_line(text: str) -> None:
@@ -150,7 +165,16 @@ def test_the_password_of_a_bad_target_is_not_in_the_error_line(text: str) -> Non
 
 @pytest.mark.parametrize(
     "text",
-    ["127.0.0.1:62893", ":80", "[::1]:80", "http://localhost:3000/a/b?c=d#e", "redis://u@localhost/0"],
+    [
+        "127.0.0.1:62893",
+        ":80",
+        "[::1]:80",
+        "http://localhost:3000/a/b?c=d#e",
+        "http://localhost:3000/@vite/client",
+        "https://localhost/@scope/package",
+        "http://localhost:3000/?mail=a@b",
+        "redis://u@localhost/0",
+    ],
 )
 def test_a_target_without_a_secret_is_shown_as_it_was_typed(text: str) -> None:
     assert parse_target(text).input == text
