@@ -1,0 +1,141 @@
+"""Who made a rule, by its names; and when the owner's own command is offered."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from diagnose.analysis.owner_remedies import owner_remedies
+from diagnose.analysis.rule_owner import Owner, brings_back, maker, maker_on
+from diagnose.analysis.walk import ban_jail
+from diagnose.model.attempt import Outcome
+from diagnose.model.fact import Known, Reason, Unknown
+from diagnose.model.finding import Command
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Step, Walk
+
+PORT = "8080"
+DROP = f"-p tcp -m tcp --dport {PORT} -j DROP"
+
+
+def xt(chain: str, text: str = DROP, **more: object) -> RuleRef:
+    """A rule of iptables in the filter table."""
+    return RuleRef(Backend.IPTABLES_NFT, "ip", "filter", chain, text, **{"line": 1, **more})  # type: ignore[arg-type]
+
+
+def native(table: str, chain: str = "input", text: str = f"tcp dport {PORT} drop") -> RuleRef:
+    """A rule of nftables."""
+    return RuleRef(Backend.NFT, "inet", table, chain, text, handle=7)
+
+
+@pytest.mark.parametrize(
+    ("rule", "owner", "name"),
+    [
+        (xt("ufw-user-input"), Owner.UFW, "ufw"),
+        (xt("ufw6-before-output"), Owner.UFW, "ufw"),
+        (native("firewalld", "filter_IN_public"), Owner.FIREWALLD, "firewalld"),
+        (native("firewalld_policy_drop", "raw_output"), Owner.FIREWALLD, "firewalld"),
+        (xt("IN_public_deny"), Owner.FIREWALLD, "firewalld"),
+        (xt("INPUT_direct"), Owner.FIREWALLD, "firewalld"),
+        (xt("DOCKER"), Owner.DOCKER, "Docker"),
+        (xt("DOCKER-ISOLATION-STAGE-1"), Owner.DOCKER, "Docker"),
+        (xt("NETAVARK_FORWARD"), Owner.PODMAN, "Podman"),
+        (native("netavark"), Owner.PODMAN, "Podman"),
+        (xt("CNI-HOSTPORT-DNAT"), Owner.CNI, "a CNI plugin"),
+        (xt("LIBVIRT_INP"), Owner.LIBVIRT, "libvirt"),
+        (native("libvirt_network"), Owner.LIBVIRT, "libvirt"),
+        (xt("f2b-sshd"), Owner.FAIL2BAN, "fail2ban"),
+        (xt("INPUT", "-m set --match-set f2b-sshd src -j REJECT"), Owner.FAIL2BAN, "fail2ban"),
+        (xt("KUBE-SERVICES"), Owner.KUBERNETES, "kube-proxy"),
+        (xt("cali-INPUT"), Owner.KUBERNETES, "Calico"),
+        (xt("ISTIO_OUTPUT"), Owner.SERVICE_MESH, "Istio"),
+        (xt("ts-input"), Owner.VPN, "Tailscale"),
+        (xt("OUTPUT", '-m comment --comment "nordvpn-0" -j DROP'), Owner.VPN, "NordVPN"),
+        (native("mullvad"), Owner.VPN, "Mullvad VPN"),
+        (native("wg-quick-wg0"), Owner.VPN, "wg-quick"),
+        (native("io.systemd.nat"), Owner.SYSTEMD, "systemd-networkd"),
+        (xt("OUTPUT", "-j NFQUEUE --queue-num 0"), Owner.APPLICATION_FIREWALL, "an application firewall"),
+        (native("filter", text="ct state new queue flags bypass to 0"), Owner.APPLICATION_FIREWALL, ""),
+        (native("opensnitch", text="queue to 0"), Owner.APPLICATION_FIREWALL, "OpenSnitch"),
+        (xt("INPUT"), Owner.PLAIN, "nobody known"),
+        (xt("DOCKERFILE-TESTS"), Owner.PLAIN, "nobody known"),
+        (xt("my-ufw-rules"), Owner.PLAIN, "nobody known"),
+        (native("filter"), Owner.PLAIN, "nobody known"),
+        (native("my-firewalld"), Owner.PLAIN, "nobody known"),
+    ],
+)
+def test_a_rule_is_given_to_its_maker(rule: RuleRef, owner: Owner, name: str) -> None:
+    made = maker(rule)
+    assert made.owner is owner
+    assert name in made.name
+
+
+def test_the_native_names_of_tables_say_nothing_of_an_iptables_rule() -> None:
+    assert maker(replace(xt("INPUT"), table="netavark")).owner is Owner.PLAIN
+
+
+@pytest.mark.parametrize("owner", list(Owner))
+def test_what_brings_a_rule_back_is_told_of_every_maker_that_is_known(owner: Owner) -> None:
+    told = brings_back(replace(maker(xt("ufw-user-input")), owner=owner, name=owner.value))
+    assert bool(told) is (owner is not Owner.PLAIN)
+    assert "flush" not in told
+
+
+def test_jails_are_read_from_chains_and_sets() -> None:
+    assert ban_jail(xt("f2b-sshd")) == "sshd"
+    assert ban_jail(native("f2b-table", "f2b-chain", "tcp dport 22 ip saddr @addr-set-sshd reject")) == "sshd"
+    assert ban_jail(xt("INPUT", "-m set --match-set f2b-web src -j REJECT")) == "web"
+    assert ban_jail(xt("INPUT")) is None
+
+
+def ufw_walk(decider: RuleRef, *tried: Rehearsed, entered: str = "ufw-user-input") -> Walk:
+    """A SYN that ufw's chains saw."""
+    steps = (
+        Step("syn", "input", xt("INPUT", "-j ufw-before-input"), "jump ufw-before-input"),
+        Step("syn", "input", xt("ufw-before-input", f"-j {entered}"), f"jump {entered}"),
+        Step("syn", "input", decider, "drop"),
+    )
+    return Walk(
+        "127.0.0.1", 8080, Outcome.UNANSWERED, steps, decider, "drop", hook="input", rehearsals=Known(tuple(tried))
+    )
+
+
+ACCEPT = Rehearsed(
+    (Command(("iptables-nft", "-t", "filter", "-I", "INPUT", "1", "-p", "tcp", "--dport", PORT, "-j", "ACCEPT")),), True
+)
+WHOLE_LOOPBACK = Rehearsed(
+    (Command(("iptables-nft", "-t", "filter", "-I", "INPUT", "1", "-i", "lo", "-j", "ACCEPT")),), True
+)
+POLICY = RuleRef(Backend.IPTABLES_NFT, "ip", "filter", "INPUT", "policy drop", policy=True)
+
+
+def test_ufws_own_command_is_offered_where_its_user_chain_comes_first_and_an_accept_suffices() -> None:
+    for decider in (xt("ufw-user-input"), POLICY):
+        (remedy,) = owner_remedies(ufw_walk(decider, ACCEPT), ("ufw",))
+        assert remedy.commands[0].argv[:6] == ("ufw", "prepend", "allow", "in", "on", "lo")
+        assert remedy.undo[0].argv[:3] == ("ufw", "delete", "allow")
+        assert remedy.rehearsal is None
+
+
+def test_the_policy_of_a_chain_that_calls_ufw_is_ufws() -> None:
+    assert maker_on(ufw_walk(POLICY)).owner is Owner.UFW
+    assert maker_on(replace(ufw_walk(POLICY), steps=())).owner is Owner.PLAIN
+
+
+@pytest.mark.parametrize(
+    "walk",
+    [
+        ufw_walk(xt("ufw-user-input"), replace(ACCEPT, mended=False)),
+        ufw_walk(xt("ufw-user-input"), WHOLE_LOOPBACK),
+        ufw_walk(xt("ufw-user-input"), replace(ACCEPT, commands=ACCEPT.commands * 2)),
+        ufw_walk(xt("ufw-before-input"), ACCEPT, entered="ufw-not-local"),
+        ufw_walk(xt("INPUT"), ACCEPT),
+        replace(ufw_walk(xt("ufw-user-input"), ACCEPT), rehearsals=Unknown(Reason.DEADLINE)),
+        replace(ufw_walk(xt("ufw-user-input"), ACCEPT), packet="reply"),
+    ],
+)
+def test_ufws_own_command_is_not_offered_where_it_was_not_seen_to_help(walk: Walk) -> None:
+    assert not list(owner_remedies(walk, ("ufw",)))
+
+
+def test_no_command_is_offered_of_an_owner_that_is_not_at_work() -> None:
+    assert not list(owner_remedies(ufw_walk(xt("ufw-user-input"), ACCEPT), ("firewall-cmd",)))
