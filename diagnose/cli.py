@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -50,8 +51,6 @@ def main() -> None:
         app()
     except (typer.Exit, SystemExit):
         raise
-    except BrokenPipeError:
-        _leave_pipe()
     except Exception as error:  # the last resort: a person gets a line, not a traceback
         if os.environ.get("NETDIAG_DEBUG"):
             raise
@@ -266,9 +265,15 @@ def _width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
+_COERCED = ("C.UTF-8", "C.utf8", "UTF-8")
+"""What Python puts into LC_CTYPE where the locale is C (PEP 538)."""
+
+
 def _ascii_only() -> bool:
     """Whether the locale is ASCII: Python itself speaks UTF-8 there (PEP 538), the terminal may not."""
-    names = (os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG"))
+    names = [os.environ.get(name) for name in ("LC_ALL", "LC_CTYPE", "LANG")]
+    if names[1] in _COERCED and not names[0]:
+        names[1] = None  # Python's own doing, before anybody could look
     locale = next((name for name in names if name), "C")
     plain = locale in ("C", "POSIX") and sys.platform != "win32"
     return plain or (sys.stdout.encoding or "ascii").lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
@@ -280,9 +285,7 @@ def _written(output: Path | None, text: str) -> list[str]:
     if output is not None and not problems:
         return []
     try:
-        _print(text)
-    except BrokenPipeError:
-        raise
+        _put(text)
     except OSError as error:
         problems.append(f"cannot write the report: {error.strerror}")
     return problems
@@ -314,9 +317,21 @@ def _captured(pcap: Path | None, collection: Collection) -> list[str]:
 
 
 def _print(text: str) -> None:
-    data = text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace")
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
+    try:
+        _put(text)
+    except OSError as error:
+        _refuse(f"cannot write to standard output: {error.strerror}")
+
+
+def _put(text: str) -> None:
+    """Writes to standard output; OSError: it is full or closed. A reader that has gone ends the run."""
+    if sys.stdout is None:  # started with >&-
+        raise OSError(errno.EBADF, "it is closed")
+    try:
+        sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace"))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_pipe()
 
 
 def _line(text: str) -> None:

@@ -55,9 +55,7 @@ class DeepLook:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
         troubled = cases if self.order.deep else [case for case in cases if case.troubled]
         looks = _Looks(troubled, active=not self.order.passive)
-        resets = self._witnesses.refused([attempt for case in cases for attempt in case.attempts])
-        for case in cases:
-            case.attempts = [replace(one, reset=resets.get(one.endpoint, NOT_NEEDED)) for one in case.attempts]
+        self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects)
         for case in cases:
@@ -65,6 +63,8 @@ class DeepLook:
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + self._longest())
         for case in cases:
             self._finish(case)
+        self._ask_who_reset(cases)  # what was refused only now
+        for case in cases:
             case.candidates = self._other_listeners(case, machine)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = self._with_container_name(looks.added_to(machine, firewall))
@@ -138,6 +138,12 @@ class DeepLook:
 
     def _longest(self) -> float:
         return (self.order.timeout or REMOTE_TIMEOUT) + SILENCE
+
+    def _ask_who_reset(self, cases: Sequence[Case]) -> None:
+        untold = [one for case in cases for one in case.attempts if one.reset == NOT_NEEDED]
+        told = self._witnesses.refused(untold)
+        for case in cases:
+            case.attempts = [replace(one, reset=told.get(one.endpoint, one.reset)) for one in case.attempts]
 
     def _finish(self, case: Case) -> None:
         witnessed = {attempt.endpoint: attempt for attempt in case.attempts}
