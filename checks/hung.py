@@ -10,7 +10,7 @@ from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
-from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
 from diagnose.model.network import SocketRow
 from diagnose.model.process import Process
@@ -44,6 +44,9 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """What became of a connection that the kernel took and the program did not."""
     if snapshot.intent is Intent.BIND:
         return
+    for attempt in snapshot.attempts:
+        if attempt.outcome.works and isinstance(attempt.acceptance, Unknown) and attempt.acceptance != NOT_NEEDED:
+            yield Missing("acceptance", attempt.acceptance)
     for attempt in failing(snapshot):
         if attempt.local and attempt.outcome in _HUNG:
             yield from _hung(snapshot, attempt)
@@ -181,7 +184,8 @@ def _holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, 
 def _wake_up(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
     holders = _holders(snapshot, rows)
     if not holders:
-        return (Remedy(summary="Run netdiag as root: it names the program and shows what state it is in."),)
+        again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
+        return (Remedy(summary="As root, netdiag names the program and shows its state", commands=(again,)),)
     first = holders[0]
     restarts = restart_remedies(first, snapshot.vantage.uid)
     or_else = "" if restarts else " Then restart the program in the way it was started."

@@ -91,9 +91,10 @@ class _Page:
         report = self.report
         if report.intent is Intent.BIND:
             who = report.vantage.user
-            return f"{self.style.clean(who)} can start a server here"
+            return f"the user {self.style.clean(who)} can start a server here"
         took = min((a.ms for a in report.attempts if a.outcome == "connected"), default=0.0)
-        return f"the server takes connections ({took:.1f} ms)"
+        seen = all(gap.fact != "acceptance" for gap in report.not_checked)
+        return f"{'the server takes connections' if seen else 'the connection is made'} ({took:.1f} ms)"
 
     def _unknown(self) -> str:
         if self.report.verdict is Verdict.INCONCLUSIVE:
