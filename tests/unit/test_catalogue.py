@@ -47,7 +47,7 @@ PUBLISHED = [
     "hung/not-accepting",
 ]
 """Scripts branch on these codes: none is ever renamed or reused."""
-ORDER = ["in-use", "refused", "firewall", "resolution", "container", "loopback", "hung"]
+ORDER = ["in-use", "refused", "firewall", "resolution", "container", "loopback", "hung", "sandbox"]
 
 every_cause = pytest.mark.parametrize("cause", CAUSES, ids=lambda one: one.code)
 every_check = pytest.mark.parametrize("check", CHECKS, ids=lambda one: one.name)
