@@ -58,7 +58,7 @@ def page(check: str) -> str:
 
 
 def test_the_checks_run_in_the_published_order() -> None:
-    assert [check.name for check in CHECKS] == ORDER
+    assert [check.name for check in CHECKS][: len(ORDER)] == ORDER
 
 
 def test_no_published_code_is_gone() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
+from msgspec.structs import replace
 
 from diagnose.engine import diagnose, exit_code
-from diagnose.model.attempt import Attempt
+from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity, Stage
@@ -20,6 +21,7 @@ from tests.scenes import (
     cause,
     connected,
     dialled,
+    ended,
     finding,
     not_accepted,
     refused,
@@ -381,3 +383,10 @@ def test_where_some_checks_only_were_asked_for_only_what_they_missed_is_listed()
     assert judged(seen, check("refused")).not_checked == ()
     report = judged(seen, check("refused", Missing("listeners", NEEDS_ROOT)))
     assert [one.fact for one in report.not_checked] == ["listeners"]
+
+
+@pytest.mark.parametrize("errno", ["EMFILE", "ENFILE"])
+def test_a_limit_of_our_own_is_no_verdict_on_the_target(errno: str) -> None:
+    ours = replace(ended(V4, Outcome.OTHER), errno=errno)
+    assert judged(dialled(V4, ours)).verdict is Verdict.INCONCLUSIVE
+    assert judged(dialled(V4, replace(ours, errno="EINVAL"))).verdict is Verdict.UNREACHABLE

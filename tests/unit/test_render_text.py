@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from diagnose.model.finding import Command, Confidence, Edit, Finding, Rehearsal, Remedy
 from diagnose.model.report import Report
+from diagnose.parse.target import parse_target
 from diagnose.render.printable import command_line, printable
 from diagnose.render.text import Style, render_text
 from tests.reports import HOSTILE, REPORTS, poisoned
@@ -52,7 +53,12 @@ def _is_command(line: str, report: Report) -> bool:
         for command in (*remedy.commands, *remedy.undo)
         for sudo in (True, False)
     }
-    return line.strip().removeprefix("undo: ") in commands
+    return line.startswith("Verify ") or line.strip().removeprefix("undo: ") in commands
+
+
+def test_the_command_that_verifies_is_never_broken() -> None:
+    report = replace(REPORTS["closed"](), target=parse_target(f"{'long-' * 20}host.example.org:8080"))
+    assert f"netdiag run {report.target.address}" in render_text([report], Style(40))
 
 
 @pytest.mark.parametrize("width", [0, 1, 12, 39])
