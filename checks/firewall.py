@@ -89,11 +89,11 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     for attempt in failing(snapshot):
         if not _suspect(snapshot, attempt):
             continue
+        if isinstance(attempt.traced, Unknown) and attempt.traced != NOT_NEEDED:
+            yield Missing("trace on this machine", attempt.traced)
         if attempt.local:
             if isinstance(attempt.drops, Unknown) and attempt.drops != NOT_NEEDED:
                 yield Missing("the kernel's drop reason", attempt.drops)
-            if isinstance(attempt.traced, Unknown) and attempt.traced != NOT_NEEDED:
-                yield Missing("trace on this machine", attempt.traced)
             yield from _on_this_machine(snapshot, attempt)
         else:
             yield from _on_the_way(snapshot, attempt)
@@ -407,7 +407,7 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
         case Witness.SILENT:
             text += " The walk through an exact copy of the rules says so; the machine's own witness could not be had."
         case Witness.OVERRULES:
-            text += " The trace of our packet on the machine itself says so; the copy of the rules tells otherwise."
+            text += " The trace of our packet on the machine itself says so; a copy of the rules does not confirm it."
         case Witness.DISAGREES:
             text += " The machine's own witness tells another story, so take this as a hint only."
     return text

@@ -107,7 +107,7 @@ def _entered(walk: Walk, decider: RuleRef, chain: str) -> bool:
     """
     return walk.packet == "syn" and any(
         called_chain(step) == chain
-        and step.hook == walk.hook
+        and step.hook in (walk.hook, "")  # of iptables-legacy no hook is told for a chain that is jumped to
         and (step.rule.backend, step.rule.table) == (decider.backend, decider.table)
         for step in walk.steps
     )

@@ -67,7 +67,8 @@ _SIGNS = (
     ),
     _sign(Owner.FAIL2BAN, chain=r"f2b-", table=r"f2b-table$", text=r"--match-set f2b-"),
     _sign(Owner.CROWDSEC, chain=r"CROWDSEC", table=r"crowdsec6?$", text=r"--match-set crowdsec"),
-    _sign(Owner.DOCKER, chain=r"DOCKER(-|$)", table=r"docker-bridges$"),
+    # what stands in DOCKER-USER is the administrator's own, and Docker leaves it alone
+    _sign(Owner.DOCKER, chain=r"DOCKER(?!-USER$)(-|$)", table=r"docker-bridges$"),
     _sign(Owner.PODMAN, chain=r"NETAVARK[-_]", table=r"netavark$"),
     _sign(Owner.CNI, chain=r"CNI-"),
     _sign(Owner.KUBERNETES, "Calico", chain=r"cali-", table=r"calico$"),
@@ -142,7 +143,7 @@ def brings_back(made: Maker) -> str:
         case Owner.CNI:
             how = "it is written again when the container starts"
         case Owner.KUBERNETES:
-            how = "it follows what the cluster says, and is written again within a minute"
+            how = "it follows what the cluster says, and is written again before long"
         case Owner.SERVICE_MESH:
             how = "it is written again when the pod or its proxy starts"
         case Owner.LIBVIRT:

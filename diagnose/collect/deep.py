@@ -15,7 +15,7 @@ from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
-from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Unknown
+from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.probes import connect, containers, links, names, namespaces, policy, routes, sockets
@@ -83,8 +83,10 @@ class DeepLook:
 
     def _with_trace(self, attempt: Attempt, machine: Machine) -> Attempt:
         """What the machine's own rules do to one more packet; after the copy, which would else hold our table too."""
-        if not self.order.trace or not attempt.local or attempt.outcome.works:
+        if not self.order.trace or attempt.outcome.works:
             return attempt
+        if not attempt.local:
+            return replace(attempt, traced=Unknown(Reason.NOT_VISIBLE, "a connection to another machine is not traced"))
         if not IS_LINUX:
             return replace(attempt, traced=NOT_LINUX)
         from diagnose.probes.trace_on_machine import trace  # only for whoever asks for it

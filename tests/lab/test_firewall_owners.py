@@ -66,6 +66,18 @@ def test_a_deny_of_ufw_on_ipv6_is_mended_by_an_allow_of_ufw(machine: Machine, sc
     assert first(answer)["commands"][0]["argv"][:3] == ["ufw", "prepend", "allow"]
 
 
+def test_ufw_on_iptables_legacy_is_mended_by_an_allow_of_ufw(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    for tool in ("iptables", "ip6tables"):
+        for name in (tool, f"{tool}-save", f"{tool}-restore"):
+            legacy = name.replace(tool, f"{tool}-legacy")
+            machine.run("ln", "-sf", f"/usr/sbin/{legacy}", f"/etc/alternatives/{name}")
+    ufw(machine, f"deny {machine.port}/tcp", "deny 9")
+    answer = scenario.says(proven(DROPS), as_nobody=SILENT)
+    assert first(answer)["commands"][0]["argv"][:3] == ["ufw", "prepend", "allow"]
+    assert "iptables-legacy" in str(answer.cause)
+
+
 def test_ufws_policy_without_its_accept_for_loopback_is_mended_for_one_port_only(
     machine: Machine, scenario: Scenario
 ) -> None:
@@ -187,7 +199,7 @@ def test_a_rule_given_to_firewalld_for_iptables_is_found_there(firewalld: Machin
 @pytest.mark.parametrize(
     ("chain", "name"),
     [
-        ("DOCKER-USER", "Docker"),
+        ("DOCKER", "Docker"),
         ("NETAVARK_INPUT", "Podman"),
         ("LIBVIRT_INP", "libvirt"),
         ("KUBE-FIREWALL", "kube-proxy"),

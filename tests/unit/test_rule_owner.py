@@ -57,6 +57,7 @@ def native(table: str, chain: str = "input", text: str = f"tcp dport {PORT} drop
         (native("filter", text="ct state new queue flags bypass to 0"), Owner.APPLICATION_FIREWALL, ""),
         (native("opensnitch", text="queue to 0"), Owner.APPLICATION_FIREWALL, "OpenSnitch"),
         (xt("INPUT"), Owner.PLAIN, "nobody known"),
+        (xt("DOCKER-USER"), Owner.PLAIN, "nobody known"),
         (xt("DOCKERFILE-TESTS"), Owner.PLAIN, "nobody known"),
         (xt("my-ufw-rules"), Owner.PLAIN, "nobody known"),
         (native("filter"), Owner.PLAIN, "nobody known"),
