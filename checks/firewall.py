@@ -139,6 +139,15 @@ def _dropped_by_netfilter(attempt: Attempt) -> bool:
             return False
 
 
+def _dropped_by_a_filter(attempt: Attempt) -> bool:
+    """Whether the kernel names a filter of a cgroup or a socket, which no rule set shows."""
+    match attempt.drops:
+        case Known(value=drops):
+            return any(one.reason in ("BPF_CGROUP_EGRESS", "SOCKET_FILTER") for one in drops)
+        case _:
+            return False
+
+
 def _by_netfilter(drop: Drop) -> bool:
     """A queue without a reader has no reason of its own, but a function that only drops for that (nf_queue.c)."""
     return drop.reason == NETFILTER or drop.symbol == "nf_queue"
@@ -512,9 +521,10 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
         code=REPLY_DROPPED.code,
         title=title(f"The answer from {attempt.endpoint} does not come back; which rule is not known"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY,
+        confidence=Confidence.POSSIBLE if _dropped_by_a_filter(attempt) else Confidence.LIKELY,
         explanation="The connection's first packet has arrived: the kernel waits for ours with a half-open connection. "
-        "Its answer is lost on the way back. On one machine that is a firewall rule for the answers.",
+        "Its answer is lost on the way back. On one machine that is a firewall rule for the answers, or a filter on "
+        "the cgroup of either end (systemd's IPAddressDeny=).",
         evidence=(Evidence(row_text(row), "sock_diag"), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
@@ -523,7 +533,7 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
 
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     dropped = _dropped_by_netfilter(attempt)
-    excluded = _all_else_excluded(snapshot, attempt)
+    excluded = _all_else_excluded(snapshot, attempt) and not _dropped_by_a_filter(attempt)
     evidence = [connect_evidence(attempt)]
     match attempt.drops:
         case Known(value=(first, *_)):
@@ -548,7 +558,7 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
         explanation=(
             "The connection's first packet gets no answer of any kind. "
             + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
-            + "a firewall swallows it. Which rule does could not be read."
+            + "a firewall swallows it, or a filter on the cgroup of either end. Which one does could not be read."
         ),
         evidence=tuple(evidence),
         remedies=_look_with_root(snapshot),
