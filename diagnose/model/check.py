@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from diagnose.model.fact import Missing
 from diagnose.model.finding import Cause, Finding
@@ -12,8 +13,7 @@ from diagnose.model.snapshot import Snapshot
 Judge = Callable[[Snapshot], Iterable[Finding | Missing]]
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """Yields its findings, and a Missing for each fact that it needed and did not get."""
 
     name: str

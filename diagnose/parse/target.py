@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv6Address
-from urllib.parse import SplitResult, urlsplit
+from typing import TYPE_CHECKING
 
 from diagnose.model.target import Target
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 EXAMPLE = "for example: netdiag run 127.0.0.1:62893"
 MASK = "***"
@@ -132,6 +135,8 @@ def _from_url(text: str, shown: str) -> Target:
 
 
 def _split_url(text: str, shown: str) -> SplitResult:
+    from urllib.parse import urlsplit  # most targets are no URL
+
     try:
         return urlsplit(text)
     except ValueError as error:
