@@ -16,6 +16,7 @@ from diagnose.model.attempt import (
     QueueWitness,
     ResetWitness,
 )
+from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
@@ -95,6 +96,7 @@ class Facts(TypedDict, total=False):
     resolver: Fact[ResolverConfig]
     elsewhere: Fact[Elsewhere]
     firewall: Fact[Shadow]
+    cgroup_filters: Fact[CgroupFilters]
 
 
 def dialled(
