@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from diagnose.model.network import SocketRow, TcpState
 
 NEAR = 10
+LAST = 65535
 DYNAMIC = (49152, 65535)
 """RFC 6335 section 6; also the ephemeral range of macOS and Windows."""
 
@@ -47,31 +48,25 @@ def expected_programs(port: int, scheme: str | None) -> tuple[str, ...]:
     return PROGRAMS.get(service, ())
 
 
+def near(port: int) -> frozenset[int]:
+    """The ports that a typing slip or a "next free port" makes of this one."""
+    beside = set(range(max(1, port - NEAR), min(LAST, port + NEAR) + 1))
+    return frozenset(beside | set(_swapped(str(port)))) - {port}
+
+
+def _swapped(digits: str) -> Iterator[int]:
+    """The numbers with two neighbouring digits in each other's place."""
+    for i in range(len(digits) - 1):
+        number = int(digits[:i] + digits[i + 1] + digits[i] + digits[i + 2 :])
+        if len(str(number)) == len(digits) and number <= LAST:
+            yield number
+
+
 def near_misses(listeners: Iterable[SocketRow], port: int) -> tuple[SocketRow, ...]:
-    """Listeners on a port that a typing slip or a "next free port" makes of this one, the nearest first."""
-    near = [
-        row
-        for row in listeners
-        if row.state is TcpState.LISTEN and row.local.port != port and _is_near(row.local.port, port)
-    ]
-    return tuple(sorted(near, key=lambda row: (abs(row.local.port - port), row)))
-
-
-def _is_near(one: int, other: int) -> bool:
-    return abs(one - other) <= NEAR or _swapped(str(one), str(other))
-
-
-def _swapped(one: str, other: str) -> bool:
-    """Whether two neighbouring digits changed places."""
-    if len(one) != len(other):
-        return False
-    different = [i for i in range(len(one)) if one[i] != other[i]]
-    return (
-        len(different) == 2
-        and different[1] == different[0] + 1
-        and one[different[0]] == other[different[1]]
-        and one[different[1]] == other[different[0]]
-    )
+    """The listeners on such ports, the nearest first."""
+    ports = near(port)
+    found = [row for row in listeners if row.state is TcpState.LISTEN and row.local.port in ports]
+    return tuple(sorted(found, key=lambda row: (abs(row.local.port - port), row)))
 
 
 def port_note(port: int) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from diagnose import __version__
-from diagnose.analysis.ports import near_misses
+from diagnose.analysis.ports import near, near_misses
 from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
@@ -95,7 +95,7 @@ class Collection:
                 self._try(case, link_fact)
             self._listen_to_ourselves(cases)
         ports = frozenset(case.target.port for case in cases)
-        tables = sockets.look(ports)
+        tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
         inodes = _inodes(tables, ports)
         held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
         seen = vantage.look(containers.inside())

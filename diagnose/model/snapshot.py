@@ -64,7 +64,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     sockets: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
     """Every TCP socket whose local port is the target's, in any state that has a row."""
     listeners: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
-    """The listening TCP sockets of this namespace, on every port."""
+    """The listening TCP sockets of this namespace on the target's port and on those close to it."""
     bound: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
     """Sockets bound to the port and neither listening nor connected (sock_diag, kernel 6.8 and newer)."""
     udp: Fact[tuple[SocketRow, ...]] = NOT_NEEDED

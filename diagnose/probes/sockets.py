@@ -59,22 +59,25 @@ class SocketTables(NamedTuple):
     tcp: Rows
     """Every TCP socket on the ports, in any state that has a row."""
     listeners: Rows
-    """Every listening TCP socket, whichever its port."""
+    """The listening TCP sockets, on whichever port was asked for."""
     bound: Rows
     """TCP sockets bound to the ports that neither listen nor are connected."""
     udp: Rows
 
 
-def look(ports: Collection[int], *, portable: bool = not LINUX) -> SocketTables:
-    """The rows of these local ports; `portable` asks psutil, as on systems other than Linux.
+def look(
+    ports: Collection[int], *, listening: Collection[int] | None = None, portable: bool = not LINUX
+) -> SocketTables:
+    """The rows of these local ports, and the listeners on the ports `listening` (None: on every one).
 
+    `portable` asks psutil, as on systems other than Linux.
     A socket that this process itself binds meanwhile is in the tables too: probe binding before or after.
     """
     if portable:
         return _from_psutil(ports)
     try:
         with Netlink(SOCK_DIAG) as netlink:
-            listeners = _dump(netlink, socket.IPPROTO_TCP, _LISTEN, None)
+            listeners = _dump(netlink, socket.IPPROTO_TCP, _LISTEN, listening)
             others = _dump(netlink, socket.IPPROTO_TCP, _OTHERS, ports)
             return SocketTables(
                 tcp=_sorted((*others, *_on(ports, listeners))),
