@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
-from diagnose.model.finding import Finding
+from diagnose.model.finding import Finding, Risk
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Walk
 from diagnose.model.names import Resolution, ResolvedAddress
 from diagnose.model.network import SocketRow, TcpState, family_of
@@ -217,7 +217,7 @@ def _walk(one: Walk) -> Walk:
 
 
 def _rehearsed(one: Rehearsed) -> Rehearsed:
-    return replace(one, remedy=one.remedy and replace(one.remedy, commands=one.commands))
+    return replace(one, remedy=one.remedy and replace(one.remedy, commands=one.commands, risk=Risk.SAFE))
 
 
 LIKELY: dict[Any, Callable[[Any], Any]] = {
