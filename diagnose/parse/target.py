@@ -114,6 +114,8 @@ def _from_url(text: str, shown: str) -> Target:
             f"{shown!r} names its servers by a DNS SRV record; give one of them as host:port; {EXAMPLE}"
         )
     parts = _split_url(text.removeprefix("jdbc:").replace(";", "/", 1) if "jdbc:" in text else text, shown)
+    if name not in _WEB and "@" not in parts.netloc and "@" in text:
+        raise BadTargetError(f"a password stands unescaped in {shown!r}; write / in it as %2F, ? as %3F, # as %23")
     authority = parts.netloc.rpartition("@")[2]
     if "," in authority:
         raise BadTargetError(f"{shown!r} names several servers; give them one by one, {EXAMPLE}")
