@@ -5,6 +5,7 @@ Read it from the end: a rule set is one to three parts, a part is a table of nft
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from functools import cache
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from msgspec import Struct
 
-from tests.fidelity.rulesets import DEAD, NEIGHBOUR, PORT, Chain, NftTable, RuleSet, Xtables, XtChain, XtTable
+from tests.fidelity.rulesets import DEAD, NEIGHBOUR, PORT, Chain, Load, NftTable, RuleSet, Xtables, XtChain, XtTable
 
 HOOKS = ("input", "output", "prerouting", "postrouting")
 """Where a packet to oneself passes; forward is never on its way."""
@@ -44,11 +45,16 @@ SETS = {
         f"set ports {{ type inet_service; elements = {{ 22, {PORT} }}; }}",
         "set ports { type inet_service; elements = { 22, 80 }; }",
         "set ports { type inet_service; }",
+        f"set ports {{ type inet_service; counter; elements = {{ 22 counter, {PORT} counter }}; }}",
+        f'set ports {{ typeof tcp dport; size 9; elements = {{ {PORT} comment "it\'s ours" }}; }}',
     ),
     "@ranges": (
         f"set ranges {{ type inet_service; flags interval; elements = {{ 1-99, {PORT - 1}-{PORT + 1} }}; }}",
         f"set ranges {{ type inet_service; flags interval; auto-merge; elements = {{ {PORT}, {NEIGHBOUR} }}; }}",
         "set ranges { type inet_service; flags interval; elements = { 1-99, 200-299 }; }",
+        "set ranges { type inet_service; flags interval; elements = { "
+        + ", ".join(f"{low}-{low + 7}" for low in range(1, 60000, 90))
+        + " }; }",
     ),
     "@timed": (
         f"set timed {{ type inet_service; flags timeout; elements = {{ {PORT} timeout 1h }}; }}",
@@ -74,11 +80,23 @@ SETS = {
         f"map verdicts {{ type inet_service : verdict; flags interval; "
         f"elements = {{ 1-99 : drop, {PORT} : accept }}; }}",
         f"map verdicts {{ type inet_service : verdict; elements = {{ {NEIGHBOUR} : drop }}; }}",
+        f"map verdicts {{ typeof tcp dport : verdict; counter; elements = {{ {PORT} counter : drop }}; }}",
     ),
     "@marks": (f"map marks {{ type inet_service : mark; elements = {{ 22 : 2, {PORT} : 1 }}; }}",),
+    "@trip": (
+        "set trip { type ipv4_addr . inet_service . ipv4_addr; flags interval; "
+        f"elements = {{ 127.0.0.0/8 . {PORT - 1}-{PORT + 1} . 127.0.0.1 }}; }}",
+    ),
     "@seen": ("set seen { type inet_service; size 64; flags dynamic, timeout; timeout 1m; }",),
 }
 """Named sets and maps: the declarations that each may have."""
+
+OBJECTS = {
+    "counter name kept": 'counter kept { comment "since boot"; }',
+    "limit name slow": "limit slow { rate over 1/second burst 1 packets; }",
+    "quota name spent": "quota spent { over 100 bytes; }",
+}
+"""Stateful objects, by what a rule says to use them."""
 
 
 class Place(Struct, frozen=True):
@@ -126,6 +144,8 @@ TCP = (
     "tcp flags & (syn|ack) == ack",
     "tcp flags rst",
     "tcp option maxseg exists",
+    "tcp option maxseg size > 1460",
+    "tcp option timestamp exists",
     "tcp window 1-65535",
 )
 META = (
@@ -143,7 +163,15 @@ META = (
     "meta skuid 0",
     "meta skuid 65534",
     "meta skuid != 0",
+    "meta skuid 0-1000",
+    "meta skgid 0",
+    "meta cgroup 0",
     "meta length < 100",
+    "meta length 60",
+    "meta protocol ip",
+    f"meta mark . tcp dport {{ 0 . {PORT} }}",
+    f"meta skuid . tcp dport {{ 0 . {PORT} }}",
+    f'iifname . tcp dport {{ "lo" . {PORT} }}',
     "meta pkttype host",
 )
 STATE = (
@@ -157,6 +185,8 @@ STATE = (
     "ct direction reply",
     "ct mark 1",
     "ct status dnat",
+    "ct state . meta mark { new . 0 }",
+    "fib saddr type local",
 )
 ADDRESSES = {
     4: (
@@ -172,7 +202,11 @@ ADDRESSES = {
         "ip saddr . tcp dport @pairs",
         f"ip daddr . tcp dport {{ 127.0.0.1 . {PORT}, 10.0.0.1 . 1-99 }}",
         f"ip saddr . ip daddr . tcp sport {{ 127.0.0.1 . 127.0.0.1 . {PORT} }}",
+        "ip saddr . tcp dport . ip daddr @trip",
+        f'iifname . ip saddr . tcp dport {{ "lo" . 127.0.0.0/8 . {PORT}-{NEIGHBOUR} }}',
         "ip ttl 64",
+        "ip length 60",
+        "ip dscp cs0",
         "ip protocol tcp",
     ),
     6: (
@@ -194,9 +228,27 @@ COUNTING = (
     "numgen inc mod 2 0",
     "quota over 100 bytes",
     "tcp sport @seen",
+    "add @seen { tcp sport }",
+    "update @seen { tcp sport limit rate over 1/second burst 1 packets }",
+    "limit name slow",
+    "quota name spent",
+    "ct packets > 1",
 )
-EFFECTS = ("counter", "meta mark set 1", "meta mark set 0x10", "meta mark set tcp dport map @marks")
-STATEFUL_EFFECTS = ("ct mark set 1", "ct mark set meta mark", "meta mark set ct mark")
+EFFECTS = (
+    "counter",
+    "counter",
+    "counter name kept",
+    "meta mark set 1",
+    "meta mark set 0x10",
+    "meta mark set meta mark | 0x2",
+    "meta mark set tcp dport map @marks",
+    'log prefix "netdiag "',
+    "meta priority set 1:1",
+    "meta nftrace set 1",
+    f"tcp dport {PORT} tcp dport set {NEIGHBOUR}",
+    "tcp option maxseg size set 1200",
+)
+STATEFUL_EFFECTS = ("ct mark set 1", "ct mark set meta mark", "meta mark set ct mark", "ct zone set 1")
 REJECTS = {
     4: ("net-unreachable", "host-unreachable", "prot-unreachable", "port-unreachable", "net-prohibited",
         "host-prohibited", "admin-prohibited"),
@@ -217,6 +269,7 @@ def match(place: Place, version: int) -> SearchStrategy[str]:
     found = [port_match(), port_match(), one_of(*TCP), one_of(*META), one_of(*ADDRESSES[version])]
     if not place.link:
         found += [one_of(*STATE), one_of(*STATE, "fib daddr type local")]
+        found += [st.just("ct original ip daddr 127.0.0.1")] if version == 4 else []
     if place.hooks == {"input"} and not place.link:
         found.append(one_of("fib daddr type local", "fib daddr . iif type local"))
     return st.one_of(*found)
@@ -276,6 +329,8 @@ def verdict_map(draw: DrawFn, place: Place) -> str:
         st.just(f"meta l4proto . th dport vmap {{ udp . {PORT} : {first}, tcp . {PORT} : {second} }}"),
         st.just(f'iifname vmap {{ "lo" : {first}, "eth0" : {second} }}'),
         st.just(f"meta mark vmap {{ 0 : {first}, 1 : {second} }}"),
+        st.just(f"tcp flags vmap {{ syn : {first}, syn | ack : {second} }}"),
+        st.just(f'iifname . tcp dport vmap {{ "lo" . {PORT} : {first}, "eth0" . 22 : {second} }}'),
     ]
     if 4 in place.versions:
         kinds.append(
@@ -293,8 +348,12 @@ def verdict_map(draw: DrawFn, place: Place) -> str:
 @cache
 def rule(place: Place) -> SearchStrategy[str]:
     """A line of a chain."""
-    untracked = [st.just(f"tcp dport {PORT} notrack")] if place.hooks <= {"prerouting", "output"} else []
-    return st.one_of(*[plain_rule(place)] * 6, verdict_map(place), *untracked)
+    special: list[SearchStrategy[str]] = []
+    if place.hooks <= {"prerouting", "output"}:
+        special.append(one_of(f"tcp dport {PORT} notrack", "notrack"))
+    if place.hooks == {"prerouting"}:
+        special.append(st.just(f"tcp dport {PORT} tproxy to :{NEIGHBOUR}"))
+    return st.one_of(*[plain_rule(place)] * 7, verdict_map(place), *special)
 
 
 @st.composite
@@ -307,6 +366,8 @@ def nat_rule(draw: DrawFn, family: str, hook: str) -> str:
         goals.append(f"dnat {'ip ' * (family == 'inet')}to 127.0.0.5:{{}}")
     if family != "ip":
         goals.append(f"dnat {'ip6 ' * (family == 'inet')}to [::1]:{{}}")
+    if family == "ip":
+        goals.append(f"dnat to ip daddr . tcp dport map {{{{ 127.0.0.1 . {PORT} : 127.0.0.1 . {{}} }}}}")
     if hook in ("postrouting", "input"):
         goals = ["masquerade"] if hook == "postrouting" else ["counter"]
     goal = draw(st.sampled_from(goals)).format(draw(st.sampled_from((PORT, NEIGHBOUR, NEIGHBOUR, DEAD))))
@@ -334,32 +395,48 @@ def nat_chain(draw: DrawFn, family: str) -> Chain:
     hook = draw(one_of("output", "output", "output", "prerouting", "postrouting", "input"))
     priority = draw(st.sampled_from((-100, -100, 0, 100)))
     rules = draw(few(nat_rule(family, hook), 2, least=1))
-    return Chain("n0", f"type nat hook {hook} priority {priority}; policy accept;", tuple(rules))
+    policy = draw(one_of("accept", "accept", "accept", "drop"))
+    return Chain("n0", f"type nat hook {hook} priority {priority}; policy {policy};", tuple(rules))
 
 
 @st.composite
 def nft_table(draw: DrawFn, name: str) -> NftTable:
     """Base chains at one to three hooks, and up to three chains that they jump to."""
     family = draw(one_of("ip", "ip6", "inet", "inet", "inet", "netdev"))
-    offered = (
-        ("ingress", "ingress", "egress")
-        if family == "netdev"
-        else (*HOOKS, *HOOKS, "ingress")[: 9 if family == "inet" else 8]
-    )
-    hooks = draw(st.lists(st.sampled_from(offered), min_size=1, max_size=3))
+    hooks = draw(st.lists(hook_of(family), min_size=1, max_size=3))
     names = tuple(f"c{number}" for number in range(draw(st.sampled_from((0, 0, 1, 2, 3)))))
     chains: list[Chain] = []
     for place, own in enumerate(names):
         where = Place(family, frozenset(hooks), names[place + 1 :])
         chains.append(Chain(own, "", tuple(draw(few(rule(where), 3)))))
-    # a chain is declared before what jumps to it
-    chains.reverse()
+    chains.reverse()  # a chain is declared before what jumps to it
     chains += [draw(base_chain(number, family, hook, names)) for number, hook in enumerate(hooks)]
-    if family != "netdev" and draw(st.integers(0, 5)) == 0:
+    if family != "netdev" and draw(st.integers(0, 4)) == 0:
         chains.append(draw(nat_chain(family)))
-    lines = "\n".join(line for chain in chains for line in chain.rules)
+    later = draw(changes(family, name, chains, names, hooks)) if draw(st.integers(0, 3)) == 0 else ()
+    lines = "\n".join((*(line for chain in chains for line in chain.rules), *later))
     sets = tuple(draw(one_of(*SETS[wanted])) for wanted in SETS if _mentions(lines, wanted))
-    return NftTable(family, name, sets, tuple(chains))
+    objects = tuple(declared for wanted, declared in OBJECTS.items() if _mentions(lines, wanted))
+    asleep = ("flags dormant;",) if draw(st.integers(0, 19)) == 7 else ()
+    return NftTable(family, name, (*asleep, *objects, *sets), tuple(chains), later)
+
+
+def hook_of(family: str) -> SearchStrategy[str]:
+    """Where a base chain of this family may be."""
+    if family == "netdev":
+        return one_of("ingress", "ingress", "egress")
+    return one_of(*HOOKS, *HOOKS, "ingress") if family == "inet" else one_of(*HOOKS)
+
+
+@st.composite
+def changes(
+    draw: DrawFn, family: str, name: str, chains: Sequence[Chain], below: tuple[str, ...], hooks: Sequence[str]
+) -> tuple[str, ...]:
+    """Rules that are put before those that a base chain has."""
+    number = draw(st.integers(0, len(hooks) - 1))
+    where = Place(family, frozenset({hooks[number]}), below)
+    rules = draw(few(rule(where), 2, least=1))
+    return tuple(f"insert rule {family} {name} b{number} {line}" for line in rules)
 
 
 def _mentions(lines: str, name: str) -> bool:
@@ -404,6 +481,13 @@ XT_ANYWHERE = (
     "-m connmark --mark 1",
     "-m addrtype --dst-type LOCAL",
     "-m length --length 0:100",
+    "-m length --length 60",
+    "-m u32 --u32 0>>22&0x3C@0>>16=0:65535",
+    *(("-m set --match-set ports dst", "-m set ! --match-set ports src") if shutil.which("ipset") else ()),
+    "-m pkttype --pkt-type unicast",
+    "-m cpu ! --cpu 999",
+    "-m time --timestart 00:00 --timestop 23:59:59",
+    f"-m conntrack --ctorigdstport {PORT}",
     '-m comment --comment "let the web in"',
     '-m comment --comment "it\'s \\"ours\\" -j ACCEPT # handle 9"',
 )
@@ -426,6 +510,10 @@ XT_COUNTING = (
     "-m limit --limit 1/sec --limit-burst 1",
     "-m statistic --mode nth --every 2 --packet 0",
     "-p tcp -m connlimit --connlimit-above 1",
+    "-m hashlimit --hashlimit-name slow --hashlimit-above 1/sec --hashlimit-burst 1",
+    "-m recent --name seen --set",
+    "-m recent --name seen --rcheck",
+    "-m connbytes --connbytes 100: --connbytes-dir both --connbytes-mode bytes",
 )
 XT_REJECTS = {
     4: ("icmp-net-unreachable", "icmp-host-unreachable", "icmp-port-unreachable", "icmp-proto-unreachable",
@@ -465,10 +553,11 @@ def xt_target(place: XtPlace, tcp: bool) -> SearchStrategy[str]:
     if place.table == "mangle":
         found.append(one_of("-j MARK --set-mark 1", "-j MARK --set-xmark 0x10/0x10", "-j CONNMARK --save-mark"))
     if place.table == "raw":
-        found.append(st.just("-j CT --notrack"))
+        found.append(one_of("-j CT --notrack", "-j CT --notrack", "-j CT --zone 3"))
     if place.below:
         found.append(st.builds("{} {}".format, one_of("-j", "-j", "-g"), one_of(*place.below)))
-    return st.one_of(*found)
+    found.append(one_of("-j LOG", "-j NFLOG", "-j NFQUEUE --queue-num 5", "-j NFQUEUE --queue-num 5 --queue-bypass"))
+    return st.one_of(*found, found[0])
 
 
 @st.composite
@@ -531,7 +620,9 @@ def xtables(draw: DrawFn, tool: str) -> Xtables:
         family = "ip6" if version == 6 else "ip"
         place = Place(family, frozenset({chain.lower()}))
         how = draw(one_of("add", "insert"))
-        lines = draw(few(plain_rule(place).filter(lambda line: "@" not in line), 2, least=1))
+        lines = draw(
+            few(plain_rule(place).filter(lambda line: "@" not in line and " name " not in f" {line}"), 2, least=1)
+        )
         added = [f"{how} rule {family} {where.name} {chain} {line}" for line in lines]
     return Xtables(tool, tuple(tables), tuple(added))
 
@@ -546,7 +637,39 @@ def rule_sets(draw: DrawFn) -> RuleSet:
     """One to three parts; each iptables at most once, since it replaces what it finds."""
     kinds: Sequence[str] = draw(st.lists(one_of("nft", "nft", "nft", *TOOLS), min_size=1, max_size=3).filter(_once))
     parts = tuple(draw(part(kind, f"t{number}")) for number, kind in enumerate(kinds))
-    return RuleSet(parts, draw(st.sampled_from((0, 0, 0, 65534))))
+    before = draw(st.lists(st.sampled_from(ODDITIES), max_size=2)) if draw(st.integers(0, 5)) == 0 else []
+    return RuleSet(parts, (*_ip_sets(parts), *before), draw(st.sampled_from((0, 0, 0, 65534))))
+
+
+ODDITIES = (
+    *(
+        Load(("sysctl", "-qw", setting))
+        for setting in (
+            "net.ipv4.ip_default_ttl=128",
+            "net.ipv6.conf.lo.hop_limit=128",
+            "net.ipv4.tcp_timestamps=0",
+            "net.ipv4.tcp_sack=0",
+            "net.ipv4.tcp_window_scaling=0",
+            "net.ipv4.tcp_ecn=1",
+            "net.ipv4.fwmark_reflect=1",
+            "net.ipv4.tcp_fwmark_accept=1",
+            "net.ipv4.conf.all.rp_filter=1",
+            "net.ipv4.conf.all.route_localnet=1",
+            "net.ipv4.tcp_syncookies=2",
+        )
+    ),
+    Load(("ip", "link", "set", "lo", "mtu", "1500")),
+    Load(("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")),
+    Load(("ip", "address", "add", "192.0.2.1/32", "dev", "lo")),
+)
+"""What a machine may have otherwise than a fresh one, and rules may ask about."""
+
+
+def _ip_sets(parts: Sequence[NftTable | Xtables]) -> tuple[Load, ...]:
+    """The IP set that rules of iptables look into."""
+    if not any("--match-set" in rule for part in parts for rule in part.rules()):
+        return ()
+    return (Load(("ipset", "restore"), f"create ports bitmap:port range 1-65535\nadd ports 22\nadd ports {PORT}\n"),)
 
 
 @st.composite

@@ -59,7 +59,7 @@ class _Judged:
         self._attempt = snapshot.attempts[0]
         self._firewall = snapshot.firewall
         self._tally = tally
-        self.walk: Walk | None = None
+        self.walk = snapshot.firewall.value.walk(real.address) if isinstance(snapshot.firewall, Known) else None
 
     def faults(self) -> Iterator[str]:
         """Of the walk, of the root cause, of every other claim."""
@@ -72,7 +72,6 @@ class _Judged:
                 if reason is not Reason.DEADLINE:
                     yield f"blind: {unknown}"
             case Known(value=shadow):
-                self.walk = shadow.walk(self._real.address)
                 if shadow.uncarried:
                     self._tally["copies that lack a part"] += 1
         if self.walk is not None:

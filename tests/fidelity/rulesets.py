@@ -10,7 +10,9 @@ from msgspec import Struct
 PORT, NEIGHBOUR, DEAD = 27431, 27432, 27433
 """The port that is probed; a second one that listens as well; one where nothing does."""
 
-_COUNTS = re.compile(r"\b(limit|numgen|quota|ct count|connlimit|hashlimit|statistic|recent|connbytes)\b|@seen\b")
+_COUNTS = re.compile(
+    r"@seen\b|\b(limit|numgen|quota|ct count|ct packets|connlimit|hashlimit|statistic|recent|connbytes)\b"
+)
 
 
 class Load(Struct, frozen=True):
@@ -45,17 +47,22 @@ class NftTable(Struct, frozen=True, tag="nft"):
     name: str
     sets: tuple[str, ...]
     chains: tuple[Chain, ...]
+    later: tuple[str, ...] = ()
+    """Commands that change it once it stands, so that handles are in no order."""
 
     def loads(self) -> Iterator[Load]:
-        """One transaction."""
+        """One transaction, and another for what comes later."""
         head = f"table {self.family} {self.name} {{"
         parts = [head, *(f"  {one}" for one in self.sets), *(chain.text() for chain in self.chains), "}\n"]
         yield Load(("nft", "-f", "-"), "\n".join(parts))
+        if self.later:
+            yield Load(("nft", "-f", "-"), "".join(f"{line}\n" for line in self.later))
 
     def rules(self) -> Iterator[str]:
         """The rules of all chains."""
         for chain in self.chains:
             yield from chain.rules
+        yield from self.later
 
 
 class XtChain(Struct, frozen=True):
@@ -106,6 +113,8 @@ class RuleSet(Struct, frozen=True):
     """All that is loaded, in the order in which it is loaded: that decides between chains of equal priority."""
 
     parts: tuple[NftTable | Xtables, ...]
+    before: tuple[Load, ...] = ()
+    """What is unusual about the machine: sysctls, interfaces, IP sets."""
     listener: int = 0
     """The user who owns the listeners, as owner rules see it."""
     why: str = ""
@@ -113,7 +122,7 @@ class RuleSet(Struct, frozen=True):
 
     def loads(self) -> tuple[Load, ...]:
         """The commands that load it."""
-        return tuple(load for part in self.parts for load in part.loads())
+        return (*self.before, *(load for part in self.parts for load in part.loads()))
 
     def text(self) -> str:
         """As a person would type it."""
