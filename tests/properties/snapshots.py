@@ -96,6 +96,8 @@ CHOICES: dict[str, list[Any]] = {
     "reason": ["NETFILTER_DROP", "NO_SOCKET", "TCP_LISTEN_OVERFLOW", "NOT_SPECIFIED"],
     "destination": ["127.0.0.0/8", "127.0.0.1/32", "::1/128", "192.0.2.10/32"],
     "path": ["/etc/hosts"],
+    "table": ["filter", "nat", "fw"],
+    "chain": ["input", "INPUT", "output"],
     "engine": ["docker", "podman", "lxc"],
     "id": ["1f" * 32, "2e" * 32, "3d" * 32, "4c" * 32],
     "unit": [None, None, "db.service", "user@1000.service", "-"],
