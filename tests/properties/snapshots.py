@@ -97,6 +97,8 @@ CHOICES: dict[str, list[Any]] = {
     "destination": ["127.0.0.0/8", "127.0.0.1/32", "::1/128", "192.0.2.10/32"],
     "path": ["/etc/hosts"],
     "table": ["filter", "nat", "fw"],
+    "doubts": [(), (), ("two chains of equal priority",)],
+    "uncarried": [(), (), ("a set\x1b that could not be read",)],
     "chain": ["input", "INPUT", "output"],
     "engine": ["docker", "podman", "lxc"],
     "id": ["1f" * 32, "2e" * 32, "3d" * 32, "4c" * 32],
