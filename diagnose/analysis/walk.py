@@ -60,17 +60,22 @@ def _verdict(step: Step) -> str:
     return f"{step.rule.text} -> {step.verdict}" if step.rule.text and not step.rule.policy else step.verdict
 
 
+def _does(step: Step) -> str:
+    """jump for "jump input_filter"."""
+    return step.verdict.partition(" ")[0]
+
+
 def destination_rewrite(walk: Walk) -> Step | None:
     """The nat rule that sends the SYN elsewhere; None: none was seen."""
     if walk.arrives is None:
         return None
-    found = [step for step in walk.steps if step.packet in ("syn", "other") and step.verdict.partition(" ")[0] in _REWRITES]
+    found = [step for step in walk.steps if step.packet in ("syn", "other") and _does(step) in _REWRITES]
     return found[-1] if found else None
 
 
 def queue_rule(walk: Walk) -> bool:
     """Whether the decider hands the packet to a program, and none was there to take it."""
-    return any(step.rule == walk.decider and step.verdict.partition(" ")[0] in ("queue", "nfqueue") for step in walk.steps)
+    return any(step.rule == walk.decider and _does(step) in ("queue", "nfqueue") for step in walk.steps)
 
 
 def limits(walk: Walk) -> tuple[Step, ...]:
@@ -80,7 +85,7 @@ def limits(walk: Walk) -> tuple[Step, ...]:
 
 def stopping(step: Step) -> bool:
     """Whether the step would end the packet."""
-    return step.verdict.partition(" ")[0] in _STOPS
+    return _does(step) in _STOPS
 
 
 def powerless_accepts(walk: Walk) -> tuple[RuleRef, ...]:
