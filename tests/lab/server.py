@@ -155,6 +155,27 @@ def calls_out(address: str, port: int, options: frozenset[str]) -> None:
     take(listener)
 
 
+def joined_to_itself(address: str, port: int, _: frozenset[str]) -> None:
+    """A client that was given the very port that it dials, and so met itself (the namespace hands out no other one)."""
+    met = socket.create_connection((address, port))
+    assert met.getsockname() == met.getpeername()
+    ready()
+    rest()
+
+
+def outlives_its_listener(address: str, port: int, options: frozenset[str]) -> None:
+    """A server that stopped listening and still serves a client."""
+    listener = bound(address, port, options | {"plain"})
+    listener.listen(1)
+    client = socket.create_connection((address, port))
+    served = listener.accept()[0]
+    listener.close()
+    ready()
+    rest()
+    served.close()
+    client.close()
+
+
 def lingers(address: str, port: int, options: frozenset[str]) -> None:
     """Served a client, closed first, and is gone but for the TIME-WAIT that the kernel keeps."""
     listener = bound(address, port, options)
@@ -235,6 +256,8 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         binds,
         datagrams,
         calls_out,
+        joined_to_itself,
+        outlives_its_listener,
         lingers,
         refused_all_the_time,
         crowd,

@@ -122,3 +122,23 @@ def test_the_holder_is_information_when_the_question_is_whether_it_answers(machi
 def test_looking_only_cannot_tell_whether_a_free_port_can_be_bound(machine: Machine) -> None:
     answer = machine.netdiag("run", "--json", "--bind", "--passive", f"127.0.0.1:{machine.port}")
     assert no_cause("inconclusive").is_said_by(answer), str(answer)
+
+
+def test_a_socket_that_is_bound_and_never_listens_has_the_port(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("binds", "127.0.0.1", 0, "plain")
+    cause = proven("in-use/bound-not-listening", "not-bindable")
+    scenario.says(cause, as_nobody=cause, arguments=("--bind",))
+
+
+def test_a_client_that_met_itself_has_the_port(machine: Machine, scenario: Scenario) -> None:
+    machine.run("sysctl", "-w", f"net.ipv4.ip_local_port_range={machine.port} {machine.port}")
+    machine.serve("joined_to_itself")
+    machine.run("sysctl", "-w", f"net.ipv4.ip_local_port_range={machine.port - 100} {machine.port + 100}")
+    cause = proven("in-use/self-connected", "not-bindable")
+    scenario.says(cause, as_nobody=cause, arguments=("--bind",))
+
+
+def test_a_connection_that_outlives_its_listener_has_the_port(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("outlives_its_listener")
+    cause = proven("in-use/leftover-connection", "not-bindable")
+    scenario.says(cause, as_nobody=cause, arguments=("--bind",))
