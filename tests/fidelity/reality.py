@@ -283,7 +283,7 @@ def _of(seen: Seen, port: int) -> bool:
 
 def _first_stop(seen: Sequence[Seen], six: bool, legacy: Legacy) -> Stop | None:
     """A connection's packets follow from each other: the first of them that was lost is the one that counts."""
-    for packet in ("syn", "syn-ack", "reset", "icmp", "ack"):
+    for packet in ("syn", "syn-ack", "ack", "reset", "icmp"):
         lines = [one for one in seen if one.packet == packet]
         stopped = [one for one in lines if one.stops]
         if stopped:
