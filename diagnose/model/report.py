@@ -66,7 +66,6 @@ class NotChecked(Struct, frozen=True):
     lift: str | None = None
 
 
-
 class Report(Struct, frozen=True, kw_only=True):
     """The diagnosis of one target; keys are never removed or renamed within /1."""
 
