@@ -8,7 +8,7 @@ from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, row_text, title
-from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.attempt import Acceptance, Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
@@ -236,6 +236,19 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
     )
 
 
+def _who_closed(snapshot: Snapshot, attempt: Attempt) -> Confidence:
+    """Proven where the program was seen to have taken it; a reset without that may be the doing of NAT rules."""
+    if not attempt.local or attempt.acceptance == Known(Acceptance.ACCEPTED):
+        return Confidence.PROVEN
+    match snapshot.firewall:
+        case Known(value=shadow):
+            walk = shadow.walk(attempt.address)
+            plain = walk is not None and walk.verdict == "accept" and walk.arrives is None
+            return Confidence.LIKELY if plain else Confidence.POSSIBLE
+        case Unknown():
+            return Confidence.LIKELY
+
+
 def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     how = "reset" if attempt.outcome is Outcome.RESET else "closed"
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
@@ -244,7 +257,7 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
         code=CLOSES_AT_ONCE.code,
         title=title(f"The server on {attempt.endpoint} took the connection and {how} it at once"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.PROVEN,
+        confidence=_who_closed(snapshot, attempt),
         explanation="The connection was made, and ended by the other side before it sent or got a single byte. A "
         "forwarder does that when what it forwards to refuses (a published container port, ssh -L, an IDE's port "
         "forward), a server when it does not want this client (an access list, too many clients), and a socket unit "

@@ -6,7 +6,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 USAGE = 2
 INTERNAL = 70
 INTERRUPTED = 130
+_AGAIN = 0.1
+"""Seconds after which an interrupt that the run has not heard is raised again."""
 
 app = typer.Typer(
     name="netdiag",
@@ -122,7 +124,7 @@ def run(
         trace=trace,
     )
     form = Format.JSON if json else format_
-    with _ending_cleanly():
+    with _ending_cleanly() as unwinding:
         collection = Collection(order)
         try:
             with _spinner():
@@ -134,6 +136,7 @@ def run(
                 *_captured(pcap, collection),
             ]
         finally:
+            unwinding()
             collection.close()
     for problem in problems:
         _line(problem)
@@ -346,23 +349,38 @@ def _refuse(text: str) -> NoReturn:
 
 
 @contextmanager
-def _ending_cleanly() -> Iterator[None]:
-    """SIGTERM and SIGHUP unwind as Ctrl-C does, so that what was taken up for a moment is put down again."""
+def _ending_cleanly() -> Iterator[Callable[[], None]]:
+    """SIGINT, SIGTERM and SIGHUP unwind the run, so that what was taken up for a moment is put down again.
 
-    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
+    What a handler raises is lost where it meets a callback of the interpreter's own, so it is raised again until the
+    run unwinds; gives what must be called then, before anything is put down.
+    """
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
+    numbers = {name: number for name in names if (number := getattr(signal, name, None)) is not None}
+    asked: list[int] = []
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # until here Ctrl-C ends it at once: nothing to unwind
-    ends = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
-    previous = {number: signal.signal(number, terminate) for number in ends}
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        asked.append(number)
+        _alarm(_AGAIN)
+        if asked[0] == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + asked[0])
+
+    previous = {number: signal.signal(number, end) for number in numbers.values()}
     try:
-        yield
+        yield lambda: _alarm(0)
     except KeyboardInterrupt:
         _line("interrupted")
         raise typer.Exit(INTERRUPTED) from None
     finally:
+        _alarm(0)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # not on Windows
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
 
 
 @contextmanager

@@ -225,6 +225,8 @@ def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
         return True
     if attempt.outcome is Outcome.UNANSWERED:
         return not isinstance(attempt.acceptance, Known)  # else the kernel has completed it, and the program tarries
+    if attempt.outcome is Outcome.RESET:
+        return machine.vantage.privileged
     if attempt.outcome is not Outcome.REFUSED:
         return False
     if refusal(attempt) is Refusal.NOT_KERNEL or machine.vantage.privileged:

@@ -311,7 +311,13 @@ class Dial:
             self._acceptance = Known(Acceptance.ACCEPTED)
             self._end(Outcome.CONNECTED)
         else:
+            self._see_who_closed()
             self._end(Outcome.CLOSED)
+
+    def _see_who_closed(self) -> None:
+        """Whether a program had taken it: only then was it a program that closed it."""
+        if self.local and self._source is not None and self._acceptance != Known(Acceptance.ACCEPTED):
+            self._acceptance = self._server_side(self.endpoint, self._source)
 
     def _fail(self, number: int) -> None:
         self._errno = number

@@ -20,8 +20,11 @@ from diagnose.probes.shadow.probing import Matched, Probe, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
-_ORDER: tuple[PacketKind, ...] = ("syn", "syn-ack", "reset", "icmp", "other")
-"""The packets of a connect as each follows from the one before; other: the client's last of the handshake."""
+_ORDER: tuple[PacketKind, ...] = ("syn", "syn-ack", "other", "reset", "icmp")
+"""The packets of a connect as each follows from the one before; other: the client's last of the handshake.
+
+A reset and an ICMP error answer one of these: who stops the answer has not stopped the connection.
+"""
 _ROUTE = (
     "output_in",
     "output_out",
@@ -163,6 +166,9 @@ class Walker:
             rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
             reject = nft.reject_with(rule) if rule is not None and event.code is Code.DROP else None
             verdict = "reject" if reject else _STOPPING[event.code]
+            if rule is not None and nft.rewrites(rule) is not None:
+                # no address to rewrite to (nf_nat_masquerade.c): one that the machine may have, and the copy has not
+                verdict = "stolen"
             queue = event.queue if event.code is Code.QUEUE else None
             hook = self._reader.hook(evaluation.base)
             yield Stop(evaluation.packet.kind, reference, verdict, reject, hook, evaluation.packet, queue)
