@@ -38,7 +38,10 @@ PORTS = (
     "!= @ranges",
     "@timed",
 )
-"""What a port of TCP may be compared with; the names are those of SETS."""
+"""What a port of TCP may be compared with; the names are those of SETS.
+
+A range has all of a client's ephemeral ports (32768-60999) or none: else two connects would not meet the same.
+"""
 
 SETS = {
     "@ports": (
@@ -53,7 +56,7 @@ SETS = {
         f"set ranges {{ type inet_service; flags interval; auto-merge; elements = {{ {PORT}, {NEIGHBOUR} }}; }}",
         "set ranges { type inet_service; flags interval; elements = { 1-99, 200-299 }; }",
         "set ranges { type inet_service; flags interval; elements = { "
-        + ", ".join(f"{low}-{low + 7}" for low in range(1, 60000, 90))
+        + ", ".join(f"{low}-{low + 7}" for low in range(1, 30000, 30))
         + " }; }",
     ),
     "@timed": (
@@ -168,7 +171,6 @@ META = (
     "meta cgroup 0",
     "meta length < 100",
     "meta length 60",
-    "meta protocol ip",
     f"meta mark . tcp dport {{ 0 . {PORT} }}",
     f"meta skuid . tcp dport {{ 0 . {PORT} }}",
     f'iifname . tcp dport {{ "lo" . {PORT} }}',
@@ -247,6 +249,7 @@ EFFECTS = (
     "meta nftrace set 1",
     f"tcp dport {PORT} tcp dport set {NEIGHBOUR}",
     "tcp option maxseg size set 1200",
+    "reset tcp option sack-perm",
 )
 STATEFUL_EFFECTS = ("ct mark set 1", "ct mark set meta mark", "meta mark set ct mark", "ct zone set 1")
 REJECTS = {
@@ -359,6 +362,10 @@ def rule(place: Place) -> SearchStrategy[str]:
 @st.composite
 def nat_rule(draw: DrawFn, family: str, hook: str) -> str:
     """Sends the connection elsewhere, or makes it come from elsewhere."""
+    if hook == "postrouting" and draw(st.booleans()):
+        return draw(
+            one_of("masquerade", 'oifname "eth0" masquerade', "fib daddr type local masquerade")
+        )
     port = draw(one_of(str(PORT), str(PORT), f"{{ 22, {PORT} }}", str(NEIGHBOUR), "1024-65535"))
     goals = ["redirect to :{}", "redirect to :{}", f"redirect to :tcp dport map {{{{ {PORT} : {{}} }}}}"]
     if family != "ip6":
@@ -392,7 +399,7 @@ def base_chain(draw: DrawFn, number: int, family: str, hook: str, below: tuple[s
 @st.composite
 def nat_chain(draw: DrawFn, family: str) -> Chain:
     """A chain that only the first packet of a connection meets."""
-    hook = draw(one_of("output", "output", "output", "prerouting", "postrouting", "input"))
+    hook = draw(one_of("output", "output", "output", "prerouting", "postrouting", "postrouting", "input"))
     priority = draw(st.sampled_from((-100, -100, 0, 100)))
     rules = draw(few(nat_rule(family, hook), 2, least=1))
     policy = draw(one_of("accept", "accept", "accept", "drop"))
@@ -584,9 +591,10 @@ def xt_nat(draw: DrawFn, version: int) -> XtTable:
     target = draw(one_of(f"REDIRECT --to-ports {goal}", f"DNAT --to-destination {local}:{goal}"))
     test = draw(one_of("", "-o lo ", "-m owner --uid-owner 0 ", "-m conntrack --ctstate NEW "))
     port = draw(one_of(str(PORT), str(PORT), str(NEIGHBOUR)))
-    masquerade = draw(st.booleans())
-    rules = (f"-p tcp --dport {port} {test}-j {target}",)
-    back = (f"-p tcp --dport {goal} -j MASQUERADE",) if masquerade else ()
+    rules = draw(st.sampled_from(((f"-p tcp --dport {port} {test}-j {target}",),) * 3 + ((),)))
+    back = draw(
+        st.sampled_from(((f"-p tcp --dport {goal} -j MASQUERADE",), ("-j MASQUERADE",), ("-o eth0 -j MASQUERADE",), ()))
+    )
     return XtTable("nat", (XtChain("OUTPUT", "ACCEPT", rules), XtChain("POSTROUTING", "ACCEPT", back)))
 
 
@@ -611,7 +619,7 @@ def xtables(draw: DrawFn, tool: str) -> Xtables:
     version = 6 if tool.startswith("ip6") else 4
     names = draw(st.lists(one_of("filter", "filter", "filter", *XT_TABLES), min_size=1, max_size=2, unique=True))
     tables = [draw(xt_table(name, version)) for name in names]
-    if draw(st.integers(0, 5)) == 0:
+    if draw(st.integers(0, 3)) == 0:
         tables.append(draw(xt_nat(version)))
     added: list[str] = []
     if tool.endswith("-nft") and draw(st.integers(0, 5)) == 0:
@@ -637,30 +645,43 @@ def rule_sets(draw: DrawFn) -> RuleSet:
     """One to three parts; each iptables at most once, since it replaces what it finds."""
     kinds: Sequence[str] = draw(st.lists(one_of("nft", "nft", "nft", *TOOLS), min_size=1, max_size=3).filter(_once))
     parts = tuple(draw(part(kind, f"t{number}")) for number, kind in enumerate(kinds))
-    before = draw(st.lists(st.sampled_from(ODDITIES), max_size=2)) if draw(st.integers(0, 5)) == 0 else []
+    odd = draw(st.lists(st.sampled_from(ODDITIES), max_size=2, unique=True)) if draw(st.integers(0, 3)) == 0 else []
+    before = tuple(load for oddity in odd for load in oddity)
     return RuleSet(parts, (*_ip_sets(parts), *before), draw(st.sampled_from((0, 0, 0, 65534))))
 
 
+def _sysctl(setting: str) -> tuple[Load, ...]:
+    return (Load(("sysctl", "-qw", setting)),)
+
+
+def _ip(*commands: str) -> tuple[Load, ...]:
+    return tuple(Load(("ip", *command.split())) for command in commands)
+
+
 ODDITIES = (
+    _sysctl("net.ipv4.ip_default_ttl=128"),
+    _sysctl("net.ipv6.conf.lo.hop_limit=128"),
+    _sysctl("net.ipv4.tcp_timestamps=0"),
+    _sysctl("net.ipv4.tcp_sack=0"),
+    _sysctl("net.ipv4.tcp_window_scaling=0"),
+    _sysctl("net.ipv4.tcp_ecn=1"),
+    _sysctl("net.ipv4.fwmark_reflect=1"),
+    _sysctl("net.ipv4.tcp_fwmark_accept=1"),
+    _sysctl("net.ipv4.conf.all.rp_filter=1"),
+    _sysctl("net.ipv4.conf.all.route_localnet=1"),
+    _sysctl("net.ipv4.tcp_syncookies=2"),
+    _ip("link set lo mtu 1500"),
+    _ip("address add 192.0.2.1/32 dev lo"),
     *(
-        Load(("sysctl", "-qw", setting))
-        for setting in (
-            "net.ipv4.ip_default_ttl=128",
-            "net.ipv6.conf.lo.hop_limit=128",
-            "net.ipv4.tcp_timestamps=0",
-            "net.ipv4.tcp_sack=0",
-            "net.ipv4.tcp_window_scaling=0",
-            "net.ipv4.tcp_ecn=1",
-            "net.ipv4.fwmark_reflect=1",
-            "net.ipv4.tcp_fwmark_accept=1",
-            "net.ipv4.conf.all.rp_filter=1",
-            "net.ipv4.conf.all.route_localnet=1",
-            "net.ipv4.tcp_syncookies=2",
-        )
-    ),
-    Load(("ip", "link", "set", "lo", "mtu", "1500")),
-    Load(("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")),
-    Load(("ip", "address", "add", "192.0.2.1/32", "dev", "lo")),
+        _ip(
+            "link add eth0 type veth peer name eth1",
+            "address add 192.0.2.1/24 dev eth0",
+            "address add 2001:db8::1/64 dev eth0 nodad",
+            "link set eth0 up",
+            "link set eth1 up",
+        ),
+    )
+    * 3,
 )
 """What a machine may have otherwise than a fresh one, and rules may ask about."""
 

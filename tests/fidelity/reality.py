@@ -169,7 +169,7 @@ def _packet(network: bytes, transport: bytes) -> tuple[str, tuple[str, int], tup
 
 _COUNTED = re.compile(r"^\[(\d+):\d+\] -A (\S+) ?(.*)$")
 _POLICIES = re.compile(r"^:(\S+) (\S+) \[(\d+):\d+\]$")
-_STOPS = re.compile(r"-j (DROP|REJECT|NFQUEUE)\b")
+_STOPS = re.compile(r"-j (DROP|REJECT|NFQUEUE)\b(?!.*--queue-bypass)")
 _BUILT_IN = {"output": "OUTPUT", "postrouting": "POSTROUTING", "prerouting": "PREROUTING", "input": "INPUT"}
 
 Counters = dict[Where, int]
@@ -285,9 +285,8 @@ def _first_stop(seen: Sequence[Seen], six: bool, legacy: Legacy) -> Stop | None:
     """A connection's packets follow from each other: the first of them that was lost is the one that counts."""
     for packet in ("syn", "syn-ack", "ack", "reset", "icmp"):
         lines = [one for one in seen if one.packet == packet]
-        stopped = [one for one in lines if one.stops]
-        if stopped:
-            return Stop(packet, "", (stopped[0].where,))
+        if lines and lines[-1].stops:  # a queue may be passed by: then more was seen of the packet
+            return Stop(packet, "", (lines[-1].where,))
         passed = [one.where.chain for one in lines if one.where.table == _OBSERVER]
         last = max((place for place, (hook, end) in enumerate(_PLACES) if f"{hook}_{end}" in passed), default=None)
         if last is None or last == len(_PLACES) - 1:
