@@ -8,7 +8,7 @@ MACHINES := fixtures/machines
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lab record bench clean
+.PHONY: help run test check lab fuzz record bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -23,10 +23,13 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m 'not lab'
+	$(PYTEST) -m 'not lab and not fuzz'
 
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root)
 	$(PYTEST) -m lab
+
+fuzz: $(VENV)/.tested  ## random rule sets against what a connect meets there (root); NETDIAG_FUZZ=2000 for more
+	$(PYTEST) -m fuzz
 
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)

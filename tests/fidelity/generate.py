@@ -363,9 +363,7 @@ def rule(place: Place) -> SearchStrategy[str]:
 def nat_rule(draw: DrawFn, family: str, hook: str) -> str:
     """Sends the connection elsewhere, or makes it come from elsewhere."""
     if hook == "postrouting" and draw(st.booleans()):
-        return draw(
-            one_of("masquerade", 'oifname "eth0" masquerade', "fib daddr type local masquerade")
-        )
+        return draw(one_of("masquerade", 'oifname "eth0" masquerade', "fib daddr type local masquerade"))
     port = draw(one_of(str(PORT), str(PORT), f"{{ 22, {PORT} }}", str(NEIGHBOUR), "1024-65535"))
     goals = ["redirect to :{}", "redirect to :{}", f"redirect to :tcp dport map {{{{ {PORT} : {{}} }}}}"]
     if family != "ip6":

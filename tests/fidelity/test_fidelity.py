@@ -19,7 +19,7 @@ from tests.fidelity.generate import rule_sets
 from tests.fidelity.judgement import faults
 from tests.fidelity.rulesets import RuleSet
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.fuzz
 
 SEEDS = Path(__file__).with_name("seeds")
 FUZZING = "NETDIAG_FUZZ" in os.environ
