@@ -38,34 +38,46 @@ def told_truly(rules: RuleSet, child: Child, tally: Counter[str]) -> None:
         return
     tally["rule sets"] += 1
     found = list(faults(rules, trial, tally))
-    if found and FUZZING:
-        _keep(rules, found[0])
     assert not found, "\n".join([*found, rules.text()])
 
 
-def _keep(rules: RuleSet, why: str) -> None:
-    kept = msgspec.structs.replace(rules, why=why.partition("\n")[0])
-    name = hashlib.sha256(rules.text().encode()).hexdigest()[:10]
-    data = msgspec.json.format(msgspec.json.encode(kept), indent=1)
-    SEEDS.joinpath(f"{why.partition(':')[0]}-{name}.json").write_bytes(data + b"\n")
-
-
-def test_rule_sets_that_failed_once_are_told_truly(child: Child, tally: Counter[str]) -> None:
-    for kept in sorted(SEEDS.glob("*.json")):
-        told_truly(msgspec.json.decode(kept.read_bytes(), type=RuleSet), child, tally)
+@pytest.mark.parametrize("kept", sorted(SEEDS.glob("*.json")), ids=lambda path: path.stem)
+def test_a_rule_set_that_failed_once_is_told_truly(kept: Path, child: Child, tally: Counter[str]) -> None:
+    told_truly(msgspec.json.decode(kept.read_bytes(), type=RuleSet), child, tally)
 
 
 @pytest.mark.parametrize("number", range(FIRST, FIRST + COUNT // TOGETHER))
 def test_random_rule_sets_are_told_truly(number: int, child: Child, tally: Counter[str]) -> None:
+    failed: list[tuple[RuleSet, str]] = []
+
     @seed(number)
     @settings(
-        max_examples=TOGETHER, deadline=None, database=None, suppress_health_check=list(HealthCheck), print_blob=False
+        max_examples=TOGETHER,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
     )
     @given(rule_sets())
     def run(rules: RuleSet) -> None:
-        told_truly(rules, child, tally)
+        try:
+            told_truly(rules, child, tally)
+        except AssertionError as error:
+            failed.append((rules, str(error).partition("\n")[0]))
+            raise
 
-    run()
+    try:
+        run()
+    finally:
+        if failed and FUZZING:
+            _keep(*failed[-1])  # hypothesis ends with the simplest that it found
+
+
+def _keep(rules: RuleSet, why: str) -> None:
+    name = hashlib.sha256(rules.text().encode()).hexdigest()[:10]
+    data = msgspec.json.format(msgspec.json.encode(msgspec.structs.replace(rules, why=why)), indent=1)
+    SEEDS.joinpath(f"{why.partition(':')[0]}-{name}.json").write_bytes(data + b"\n")
 
 
 def test_nearly_every_generated_rule_set_is_taken_by_its_own_tool(child: Child, tally: Counter[str]) -> None:
