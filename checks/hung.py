@@ -246,7 +246,7 @@ def _who_closed(snapshot: Snapshot, attempt: Attempt) -> Confidence:
             plain = walk is not None and walk.verdict == "accept" and walk.arrives is None
             return Confidence.LIKELY if plain else Confidence.POSSIBLE
         case Unknown():
-            return Confidence.LIKELY
+            return Confidence.POSSIBLE if attempt.outcome is Outcome.RESET else Confidence.LIKELY
 
 
 def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
