@@ -645,7 +645,19 @@ def rule_sets(draw: DrawFn) -> RuleSet:
     parts = tuple(draw(part(kind, f"t{number}")) for number, kind in enumerate(kinds))
     odd = draw(st.lists(st.sampled_from(ODDITIES), max_size=2, unique=True)) if draw(st.integers(0, 3)) == 0 else []
     before = tuple(load for oddity in odd for load in oddity)
-    return RuleSet(parts, (*_ip_sets(parts), *before), draw(st.sampled_from((0, 0, 0, 65534))))
+    homes = (LOOPBACK, LOOPBACK, ("127.0.0.5", "::1"), *((ON_ETH0, ON_ETH0) if ETH0 in odd else ()))
+    return RuleSet(
+        parts,
+        (*_ip_sets(parts), *before),
+        listener=draw(st.sampled_from((0, 0, 0, NOBODY))),
+        client=draw(st.sampled_from((0, 0, 0, 0, 0, NOBODY))),
+        addresses=draw(st.sampled_from(homes)),
+    )
+
+
+NOBODY = 65534
+LOOPBACK = ("127.0.0.1", "::1")
+ON_ETH0 = ("192.0.2.1", "2001:db8::1")
 
 
 def _sysctl(setting: str) -> tuple[Load, ...]:
@@ -656,6 +668,13 @@ def _ip(*commands: str) -> tuple[Load, ...]:
     return tuple(Load(("ip", *command.split())) for command in commands)
 
 
+ETH0 = _ip(
+    "link add eth0 type veth peer name eth1",
+    "address add 192.0.2.1/24 dev eth0",
+    "address add 2001:db8::1/64 dev eth0 nodad",
+    "link set eth0 up",
+    "link set eth1 up",
+)
 ODDITIES = (
     _sysctl("net.ipv4.ip_default_ttl=128"),
     _sysctl("net.ipv6.conf.lo.hop_limit=128"),
@@ -670,16 +689,9 @@ ODDITIES = (
     _sysctl("net.ipv4.tcp_syncookies=2"),
     _ip("link set lo mtu 1500"),
     _ip("address add 192.0.2.1/32 dev lo"),
-    *(
-        _ip(
-            "link add eth0 type veth peer name eth1",
-            "address add 192.0.2.1/24 dev eth0",
-            "address add 2001:db8::1/64 dev eth0 nodad",
-            "link set eth0 up",
-            "link set eth1 up",
-        ),
-    )
-    * 3,
+    ETH0,
+    ETH0,
+    ETH0,
 )
 """What a machine may have otherwise than a fresh one, and rules may ask about."""
 

@@ -64,17 +64,22 @@ class _Judged:
 
     def faults(self) -> Iterator[str]:
         """Of the walk, of the root cause, of every other claim."""
-        self._tally["connects that work" if self._outcome == "connected" else "connects stopped"] += 1
+        self._tally[
+            "connects that work" if self._outcome == "connected" else f"stopped for uid {self._rules.client}"
+        ] += 1
         if not self._rules.counts and self._attempt.outcome.value != self._outcome:
             yield f"attempt: it is {self._attempt.outcome.value}, a client meets {self._real.outcome}"
         match self._firewall:
             case Unknown(reason=reason) as unknown:
-                self._tally["rule sets that could not be looked at"] += 1
-                if reason is not Reason.DEADLINE:
+                if self._rules.client:
+                    pass  # an ordinary user cannot read rules
+                elif reason is Reason.DEADLINE:
+                    self._tally["rule sets that could not be looked at in time"] += 1
+                else:
                     yield f"blind: {unknown}"
             case Known(value=shadow):
-                if shadow.uncarried:
-                    self._tally["copies that lack a part"] += 1
+                for part in shadow.uncarried:
+                    yield f"copy: lacks {part}"
         if self.walk is not None:
             yield from self._of_the_walk(self.walk)
         yield from self._of_the_report()
@@ -138,9 +143,11 @@ class _Judged:
             yield f"verdict: {self._report.verdict.value}, and a client meets {self._real.outcome}"
         root = self._report.root_cause
         if not works:
-            self._tally[f"root causes {root.confidence.value}" if root else "root causes not found"] += 1
+            whose = "to an ordinary user" if self._rules.client else "to root"
+            self._tally[f"root causes {root.confidence.value} {whose}" if root else f"not found {whose}"] += 1
         for finding in self._report.findings:
-            if finding.severity is Severity.PROBLEM and not finding.code.startswith("firewall/"):
+            blames = finding.severity is Severity.PROBLEM and finding.confidence is not Confidence.POSSIBLE
+            if blames and not finding.code.startswith("firewall/"):
                 yield f"blame: {finding.code} is {finding.confidence.value}, and the listener is healthy"
         if root is not None and root.confidence is Confidence.PROVEN and root.code.startswith("firewall/"):
             yield from self._of_the_proof(root)

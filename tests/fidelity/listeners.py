@@ -11,8 +11,6 @@ from collections.abc import Iterable
 
 from diagnose.probes.shadow import libc
 
-ADDRESSES = ("127.0.0.1", "::1")
-
 
 class Listeners:
     """A child that accepts on whatever sockets it was given last, and tells from which port each client came."""
@@ -26,9 +24,9 @@ class Listeners:
         theirs.close()
         self._channel.setblocking(False)
 
-    def open(self, ports: Iterable[int], owner: int) -> None:
-        """Sockets in this namespace on both families, owned by that user; those of before are closed."""
-        sockets = [_socket(address, port, owner) for address in ADDRESSES for port in ports]
+    def open(self, where: Iterable[tuple[str, int]], owner: int) -> None:
+        """Sockets in this namespace, owned by that user; those of before are closed."""
+        sockets = [_socket(address, port, owner) for address, port in where]
         with contextlib.ExitStack() as stack:
             for sock in sockets:
                 stack.callback(sock.close)
@@ -44,13 +42,17 @@ class Listeners:
                 return port in self._taken
 
 
-def _socket(address: str, port: int, owner: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+def owned_socket(address: str, owner: int) -> socket.socket:
+    """A TCP socket of that address's family that owner rules take for that user's."""
     libc.filesystem_user(owner)
     try:
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     finally:
         libc.filesystem_user(os.geteuid())
+
+
+def _socket(address: str, port: int, owner: int) -> socket.socket:
+    sock = owned_socket(address, owner)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     for _ in range(100):
         with contextlib.suppress(OSError):  # ::1 is there a moment after lo is up

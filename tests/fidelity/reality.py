@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 from msgspec import Struct
 
-from tests.fidelity.listeners import Listeners
+from tests.fidelity.listeners import Listeners, owned_socket
 
 PROMPT, PATIENT = 0.03, 2.0
 """Seconds for an answer after a rule was seen to stop a packet, and where none was."""
@@ -55,8 +55,6 @@ class Real(Struct, frozen=True):
     stop: Stop | None
     arrived: tuple[str, int] | None
     """Where its SYN was last seen to go."""
-    rewrites: tuple[Where, ...] = ()
-    """The rules of nf_tables' nat chains that took it."""
 
 
 class Seen(Struct, frozen=True):
@@ -67,7 +65,6 @@ class Seen(Struct, frozen=True):
     target: tuple[str, int]
     where: Where
     stops: bool
-    accepts: bool
 
 
 # ------ the trace of nf_tables (linux/netfilter/nf_tables.h, enum nft_trace_attributes)
@@ -82,7 +79,7 @@ _CHAINS = "\n".join(
 )
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
 _NETFILTER, _GROUP_TRACE, _TRACE = 12, 9, 0x0A11
-_DROP, _ACCEPT, _STOLEN, _QUEUE = 0, 1, 2, 3
+_DROP, _STOLEN, _QUEUE = 0, 2, 3
 _POLICY, _RULE = 1, 3
 
 
@@ -126,7 +123,7 @@ class Tracer:
         handle = int.from_bytes(told.get(3, b""), "big")  # the end of a chain has none
         where = Where(False, _FAMILIES[family], _name(told[1]), _name(told[2]), handle)
         stops = code >= 0 and code & 0xFF in (_DROP, _STOLEN, _QUEUE)
-        self.seen.append(Seen(*self._headers[packet], where, stops, code == _ACCEPT))
+        self.seen.append(Seen(*self._headers[packet], where, stops))
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -224,56 +221,63 @@ def _stopping(saved: str, family: str) -> Counters:
 # ------ connects
 
 
-def connects(where: Sequence[tuple[str, int]], listeners: Listeners, tools: Iterable[str]) -> tuple[Real, ...]:
-    """Connects to each in turn, and what the kernel told of it."""
+def connects(
+    where: Sequence[tuple[str, int]], user: int, listeners: Listeners, tools: Iterable[str]
+) -> tuple[Real, ...]:
+    """Connects to each in turn as that user, and what the kernel told of it."""
     tracer = Tracer()
     try:
-        return tuple(_connect(address, port, listeners, tracer, Legacy(tools)) for address, port in where)
+        return tuple(_connect(_Dial(*one, user), listeners, tracer, Legacy(tools)) for one in where)
     finally:
         tracer.close()
 
 
 def works(address: str, port: int, listeners: Listeners, patience: float = 0.1) -> bool:
     """Whether a connect is made and taken; nothing is traced."""
-    with _Dial(address, port) as dial:
+    with _Dial(address, port, 0) as dial:
+        dial.begin()
         until = time.monotonic() + patience
         while time.monotonic() < until and dial.errno is None:
-            if dial.connected and listeners.took(dial.port):
+            if dial.connected and listeners.took(dial.source):
                 return True
             dial.wait(0.002)
         return False
 
 
-def _connect(address: str, port: int, listeners: Listeners, tracer: Tracer, legacy: Legacy) -> Real:
+def _connect(dial: _Dial, listeners: Listeners, tracer: Tracer, legacy: Legacy) -> Real:
+    six = ":" in dial.address
     tracer.read()
     tracer.seen.clear()
-    with _Dial(address, port) as dial:
+    with dial:
         begun = time.monotonic()
+        dial.begin()
         while True:
             tracer.read()
-            ours = [one for one in tracer.seen if _of(one, dial.port)]
-            if dial.connected and listeners.took(dial.port):
-                outcome = "connected"
+            ours = [one for one in tracer.seen if _of(one, dial.source)]
+            outcome = _outcome(dial, listeners)
+            if outcome is not None:
                 break
-            if dial.errno is not None:
-                outcome = errno.errorcode[dial.errno]
-                break
-            patience = PROMPT if _first_stop(ours, ":" in address, legacy) else PATIENT
-            if time.monotonic() > begun + patience:
+            if time.monotonic() > begun + (PROMPT if _first_stop(ours, six, legacy) else PATIENT):
                 outcome = "not-accepted" if dial.connected else "unanswered"
                 break
             dial.wait(0.005)
         tracer.read()
-        ours = [one for one in tracer.seen if _of(one, dial.port)]
+        ours = [one for one in tracer.seen if _of(one, dial.source)]
     syn = [one for one in ours if one.packet == "syn"]
     return Real(
-        address=address,
-        port=port,
+        address=dial.address,
+        port=dial.port,
         outcome=outcome,
-        stop=None if outcome == "connected" else _first_stop(ours, ":" in address, legacy),
+        stop=None if outcome == "connected" else _first_stop(ours, six, legacy),
         arrived=syn[-1].target if syn else None,
-        rewrites=tuple(dict.fromkeys(one.where for one in syn if one.accepts and one.where.table != _OBSERVER)),
     )
+
+
+def _outcome(dial: _Dial, listeners: Listeners) -> str | None:
+    """How it has ended; None while it is under way."""
+    if dial.connected and listeners.took(dial.source):
+        return "connected"
+    return errno.errorcode[dial.errno] if dial.errno is not None else None
 
 
 def _of(seen: Seen, port: int) -> bool:
@@ -299,17 +303,23 @@ def _first_stop(seen: Sequence[Seen], six: bool, legacy: Legacy) -> Stop | None:
 class _Dial:
     """A connect under way; ICMP errors end it at once (IP_RECVERR, ip(7))."""
 
-    def __init__(self, address: str, port: int) -> None:
-        six = ":" in address
-        self._socket = socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM)
+    def __init__(self, address: str, port: int, user: int) -> None:
+        self.address = address
+        self.port = port
+        self.source = 0
+        self.errno: int | None = None
+        self.connected = False
+        self._socket = owned_socket(address, user)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_IP, 11, 1)
-        if six:
+        if ":" in address:
             self._socket.setsockopt(socket.IPPROTO_IPV6, 25, 1)
-        number = self._socket.connect_ex((address, port))
-        self.errno: int | None = number if number not in (0, errno.EINPROGRESS) else None
-        self.connected = False
-        self.port: int = self._socket.getsockname()[1]
+
+    def begin(self) -> None:
+        """Sends the SYN."""
+        number = self._socket.connect_ex((self.address, self.port))
+        self.errno = number if number not in (0, errno.EINPROGRESS) else None
+        self.source = self._socket.getsockname()[1]
         self.wait(0)
 
     def __enter__(self) -> _Dial:

@@ -117,6 +117,10 @@ class RuleSet(Struct, frozen=True):
     """What is unusual about the machine: sysctls, interfaces, IP sets."""
     listener: int = 0
     """The user who owns the listeners, as owner rules see it."""
+    client: int = 0
+    """The user who connects, and as whom netdiag runs."""
+    addresses: tuple[str, ...] = ("127.0.0.1", "::1")
+    """Where the listeners are."""
     why: str = ""
     """What it showed when it failed; only of a rule set that is kept."""
 
@@ -126,7 +130,8 @@ class RuleSet(Struct, frozen=True):
 
     def text(self) -> str:
         """As a person would type it."""
-        return "\n".join([*(load.text() for load in self.loads()), f"# the listeners belong to uid {self.listener}"])
+        where = f"# listeners of uid {self.listener} on {' and '.join(self.addresses)}, a client of uid {self.client}"
+        return "\n".join([*(load.text() for load in self.loads()), where])
 
     @property
     def counts(self) -> bool:

@@ -5,7 +5,10 @@ Run as a module it is the child that tries one rule set after the other: JSON li
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 import time
@@ -16,9 +19,11 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+import diagnose
 from checks import CHECKS
+from diagnose import recording
 from diagnose.collect import Collection, Order
-from diagnose.engine import diagnose
+from diagnose.engine import diagnose as judged
 from diagnose.model.fact import Known
 from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import Backend
@@ -27,11 +32,11 @@ from diagnose.model.snapshot import Snapshot
 from diagnose.parse.target import parse_target
 from diagnose.probes.shadow import libc
 from tests.fidelity import reality
-from tests.fidelity.listeners import ADDRESSES, Listeners
+from tests.fidelity.listeners import Listeners
 from tests.fidelity.reality import Real
 from tests.fidelity.rulesets import NEIGHBOUR, PORT, RuleSet, Xtables
 
-TARGETS = tuple(parse_target(text) for text in (f"127.0.0.1:{PORT}", f"[::1]:{PORT}"))
+_PR_SET_DUMPABLE = 4
 
 
 class Mend(Struct, frozen=True):
@@ -72,20 +77,18 @@ def try_out(rules: RuleSet, listeners: Listeners) -> Trial:
     begun = time.monotonic()
     libc.unshare_network()
     _run(("ip", "link", "set", "lo", "up"))
-    listeners.open((PORT, NEIGHBOUR), rules.listener)
-    for load in rules.loads():
+    for number, load in enumerate(rules.loads()):
+        if number == len(rules.before):
+            listeners.open([(one, port) for one in rules.addresses for port in (PORT, NEIGHBOUR)], rules.listener)
         complaint = _run(load.argv, load.given)
         if complaint:
             return Trial(refused=f"{load.argv[0]}: {complaint}")
-    collection = Collection(Order(targets=TARGETS, deep=True))
-    try:
-        snapshots = collection.snapshots()
-    finally:
-        collection.close()
+    snapshots = _seen(rules) if rules.client == os.geteuid() else _seen_as(rules.client, rules)
     tools = [part.tool for part in rules.parts if isinstance(part, Xtables)]
-    reals = reality.connects([(address, PORT) for address in ADDRESSES], listeners, tools)
+    where = [(address, PORT) for address in rules.addresses]
+    reals = reality.connects(where, rules.client, listeners, tools)
     listing, saved = _listings(snapshots, tools)
-    mend = _mend(rules, [diagnose(one, CHECKS) for one in snapshots], reals, listeners)
+    mend = _mend(rules, [judged(one, CHECKS) for one in snapshots], reals, listeners)
     return Trial(
         snapshots=snapshots,
         reals=reals,
@@ -94,6 +97,51 @@ def try_out(rules: RuleSet, listeners: Listeners) -> Trial:
         mend=mend,
         seconds=time.monotonic() - begun,
     )
+
+
+def _seen(rules: RuleSet) -> tuple[Snapshot, ...]:
+    """What netdiag sees of every address, those that work included."""
+    targets = tuple(parse_target(_dialled(address, PORT)) for address in rules.addresses)
+    # without root's witnesses each silence is waited for
+    collection = Collection(Order(targets=targets, deep=True, timeout=0.4 if rules.client else None))
+    try:
+        return collection.snapshots()
+    finally:
+        collection.close()
+
+
+def _seen_as(user: int, rules: RuleSet) -> tuple[Snapshot, ...]:
+    """The same as an ordinary user, in a child that becomes one."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _become(user)
+        try:
+            answer = recording.encode(_seen(rules))
+        except Exception:  # noqa: BLE001 (the parent is told)
+            answer = traceback.format_exc().encode()
+        with os.fdopen(writing, "wb") as pipe:
+            pipe.write(answer)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if answer.startswith(b"Traceback"):
+        raise RuntimeError(answer.decode())
+    return recording.decode(answer)
+
+
+def _become(user: int) -> None:
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+    # a process that changed its user may not look into its own /proc files; one that was started by the user may
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
+
+
+def _dialled(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
 def _listings(snapshots: Sequence[Snapshot], tools: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -108,10 +156,10 @@ def _listings(snapshots: Sequence[Snapshot], tools: Sequence[str]) -> tuple[str,
 def _mend(rules: RuleSet, reports: Sequence[Report], reals: Sequence[Real], listeners: Listeners) -> Mend | None:
     """Takes the first rehearsed remedy of one of the addresses that do not work."""
     found = [(real, remedy) for report, real in zip(reports, reals, strict=True) if (remedy := _rehearsed(report))]
-    if not found or rules.counts:
+    if not found or rules.counts or rules.client:
         return None
     real, remedy = found[zlib.crc32(rules.text().encode()) % len(found)]
-    doors = [address for address in ADDRESSES if not reality.works(address, NEIGHBOUR, listeners, 0.03)]
+    doors = [address for address in rules.addresses if not reality.works(address, NEIGHBOUR, listeners, 0.03)]
     before = _rule_sets()
     complaint = _execute(remedy.commands)
     works = reality.works(real.address, PORT, listeners, 0.5)
@@ -121,7 +169,7 @@ def _mend(rules: RuleSet, reports: Sequence[Report], reals: Sequence[Real], list
         commands=tuple(command.argv for command in remedy.commands),
         complaint=complaint,
         works=works,
-        opened=tuple(f"{'[::1]' if ':' in one else one}:{NEIGHBOUR}" for one in opened),
+        opened=tuple(_dialled(one, NEIGHBOUR) for one in opened),
         told=remedy.rehearsal.opens if remedy.rehearsal is not None else (),
         undone=_undone(remedy, before) if remedy.undo else None,
     )
@@ -164,6 +212,9 @@ def _output(argv: tuple[str, ...]) -> str:
 
 def main() -> None:
     """One line of JSON for each that comes."""
+    for module in pkgutil.walk_packages(diagnose.__path__, "diagnose."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)  # an ordinary user may not be able to read them
     listeners = Listeners()
     for line in sys.stdin.buffer:
         try:
