@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
 from diagnose.model.firewall import Shadow
@@ -75,6 +76,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     hosts: Fact[HostsFile] = NOT_NEEDED
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: Fact[Elsewhere] = NOT_NEEDED
+    containers: Fact[Containers] = NOT_NEEDED
     firewall: Fact[Shadow] = NOT_NEEDED
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
     candidates: tuple[Attempt, ...] = ()
@@ -95,6 +97,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "hosts file": self.hosts,
             "resolver configuration": self.resolver,
             "other network namespaces": self.elsewhere,
+            "containers": self.containers,
             "firewall rules": self.firewall,
             "cgroup filters": self.cgroup_filters,
         }
