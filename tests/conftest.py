@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 MACHINES = "fixtures/machines"
+TRACING = Path("/sys/kernel/tracing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,3 +36,17 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"NETDIAG_LAB=required, but it cannot run: {report.longrepr}"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tracefs(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The kernel's trace for the lab, where nobody has mounted it: netdiag itself never does."""
+    lab = any(item.get_closest_marker("lab") for item in request.session.items)
+    if not lab or sys.platform != "linux" or os.geteuid() != 0 or (TRACING / "instances").is_dir():
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", TRACING], check=True)

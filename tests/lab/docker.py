@@ -20,7 +20,25 @@ from tests.lab.machine import Machine, wait_for
 BUSYBOX = "/bin/busybox"
 """Static, from Debian's busybox-static: all that the image holds."""
 IMAGE = "lab"
-APPLETS = ["cat", "echo", "env", "false", "httpd", "ip", "kill", "ls", "mkdir", "nc", "nslookup", "ping", "sh", "sleep", "tail", "true", "wget"]
+APPLETS = [
+    "cat",
+    "echo",
+    "env",
+    "false",
+    "httpd",
+    "ip",
+    "kill",
+    "ls",
+    "mkdir",
+    "nc",
+    "nslookup",
+    "ping",
+    "sh",
+    "sleep",
+    "tail",
+    "true",
+    "wget",
+]
 ENGINE_TOOLS = ("dockerd", "docker", "containerd", "runc")
 _SOCKET = "/run/docker.sock"
 _START = 20.0
