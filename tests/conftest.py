@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -39,14 +39,11 @@ def pytest_runtest_makereport(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _tracefs(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The kernel's trace for the lab, where nobody has mounted it: netdiag itself never does."""
+def _tracefs(request: pytest.FixtureRequest) -> None:
+    """The kernel's trace for the lab, where nobody has mounted it: netdiag itself never does.
+
+    It stays, as systemd mounts it on other machines: another run of the lab may be using it.
+    """
     lab = any(item.get_closest_marker("lab") for item in request.session.items)
-    if not lab or sys.platform != "linux" or os.geteuid() != 0 or (TRACING / "instances").is_dir():
-        yield
-        return
-    subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", TRACING], check=True)
+    if lab and sys.platform == "linux" and os.geteuid() == 0 and not (TRACING / "instances").is_dir():
+        subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
