@@ -36,7 +36,8 @@ class Walk(Struct, frozen=True):
     steps: tuple[Step, ...]
     decider: RuleRef | None
     """The rule or policy that ended it; None: nothing stood in the way, or it could not be told."""
-    verdict: Literal["accept", "drop", "reject", "unknown"]
+    verdict: Literal["accept", "drop", "reject", "unroutable", "unknown"]
+    """unroutable: a rule changed the destination, and the kernel has no way to what came of it."""
     packet: Literal["syn", "reply", "ack"] = "syn"
     """Which packet the decider stopped; ack: the client's last one of the handshake."""
     hook: str = ""
@@ -53,6 +54,8 @@ class Walk(Struct, frozen=True):
     """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
     arrives: Endpoint | None = None
     """Where the SYN was sent in the end, when a rule changed its destination."""
+    leaves: bool = False
+    """It was sent out of this network namespace, to a container for example: what happens there no copy tells."""
 
 
 class Shadow(Struct, frozen=True):

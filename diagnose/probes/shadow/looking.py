@@ -173,7 +173,7 @@ class _Expedition:
             self._blocks,
             addresses,
             links,
-            machine.sysctls(),
+            machine.sysctls(machine.rerouting(self._rules, self._blocks, addresses)),
             rows,
             ip_sets,
             machine.local_table_first(1.0),

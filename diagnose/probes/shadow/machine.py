@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
-from diagnose.model.network import SocketRow
+from diagnose.model.network import SocketRow, is_loopback
 from diagnose.parse import nfnetlink, nft, xtables
 from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import Ruleset
@@ -65,6 +65,10 @@ _SYSCTLS = (
 """Under /proc/sys/net, of this namespace: what decides about a packet to oneself beside the rules."""
 
 
+_OF_INTERFACES = ("route_localnet", "accept_local", "rp_filter", "src_valid_mark")
+_REROUTING = ("output", "prerouting")
+
+
 class LocalAddress(Struct, frozen=True):
     """An address of an interface."""
 
@@ -92,6 +96,10 @@ class Machine(Struct, frozen=True):
     """Packets to oneself go by the local table, whatever mark they bear."""
     queues: frozenset[int]
     """NFQUEUE numbers that a program serves."""
+
+    def is_elsewhere(self, address: str) -> bool:
+        """Whether packets to this address leave this network namespace."""
+        return not is_loopback(address) and all(own.address != address for own in self.addresses)
 
     @property
     def size(self) -> int:
@@ -187,10 +195,13 @@ def _addresses(client: Netlink, names: dict[int, str]) -> Iterator[LocalAddress]
             yield LocalAddress(index, names.get(index, ""), family, prefix, scope, socket.inet_ntop(family, packed))
 
 
-def sysctls() -> dict[str, str]:
-    """The deciding sysctls that this kernel has, by their path under /proc/sys/net."""
+def sysctls(rerouting: Collection[str]) -> dict[str, str]:
+    """The deciding sysctls that this kernel has, by their path under /proc/sys/net.
+
+    With those of the interfaces by which a packet may leave whose destination a rule changes.
+    """
     found: dict[str, str] = {}
-    for name in _SYSCTLS:
+    for name in (*_SYSCTLS, *(f"ipv4/conf/{each}/{one}" for each in sorted(rerouting) for one in _OF_INTERFACES)):
         try:
             with open(f"/proc/sys/net/{name}", encoding="ascii", errors="backslashreplace") as file:
                 found[name] = file.read().strip()
@@ -210,9 +221,18 @@ def queues() -> frozenset[int]:
         return frozenset()
 
 
+def rerouting(rules: Ruleset, blocks: tuple[Block, ...], addresses: Collection[LocalAddress]) -> frozenset[str]:
+    """The interfaces with an address, where rules may send a packet to oneself elsewhere: a container's bridge."""
+    native = any(c.hook is not None and c.hook.kind == "nat" and c.hook.name in _REROUTING for c in rules.chains)
+    if not native and not any(block.info.table == "nat" for block in blocks):
+        return frozenset()
+    return frozenset(address.interface for address in addresses) - {"lo", ""}
+
+
 def interfaces_needed(machine: Machine, dialled: Collection[str]) -> tuple[str, ...]:
-    """The interfaces, lo aside, that hold a dialled address or that a chain is bound to."""
+    """The interfaces, lo aside, that hold a dialled address, that a chain is bound to, or that nat may lead out by."""
     holders = {a.interface for a in machine.addresses if a.address in dialled}
+    holders |= rerouting(machine.rules, machine.blocks, machine.addresses)
     bound = {
         os.fsdecode(device) for chain in machine.rules.chains if chain.hook is not None for device in chain.hook.devices
     }

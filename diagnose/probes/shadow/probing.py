@@ -53,6 +53,8 @@ class Probe(Struct, frozen=True):
     lost: bool
     """Trace messages were lost: what they said is not known."""
     matched: tuple[Matched, ...]
+    left: Endpoint | None = None
+    """Where the SYN was sent out of this network namespace, past every rule."""
 
 
 class Prober:
@@ -115,7 +117,18 @@ class Prober:
             matched = self._deltas(before)
             watch.close()
         events = tuple(nft_trace.of_connection((*watch.events, *last), port))
-        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, matched)
+        left = self.sent_out(events)
+        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, matched, left)
+
+    def sent_out(self, events: Iterable[Event]) -> Endpoint | None:
+        """Where a SYN went that passed the last hook on the way out and is for another namespace or machine."""
+        observer = self._copy.observer
+        for one in events:
+            if (one.chain.table.name, one.chain.name) != (observer, b"postrouting_out") or one.packet is None:
+                continue
+            if one.packet.kind == "syn" and self._copy.machine.is_elsewhere(one.packet.destination):
+                return Endpoint(one.packet.destination, one.packet.destination_port)
+        return None
 
     def reached_from_outside(self, doors: Iterable[Endpoint]) -> frozenset[Endpoint]:
         """The doors at which a SYN from the network arrives, past every rule."""
@@ -227,7 +240,8 @@ class _Watch:
         events, lost = self._prober._read()
         self.events += events
         self.lost |= lost
-        if any(event.code in _STOPPING for event in nft_trace.of_connection(self.events, self._port)):
+        ours = nft_trace.of_connection(self.events, self._port)
+        if any(event.code in _STOPPING for event in ours) or self._prober.sent_out(ours):
             return True
         return any(stops(rule) for table in self._prober._deltas(self._before) for rule in table.rules)
 

@@ -20,6 +20,7 @@ from diagnose.probes.shadow.probing import Matched, Probe, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
+_REWRITES = ("dnat", "redirect", "netmap")
 _ORDER: tuple[PacketKind, ...] = ("syn", "syn-ack", "other", "reset", "icmp")
 """The packets of a connect as each follows from the one before; other: the client's last of the handshake.
 
@@ -127,20 +128,23 @@ class Walker:
         one_way = stop is not None and stop.packet == "syn"
         steps += [step for table in probe.matched for step in self._legacy_steps(table, one_way=one_way)]
         depends = tuple(dict.fromkeys(self._depends(probe, rules, stop)))
+        stranded = stop is None and not probe.lost and _stranded(probe, evaluations, steps)
+        verdict = "unroutable" if stranded else self._verdict(probe, stop, arrives)
         return Walk(
             address=probe.endpoint.address,
             port=probe.endpoint.port,
             outcome=probe.outcome,
             steps=tuple(steps),
             decider=None if stop is None else stop.rule,
-            verdict=self._verdict(probe, stop, arrives),
+            verdict=verdict,
             packet="syn" if stop is None else _whose(stop.packet),
             hook="" if stop is None else stop.hook,
             reject_with=None if stop is None else stop.reject_with,
-            doubts=tuple(self._doubts(probe, stop, depends, arrives)),
+            doubts=tuple(self._doubts(probe, stop, depends, verdict)),
             seen_as=None if stop is None else _seen_as(stop, probe.endpoint),
             depends=depends,
             arrives=arrives,
+            leaves=probe.left is not None,
         )
 
     # ------ who stopped it
@@ -235,20 +239,19 @@ class Walker:
         if probe.lost:
             return "unknown"
         if stop is None:
-            # sent elsewhere and refused there by the kernel's TCP: the rules let it pass
-            return "accept" if probe.outcome.works or (arrives and probe.outcome is Outcome.REFUSED) else "unknown"
+            # sent elsewhere and refused there by the kernel's TCP, or out of here: the rules let it pass
+            passed = probe.outcome.works or probe.left or (arrives and probe.outcome is Outcome.REFUSED)
+            return "accept" if passed else "unknown"
         if stop.queue is not None and stop.queue in self._copy.machine.queues:
             return "unknown"
         if stop.verdict == "stolen":
             return "unknown"
         return "reject" if stop.verdict == "reject" else "drop"
 
-    def _doubts(
-        self, probe: Probe, stop: Stop | None, depends: Sequence[Step], arrives: Endpoint | None
-    ) -> Iterable[str]:
+    def _doubts(self, probe: Probe, stop: Stop | None, depends: Sequence[Step], verdict: str) -> Iterable[str]:
         if probe.lost:
             yield "the kernel told more than could be read of this walk"
-        if self._verdict(probe, stop, arrives) == "unknown" and stop is None and not probe.lost:
+        if verdict == "unknown" and stop is None and not probe.lost:
             yield "the probe failed in the copy and the kernel named no rule"
         if stop is not None and stop.queue is not None and stop.queue in self._copy.machine.queues:
             yield f"a program on this machine decides about queue {stop.queue}"
@@ -301,6 +304,17 @@ def _arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
         if event.chain.table.name == observer and event.packet is not None and event.packet.kind == "syn"
     ]
     return seen[-1] if seen and seen[-1] != seen[0] else None
+
+
+def _stranded(probe: Probe, evaluations: Sequence[Evaluation], steps: Iterable[Step]) -> bool:
+    """Whether the SYN went no further than the rule that changed its destination: the kernel found no way there.
+
+    nf_nat looks the route up anew behind the output hook, and drops what has none (ip_route_me_harder, netfilter.c).
+    """
+    if any(stops(rule) for table in probe.matched for rule in table.rules):
+        return False
+    rewritten = any(step.verdict.partition(" ")[0] in _REWRITES for step in steps)
+    return rewritten and _vanished(evaluations, "syn") == "output"
 
 
 def evaluated(events: Iterable[Event]) -> Iterable[Evaluation]:
