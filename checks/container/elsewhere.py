@@ -1,33 +1,22 @@
-"""container: whose localhost it is, ours or that of another network namespace."""
+"""Where the port is open instead: in another network namespace than ours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
 from diagnose.analysis.describe import describe_process
 from diagnose.analysis.reach import failing, may_be_reached
 from diagnose.analysis.refusal import Refusal, refusal
 from diagnose.analysis.wording import connect_evidence, title
 from diagnose.model.attempt import Attempt, Outcome
-from diagnose.model.check import Check
 from diagnose.model.elsewhere import Elsewhere, OtherListener
 from diagnose.model.fact import Known, Missing, Reason, Unknown
-from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Severity, Stage
+from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
 from diagnose.model.network import Endpoint, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
-
-OWN_LOCALHOST = Cause(
-    "container/own-localhost",
-    Stage.SOCKET,
-    "localhost is this container itself, and the port is not open in here",
-)
-OTHER_NAMESPACE = Cause(
-    "container/other-namespace",
-    Stage.SOCKET,
-    "The port is open in another network namespace (a container, a unit, a sandbox), not in ours",
-)
 
 _FIRST_NAMESPACES = frozenset({4026531833, 4026531840, 4026531956, 4026531992})
 """Inodes that kernels gave the network namespace they start with (linux/nsfs.h, or the first number handed out)."""
@@ -288,6 +277,3 @@ def _shares_host_network(snapshot: Snapshot) -> bool:
             return any(interface.name in _HOST_INTERFACES for interface in links.interfaces)
         case Unknown():
             return False
-
-
-CHECK = Check("container", (OWN_LOCALHOST, OTHER_NAMESPACE), judge)

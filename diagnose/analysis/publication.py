@@ -1,0 +1,152 @@
+"""The chain from a port of the host to the process in a container: which entry covers an address, what is inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+from msgspec import Struct
+
+from diagnose.analysis.owner import Owned, owner
+from diagnose.analysis.reach import listeners_on, reached, unmapped
+from diagnose.model.container import Containers, EngineContainer, Forwarder, Inside, Published, Status
+from diagnose.model.fact import Known
+from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
+from diagnose.model.process import Container, Process
+from diagnose.model.snapshot import Snapshot
+
+DIALS_INSIDE = frozenset({"docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns", "rootlesskit"})
+"""Programs that take a published port's connections and dial the container for each."""
+RESERVES = frozenset({"dockerd", "conmon", "podman"})
+"""Programs that only keep the port from others: a NAT rule is what leads into the container."""
+GONE = frozenset({Status.CREATED, Status.EXITED, Status.DEAD, Status.RESTARTING, Status.REMOVING})
+
+
+class Source(StrEnum):
+    """Who says that the port belongs to the container."""
+
+    ENGINE = "engine"
+    FORWARDER = "forwarder"
+    """The command line of the process that holds the host's port."""
+
+
+class Publication(Struct, frozen=True):
+    """One entry that leads from a port of the host into a container."""
+
+    container: Container
+    entry: Published
+    source: Source
+    described: EngineContainer | None = None
+    inside: Inside | None = None
+    """None: it does not run, or its namespace could not be read."""
+    forwarder: Forwarder | None = None
+
+    @property
+    def name(self) -> str:
+        """As people call the container."""
+        return container_name(self.container)
+
+    def covers(self, address: str) -> bool:
+        """Whether the entry is for this address of the host."""
+        dialled = unmapped(address)
+        if is_wildcard(dialled):
+            dialled = "127.0.0.1" if dialled == "0.0.0.0" else "::1"
+        if self.entry.address == "":
+            return True
+        same = family_of(self.entry.address) == family_of(dialled)
+        return self.entry.address == dialled or (is_wildcard(self.entry.address) and same)
+
+
+def container_name(container: Container) -> str:
+    """Its name, else the short id."""
+    return container.name or container.id[:12] or container.engine
+
+
+def containers_of(snapshot: Snapshot) -> Containers | None:
+    """What is known of containers; None: nothing was looked at, or could be."""
+    return snapshot.containers.value if isinstance(snapshot.containers, Known) else None
+
+
+def described(seen: Containers) -> tuple[EngineContainer, ...]:
+    """Every container that an engine told of."""
+    return tuple(
+        one for engine in seen.engines if isinstance(engine.containers, Known) for one in engine.containers.value
+    )
+
+
+def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
+    """Every entry for this port of the host: as the engines tell, else as the forwarders' command lines say."""
+    seen = containers_of(snapshot)
+    if seen is None:
+        return ()
+    told = [
+        Publication(one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, entry))
+        for one in described(seen)
+        for entry in one.publishes(port)
+    ]
+    known = {(one.entry.address, one.entry.port) for one in told}
+    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
+    for one in forwarders:
+        if one.listens.port == port and (one.listens.address, port) not in known:
+            told += _by_forwarder(seen, one)
+    return tuple(told)
+
+
+def inside_of(seen: Containers, container: Container) -> Inside | None:
+    """What the kernel shows of the container's namespace."""
+    return next((one for one in seen.insides if _same(one.container, container)), None)
+
+
+def _same(one: Container, other: Container) -> bool:
+    length = min(len(one.id), len(other.id))
+    return length >= _SHORT and one.id[:length] == other.id[:length]
+
+
+_SHORT = 12
+"""Characters of a container's id that engines take for the whole."""
+
+
+def _forwarder(seen: Containers, entry: Published) -> Forwarder | None:
+    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
+    return next((one for one in forwarders if one.listens == Endpoint(entry.address, entry.port)), None)
+
+
+def _by_forwarder(seen: Containers, forwarder: Forwarder) -> Iterable[Publication]:
+    """The container is the one whose namespace has the address that the forwarder dials."""
+    entry = Published(forwarder.listens.address, forwarder.listens.port, forwarder.target.port)
+    found = [one for one in seen.insides if forwarder.target.address in one.addresses]
+    if len(found) == 1:  # two networks may use the same address
+        yield Publication(found[0].container, entry, Source.FORWARDER, None, found[0], forwarder)
+
+
+def holder_of(snapshot: Snapshot, address: str, port: int) -> Process | None:
+    """The one process that holds the listener which a connect to the address reaches."""
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    owners = [owner(row, snapshot.holders) for row in reached(rows, address, port)]
+    held = [process for one in owners if isinstance(one, Owned) for process in one.processes]
+    return held[0] if len({one.pid for one in held}) == 1 else None
+
+
+def listening_inside(inside: Inside, port: int) -> tuple[SocketRow, ...] | None:
+    """The listeners on a port in the container; None: not known."""
+    return listeners_on(inside.listeners.value, port) if isinstance(inside.listeners, Known) else None
+
+
+def open_inside(inside: Inside) -> tuple[SocketRow, ...]:
+    """The listeners in the container that its network reaches."""
+    rows = inside.listeners.value if isinstance(inside.listeners, Known) else ()
+    return tuple(row for row in rows if not is_loopback(row.local.address))
+
+
+def only_on_loopback(rows: Iterable[SocketRow]) -> bool:
+    """Whether there are listeners, and nobody from outside the namespace reaches any of them."""
+    found = tuple(rows)
+    return bool(found) and all(is_loopback(row.local.address) for row in found)
+
+
+def bridge_address(one: Publication) -> Endpoint | None:
+    """Where the host itself reaches the container without the published port: its address on the engine's network."""
+    addresses = [a for each in (one.described.attachments if one.described else ()) for a in each.addresses]
+    if not addresses and one.forwarder is not None:
+        addresses = [one.forwarder.target.address]
+    return Endpoint(addresses[0], one.entry.container_port) if addresses else None
