@@ -105,6 +105,11 @@ class DockerMachine(Machine):
         tables = [Path(f"/proc/{pid}/net/{table}").read_text() for table in ("tcp", "tcp6")]
         return any(f":{port:04X} " in line and " 0A " in line for text in tables for line in text.splitlines()[1:])
 
+    def until_status(self, name: str, status: str) -> None:
+        """Waits until the engine says so of the container."""
+        form = "{{.State.Status}}"
+        wait_for(lambda: self.docker("inspect", "--format", form, name).strip() == status, f"{name} to be {status}", 10)
+
     def inspect(self, name: str) -> dict[str, object]:
         """What the engine says of it."""
         found: list[dict[str, object]] = json.loads(self.docker("inspect", name))

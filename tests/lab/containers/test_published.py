@@ -1,0 +1,211 @@
+"""The chain from the host's port to the process in the container, broken at one link after the other."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.lab.docker import DockerMachine
+from tests.lab.machine import Answer
+from tests.lab.protocol import Scenario, likely, no_cause, proven, works
+
+WITHOUT_PROXY = pytest.mark.parametrize("machine", [("--userland-proxy=false",)], ids=["no proxy"], indirect=True)
+HANGS_UP = (proven("hung/closes-at-once"), likely("hung/closes-at-once"))
+"""What an ordinary user sees of a forwarder whose far side refuses."""
+
+
+def published(port: int, inside: int, address: str = "127.0.0.1") -> tuple[str, ...]:
+    """The option of docker run."""
+    return ("--publish", f"{address}:{port}:{inside}")
+
+
+def said(answer: Answer) -> str:
+    """Everything that the root cause says."""
+    return str(answer.cause)
+
+
+# ------ what is inside
+
+
+def test_a_server_on_the_container_s_own_loopback_is_not_reached_by_its_published_port(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
+    machine.web("app", "127.0.0.1", 80, options=published(machine.port, 80))
+
+    def listen_on_all() -> None:
+        machine.docker("rm", "--force", "app")
+        machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+
+    answer = scenario.says(
+        proven("container/binds-loopback-inside"),
+        as_nobody=(likely("container/binds-loopback-inside"), *HANGS_UP),
+        by_hand=listen_on_all,
+    )
+    assert "127.0.0.1:80" in said(answer)
+    assert "container app" in said(answer)
+    assert "0.0.0.0" in answer.cause["remedies"][0]["summary"]  # type: ignore[index]
+
+
+@WITHOUT_PROXY
+def test_without_a_proxy_a_server_on_the_container_s_own_loopback_refuses_and_no_rule_is_blamed(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "127.0.0.1", 80, options=published(machine.port, 80))
+
+    def listen_on_all() -> None:
+        machine.docker("rm", "--force", "app")
+        machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+
+    scenario.says(
+        proven("container/binds-loopback-inside"),
+        as_nobody=(likely("container/binds-loopback-inside"), no_cause()),
+        by_hand=listen_on_all,
+    )
+
+
+def test_a_port_published_to_one_on_which_nothing_listens_is_named_with_the_one_that_does(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 8000, options=published(machine.port, 80))
+    machine.web("decoy", "0.0.0.0", 80)
+    answer = scenario.says(
+        proven("container/wrong-container-port"), as_nobody=(likely("container/wrong-container-port"), *HANGS_UP)
+    )
+    assert "it listens on 8000" in said(answer)
+
+
+def test_a_container_in_which_nothing_listens_yet_is_not_said_to_listen_elsewhere(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.container("app", "sleep", "1000", options=published(machine.port, 80))
+
+    def start_it() -> None:
+        machine.docker("exec", "--detach", "app", "httpd", "-f", "-p", "0.0.0.0:80", "-h", "/www")
+
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}")
+    assert proven("container/wrong-container-port").is_said_by(answer), answer
+    assert "nothing in it listens" in said(answer)
+    assert "logs" in str(answer.cause["remedies"][0]["commands"])  # type: ignore[index]
+    start_it()
+
+
+# ------ nobody has the host's port
+
+
+def test_a_port_that_a_container_does_not_publish_is_refused(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "0.0.0.0", machine.port)
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
+    answer = scenario.says(likely("container/port-not-published"), as_nobody=likely("container/other-namespace"))
+    assert f"-p 127.0.0.1:{machine.port}:{machine.port}" in said(answer)
+    assert "0.0.0.0:" not in str([remedy["summary"] for remedy in answer.cause["remedies"]])  # type: ignore[index]
+
+
+def test_of_two_containers_that_do_not_publish_the_port_neither_is_accused(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("one", "0.0.0.0", machine.port)
+    machine.web("two", "0.0.0.0", machine.port)
+    answer = scenario.says(proven("refused/nothing-listening"), by_hand=machine.serve)
+    assert answer.codes.count("container/port-not-published") == 2
+
+
+def test_a_container_that_has_exited_is_started_again(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("kill", "app")
+    answer = scenario.says(proven("container/not-running"), as_nobody=proven("refused/nothing-listening"))
+    assert "137" in said(answer)
+    assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "start", "app"]  # type: ignore[index]
+
+
+def test_a_container_that_keeps_crashing_is_told_by_its_exit_code(machine: DockerMachine, scenario: Scenario) -> None:
+    options = (*published(machine.port, 80), "--restart", "always")
+    machine.container("app", "sh", "-c", "sleep 0.2; exit 3", options=options)
+    machine.until_status("app", "restarting")
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}")
+    assert answer.cause
+    # it may be up for a moment, with nothing in it that listens
+    assert answer.cause["code"] in ("container/not-running", "container/wrong-container-port"), answer
+
+
+def test_a_container_that_was_only_created_is_started(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.docker("create", "--name", "app", *published(machine.port, 80), "lab", "httpd", "-f", "-h", "/www")
+    scenario.says(proven("container/not-running"), as_nobody=proven("refused/nothing-listening"))
+
+
+def test_a_stopped_container_is_no_cause_while_another_program_has_the_port(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("kill", "app")
+    machine.serve().stop()
+    scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))
+
+
+def test_a_port_published_on_another_address_is_dialled_there(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "127.0.0.2"))
+    scenario.says(
+        proven("container/published-elsewhere"),
+        as_nobody=(proven("refused/other-address"), likely("refused/other-address")),
+    )
+
+
+def test_a_port_published_for_ipv4_only_is_refused_over_ipv6(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "0.0.0.0"))
+    scenario.says(
+        proven("container/published-elsewhere"),
+        as_nobody=(proven("refused/other-family"), likely("refused/other-family")),
+        target=f"[::1]:{machine.port}",
+    )
+
+
+# ------ the way there
+
+
+@WITHOUT_PROXY
+def test_a_nat_rule_that_is_gone_comes_back_with_the_container(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.run("iptables", "-t", "nat", "-F", "DOCKER")
+    scenario.says(
+        proven("container/nat-missing"), as_nobody=(proven("hung/not-accepting"), likely("hung/not-accepting"))
+    )
+
+
+@WITHOUT_PROXY
+def test_where_the_engine_s_chains_are_gone_a_restart_of_the_engine_is_advised(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.run("iptables", "-t", "nat", "-F")
+
+    def restart() -> None:
+        machine.stop_engine()
+        machine.start_engine()
+        machine.docker("start", "app")
+
+    scenario.says(
+        proven("container/nat-missing"),
+        as_nobody=(proven("hung/not-accepting"), likely("hung/not-accepting")),
+        by_hand=restart,
+    )
+
+
+@WITHOUT_PROXY
+def test_loopback_that_may_not_leave_for_the_bridge_is_told_from_a_rule_that_drops(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.run("sysctl", "-w", "net.ipv4.conf.docker0.route_localnet=0")
+    scenario.says(proven("container/no-localnet-route"), as_nobody=(likely("firewall/silent"), no_cause()))
+
+
+# ------ a container that stands still
+
+
+def test_a_paused_container_goes_on(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("pause", "app")
+    answer = scenario.says(proven("container/paused"), as_nobody=(proven("hung/not-accepting"), works()))
+    assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "unpause", "app"]  # type: ignore[index]
