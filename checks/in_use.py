@@ -8,6 +8,14 @@ from typing import assert_never
 from diagnose.analysis.bind_conflict import Conflict, conflict
 from diagnose.analysis.describe import describe_owner, describe_process, stop_remedies, user_words
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, Unheld, owner
+from diagnose.analysis.publication import (
+    DIALS_INSIDE,
+    RESERVES,
+    Publication,
+    containers_of,
+    entry_evidence,
+    publications,
+)
 from diagnose.analysis.reach import listeners_on, reached
 from diagnose.analysis.wording import row_text, title
 from diagnose.model.attempt import BindAttempt, Outcome
@@ -36,6 +44,7 @@ SELF_CONNECTED = Cause("in-use/self-connected", Stage.SOCKET, "A client has conn
 LEFTOVER_CONNECTION = Cause(
     "in-use/leftover-connection", Stage.SOCKET, "A connection without a listener still has the port"
 )
+CONTAINER_PORT = Cause("in-use/container-port", Stage.SOCKET, "A container engine keeps the port open for a container")
 
 _EVIDENCE_ROWS = 4
 _KILLED_ONE_BY_ONE = 4
@@ -139,6 +148,9 @@ def _listeners_in_the_way(snapshot: Snapshot, wanted: str, rows: Sequence[Socket
 
 def _listener(snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: Conflict) -> Finding:
     endpoint = Endpoint(wanted, snapshot.target.port)
+    process = _engine_program(snapshot, held)
+    if process is not None:
+        return _container_port(snapshot, wanted, held, why, process)
     who = _who(snapshot, held)
     overlapping = f"{who} on {held[0].local} excludes {endpoint}"
     return Finding(
@@ -151,6 +163,83 @@ def _listener(snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: C
         evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, held)),
         remedies=(*_stop(snapshot, held), *_side_by_side(why), _other_port(endpoint.port)),
     )
+
+
+def _engine_program(snapshot: Snapshot, held: Sequence[SocketRow]) -> Process | None:
+    """The holder, where it is a program that keeps ports for containers."""
+    owners = (owner(row, snapshot.holders) for row in held)
+    processes = (process for one in owners if isinstance(one, Owned) for process in one.processes)
+    return next((one for one in processes if one.program in DIALS_INSIDE | RESERVES), None)
+
+
+def _container_port(
+    snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: Conflict, process: Process
+) -> Finding:
+    endpoint = Endpoint(wanted, snapshot.target.port)
+    found = _published_by(snapshot, held, process)
+    stale = not found and _engines_told(snapshot, process)
+    if found:
+        name = found[0].name
+        text = f"Container {name} publishes port {endpoint.port}: {process.program} listens on {held[0].local}"
+        purpose = f"{process.program} has the port for container {name}; it goes when the container stops."
+    elif stale:
+        text = f"{process.program} (pid {process.pid}) holds {held[0].local}, and no container publishes it"
+        purpose = "Its engine knows no container that publishes the port: it is left over from one that is gone."
+    else:
+        text = f"{process.program} (pid {process.pid}) holds {held[0].local} for a container"
+        purpose = f"{process.program} has the port for a container; which one could not be asked."
+    return Finding(
+        code=CONTAINER_PORT.code,
+        title=title(text),
+        severity=Severity.PROBLEM,
+        confidence=Confidence.PROVEN if why.certain and not stale else Confidence.LIKELY,
+        explanation=f"{purpose} {why.sentence(wanted, held[0].local.address)}",
+        evidence=(
+            *_bind_evidence(snapshot, wanted),
+            *_row_evidence(snapshot, held),
+            *(entry_evidence(one) for one in found[:3]),
+        ),
+        remedies=(*_stop_publishing(found, process, stale=stale), _other_port(endpoint.port)),
+        explains=(LISTENER.code, OVERLAPPING_ADDRESS.code),
+    )
+
+
+def _published_by(snapshot: Snapshot, held: Sequence[SocketRow], process: Process) -> tuple[Publication, ...]:
+    """The running containers whose entry for the port this process can be there for."""
+    entries = publications(snapshot, snapshot.target.port)
+    own = tuple(one for one in entries if one.forwarder is not None and one.forwarder.pid == process.pid)
+    return own or tuple(one for one in entries if one.is_running and any(one.covers(row.local.address) for row in held))
+
+
+def _engines_told(snapshot: Snapshot, process: Process) -> bool:
+    """Whether the engine that this program belongs to was asked, and answered."""
+    seen = containers_of(snapshot)
+    wanted = "docker" if process.program in ("docker-proxy", "dockerd") else "podman"
+    engines = seen.engines if seen is not None else ()
+    return any(one.name == wanted and isinstance(one.containers, Known) for one in engines)
+
+
+def _stop_publishing(found: Sequence[Publication], process: Process, *, stale: bool) -> tuple[Remedy, ...]:
+    if found:
+        engine, name = found[0].container.engine, found[0].name
+        return (
+            Remedy(
+                summary=f"Stop container {name}",
+                commands=(Command((engine, "stop", name), needs_root=True),),
+                undo=(Command((engine, "start", name), needs_root=True),),
+                risk=Risk.DISRUPTIVE,
+            ),
+            Remedy(summary=f"Or publish {name} on another port of the host: make it anew with another -p."),
+        )
+    if stale:
+        return (
+            Remedy(
+                summary="End the leftover. This cannot be undone; a restart of the engine would end it as well",
+                commands=(Command(("kill", str(process.pid)), needs_root=True),),
+                risk=Risk.DISRUPTIVE,
+            ),
+        )
+    return (Remedy(summary="Find the container (docker ps or podman ps, column PORTS), and stop it."),)
 
 
 def _side_by_side(why: Conflict) -> tuple[Remedy, ...]:
@@ -667,6 +756,7 @@ CHECK = Check(
         BOUND_NOT_LISTENING,
         SELF_CONNECTED,
         LEFTOVER_CONNECTION,
+        CONTAINER_PORT,
     ),
     judge,
 )

@@ -25,6 +25,7 @@ from diagnose.analysis.publication import (
     container_name,
     containers_of,
     described,
+    entry_evidence,
     holder_of,
     inside_of,
     listening_inside,
@@ -130,7 +131,7 @@ def _not_running(snapshot: Snapshot, attempt: Attempt, one: Publication, *, alon
         f"{_why_it_ended(told)}",
         evidence=(
             connect_evidence(attempt),
-            *_entry_evidence(one),
+            entry_evidence(one),
             Evidence(_state_line(told), f"{one.container.engine} inspect {one.name}"),
         ),
         remedies=remedies.start_again(told),
@@ -188,7 +189,7 @@ def _published_elsewhere(snapshot: Snapshot, attempt: Attempt, entries: Sequence
         confidence=_certainty(attempt),
         explanation="A published port is open only on the host addresses that its entry names: an entry without an "
         "address means all of them, one with an IPv4 address nothing of IPv6.",
-        evidence=(connect_evidence(attempt), *(e for one in entries for e in _entry_evidence(one))),
+        evidence=(connect_evidence(attempt), *map(entry_evidence, entries)),
         remedies=remedies.publish_here(attempt, entries),
         explains=(*_BY_OTHERS, "refused/other-address", "refused/other-family", "resolution/prefers-other-family"),
     )
@@ -313,7 +314,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
         "it and then wait: nothing answers until it goes on.",
         evidence=(
             connect_evidence(attempt),
-            *_entry_evidence(one),
+            entry_evidence(one),
             *((Evidence("status paused", f"{one.container.engine} inspect {one.name}"),) if by_engine else ()),
             *((Evidence("its cgroup is frozen", "cgroup freezer"),) if frozen else ()),
         ),
@@ -398,7 +399,7 @@ def _nat_missing(snapshot: Snapshot, attempt: Attempt, one: Publication, walk: W
         "ruleset, firewall-cmd --reload, iptables -t nat -F) takes the engine's rules away as well.",
         evidence=(
             connect_evidence(attempt),
-            *_entry_evidence(one),
+            entry_evidence(one),
             Evidence("our packet passes every rule, and none changes its destination", "copy of the rules, traced"),
             *((Evidence(_reserved(holder), "/proc/PID/fd"),) if holder is not None else ()),
         ),
@@ -424,7 +425,7 @@ def _no_localnet_route(snapshot: Snapshot, attempt: Attempt, one: Publication, w
         "addresses of this machine work.",
         evidence=(
             connect_evidence(attempt),
-            *_entry_evidence(one),
+            entry_evidence(one),
             *(Evidence(rule_line(step.rule), "copy of the rules, traced") for step in rewriting[-1:]),
             *_drop_evidence(attempt),
         ),
@@ -459,7 +460,7 @@ def _linked(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Confidenc
 def _chain(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[Evidence]:
     """The links in their order: what was dialled, who has the port, where it leads."""
     yield connect_evidence(attempt)
-    yield from _entry_evidence(one)
+    yield entry_evidence(one)
     holder = holder_of(snapshot, attempt.address, attempt.port)
     if holder is not None and one.forwarder is not None and holder.pid == one.forwarder.pid:
         yield Evidence(
@@ -475,12 +476,3 @@ def _chain(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[E
 
 def _pid(one: Publication) -> int:
     return one.inside.pid if one.inside is not None else 0
-
-
-def _entry_evidence(one: Publication) -> Iterator[Evidence]:
-    entry = f"{Endpoint(one.entry.address, one.entry.port)} leads to port {one.entry.container_port} of {one.name}"
-    match one.source:
-        case Source.ENGINE:
-            yield Evidence(f"published: {entry}", f"{one.container.engine} inspect {one.name}")
-        case Source.FORWARDER:
-            yield Evidence(f"forwarded: {entry}", f"/proc/{one.forwarder.pid if one.forwarder else 0}/cmdline")

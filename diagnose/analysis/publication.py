@@ -11,6 +11,7 @@ from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.model.container import Containers, EngineContainer, Forwarder, Inside, Published, Status
 from diagnose.model.fact import Known
+from diagnose.model.finding import Evidence
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container, Process
 from diagnose.model.snapshot import Snapshot
@@ -45,6 +46,11 @@ class Publication(Struct, frozen=True):
     def name(self) -> str:
         """As people call the container."""
         return container_name(self.container)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its engine says so, or a process of it was seen."""
+        return self.inside is not None or (self.described is not None and self.described.status not in GONE)
 
     def covers(self, address: str) -> bool:
         """Whether the entry is for this address of the host."""
@@ -150,3 +156,13 @@ def bridge_address(one: Publication) -> Endpoint | None:
     if not addresses and one.forwarder is not None:
         addresses = [one.forwarder.target.address]
     return Endpoint(addresses[0], one.entry.container_port) if addresses else None
+
+
+def entry_evidence(one: Publication) -> Evidence:
+    """The entry in the words of whoever told it."""
+    entry = f"{Endpoint(one.entry.address, one.entry.port)} leads to port {one.entry.container_port} of {one.name}"
+    match one.source:
+        case Source.ENGINE:
+            return Evidence(f"published: {entry}", f"{one.container.engine} inspect {one.name}")
+        case Source.FORWARDER:
+            return Evidence(f"forwarded: {entry}", f"/proc/{one.forwarder.pid if one.forwarder else 0}/cmdline")
