@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from checks.container import causes, elsewhere, published
+from checks.container import causes, elsewhere, outward, published
 from diagnose.model.check import Check
 from diagnose.model.fact import Missing
 from diagnose.model.finding import Finding
@@ -18,6 +18,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         return
     yield from published.judge(snapshot)
     yield from elsewhere.judge(snapshot)
+    yield from outward.judge(snapshot)
 
 
 CHECK = Check(
@@ -33,6 +34,8 @@ CHECK = Check(
         causes.PAUSED,
         causes.BINDS_LOOPBACK_INSIDE,
         causes.WRONG_CONTAINER_PORT,
+        causes.HOST_LOOPBACK_ONLY,
+        causes.HOST_NAME_MISSING,
     ),
     judge,
 )

@@ -124,4 +124,6 @@ class Containers(Struct, frozen=True):
     engines: tuple[Engine, ...] = ()
     """Those whose socket is here; none: there is no engine."""
     insides: tuple[Inside, ...] = ()
+    host: Inside | None = None
+    """The network namespace of the host, where we look from a container's or another's."""
     forwarders: Fact[tuple[Forwarder, ...]] = NOT_NEEDED
