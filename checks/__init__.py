@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from checks import container, firewall, hung, in_use, loopback, refused, resolution, sandbox
+from checks import container, exposure, firewall, hung, in_use, loopback, refused, resolution, sandbox
 from diagnose.model.check import Check
 from diagnose.model.finding import Cause
 
@@ -15,6 +15,7 @@ CHECKS: tuple[Check, ...] = (
     loopback.CHECK,
     hung.CHECK,
     sandbox.CHECK,
+    exposure.CHECK,
 )
 
 CAUSES: tuple[Cause, ...] = tuple(cause for check in CHECKS for cause in check.causes)

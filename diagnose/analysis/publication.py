@@ -20,6 +20,8 @@ DIALS_INSIDE = frozenset({"docker-proxy", "rootlessport", "pasta", "pasta.avx2",
 """Programs that take a published port's connections and dial the container for each."""
 RESERVES = frozenset({"dockerd", "conmon", "podman"})
 """Programs that only keep the port from others: a NAT rule is what leads into the container."""
+PAST_UFW = frozenset({"docker-proxy", "dockerd", "conmon"})
+"""Programs of engines whose NAT rules lead packets from the network past ufw's chains; rootless ones have none."""
 GONE = frozenset({Status.CREATED, Status.EXITED, Status.DEAD, Status.RESTARTING, Status.REMOVING})
 
 

@@ -64,6 +64,7 @@ class Case:
         self.binds: tuple[BindAttempt, ...] = ()
         self.candidates: tuple[Attempt, ...] = ()
         self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
+        self.ufw: Fact[bool] = NOT_NEEDED
 
     @property
     def addresses(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from diagnose import __version__
 from diagnose.analysis.ports import near, near_misses
+from diagnose.analysis.publication import PAST_UFW
 from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
@@ -105,6 +106,7 @@ class Collection:
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
         for case in cases:
             case.attempts = [dial.attempt() for dial in case.dials]
+            case.ufw = _ufw_beside_an_engine(case, machine)
         return machine
 
     def _listen_to_the_wire(self, cases: Sequence[Case], link_fact: Fact[Links]) -> None:
@@ -162,6 +164,7 @@ class Collection:
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
             firewall=_walks_to(machine.firewall, case),
             cgroup_filters=case.cgroup_filters,
+            ufw=case.ufw,
         )
 
     def _scope(self, case: Case) -> Scope:
@@ -219,6 +222,24 @@ def _settle_stopped(case: Case, machine: Machine) -> None:
         states = [one.process.state for one in holders.found if one.inode in inodes]
         if dial.queued and states and all(state == "T" for state in states):
             dial.settle()
+
+
+def _ufw_beside_an_engine(case: Case, machine: Machine) -> Fact[bool]:
+    """Whether ufw is on, where a container engine has opened the target's port on every address."""
+    rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
+    holders = machine.holders.value.found if isinstance(machine.holders, Known) else ()
+    open_to_all = {
+        row.inode
+        for address in case.addresses
+        for row in reached(rows, address, case.target.port)
+        if is_wildcard(row.local.address)
+    }
+    engines = [one for one in holders if one.inode in open_to_all and one.process.program in PAST_UFW]
+    if not engines:
+        return NOT_NEEDED
+    from diagnose.probes import ufw  # beside a container only
+
+    return ufw.is_on()
 
 
 def _on_port(rows: Fact[tuple[SocketRow, ...]], port: int) -> Fact[tuple[SocketRow, ...]]:

@@ -79,6 +79,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     containers: Fact[Containers] = NOT_NEEDED
     firewall: Fact[Shadow] = NOT_NEEDED
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
+    ufw: Fact[bool] = NOT_NEEDED
+    """Whether ufw is on; asked for where a container engine has opened the port on every address."""
     candidates: tuple[Attempt, ...] = ()
     """Connects to where else in this namespace the port listens: does it answer there?"""
 
@@ -100,5 +102,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "containers": self.containers,
             "firewall rules": self.firewall,
             "cgroup filters": self.cgroup_filters,
+            "ufw": self.ufw,
         }
         return tuple((name, fact) for name, fact in named.items() if isinstance(fact, Unknown))

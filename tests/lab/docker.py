@@ -53,6 +53,8 @@ class DockerMachine(Machine):
 
     def __enter__(self) -> DockerMachine:
         super().__enter__()
+        # a bridge that is still looking for doubles of its address would change while the test looks
+        self.run("sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0", "net.ipv6.conf.default.addr_gen_mode=1")
         self.start_engine()
         self.docker("import", "-", IMAGE, stdin=image())
         return self

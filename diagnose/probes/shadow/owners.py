@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, FIREWALL_CMD, UFW
 from diagnose.analysis.rule_owner import Owner, maker_on
+from diagnose.model.fact import Known
 from diagnose.model.firewall import Backend, Walk
+from diagnose.probes import ufw
 from diagnose.probes.shadow.tool import find
 
-_UFW_SWITCH = "/etc/ufw/ufw.conf"
 _LEGACY = (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
 
 
@@ -22,7 +23,7 @@ def at_work(walks: Iterable[Walk]) -> tuple[str, ...]:
 
 def _working(owner: Owner, legacy: bool) -> Iterator[str]:
     match owner:
-        case Owner.UFW if find(UFW) and _ufw_is_on() and _plain_iptables_is_legacy() is legacy:
+        case Owner.UFW if find(UFW) and ufw.is_on() == Known(True) and _plain_iptables_is_legacy() is legacy:
             yield UFW
         case Owner.FIREWALLD if find(FIREWALL_CMD) and _runs("firewalld"):
             yield FIREWALL_CMD
@@ -30,15 +31,6 @@ def _working(owner: Owner, legacy: bool) -> Iterator[str]:
             yield FAIL2BAN_CLIENT
         case _:
             return
-
-
-def _ufw_is_on() -> bool:
-    """Whether ufw changes the kernel's rules at all; else it writes its files only (ufw(8))."""
-    try:
-        with open(_UFW_SWITCH, encoding="utf-8", errors="backslashreplace") as file:
-            return any(line.strip().lower() == "enabled=yes" for line in file)
-    except OSError:
-        return False  # then its command is not offered: the rehearsed one is
 
 
 def _plain_iptables_is_legacy() -> bool | None:

@@ -209,3 +209,22 @@ def test_a_paused_container_goes_on(machine: DockerMachine, scenario: Scenario) 
     machine.docker("pause", "app")
     answer = scenario.says(proven("container/paused"), as_nobody=(proven("hung/not-accepting"), works()))
     assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "unpause", "app"]  # type: ignore[index]
+
+
+# ------ a container that is reached by too many
+
+
+def test_a_port_published_to_the_world_past_ufw_is_a_warning_and_works(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.write("/etc/ufw/ufw.conf", "ENABLED=yes\n")
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "0.0.0.0"))
+    answer = scenario.says(works(), as_nobody=works())
+    assert "exposure/open-to-network" in answer.codes
+    assert f"-p 127.0.0.1:{machine.port}:80" in str(answer.report["findings"])
+
+
+def test_a_port_published_on_loopback_is_no_exposure(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.write("/etc/ufw/ufw.conf", "ENABLED=yes\n")
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    assert "exposure/open-to-network" not in scenario.says(works()).codes

@@ -1,0 +1,102 @@
+"""exposure: it works too well, for others than it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from diagnose.analysis.owner import Owned, owner
+from diagnose.analysis.publication import PAST_UFW, Publication, publications
+from diagnose.analysis.reach import reached
+from diagnose.analysis.wording import row_text, title
+from diagnose.model.check import Check
+from diagnose.model.fact import NOT_NEEDED, Known, Missing, Unknown
+from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
+from diagnose.model.network import Endpoint, SocketRow, is_loopback, is_wildcard
+from diagnose.model.process import Process
+from diagnose.model.snapshot import Snapshot
+from diagnose.model.target import Intent
+
+OPEN_TO_NETWORK = Cause(
+    "exposure/open-to-network", Stage.SERVICE, "A container's port is open to the network, past the firewall in use"
+)
+
+
+def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
+    """A port that a container publishes on all addresses, on a machine that believes in ufw."""
+    if snapshot.intent is Intent.BIND or not isinstance(snapshot.listeners, Known):
+        return
+    found = {
+        row: process
+        for attempt in snapshot.attempts
+        if attempt.local
+        for row in reached(snapshot.listeners.value, attempt.address, attempt.port)
+        if is_wildcard(row.local.address) and (process := _engine(snapshot, row)) is not None
+    }
+    if not found:
+        return
+    match snapshot.ufw:
+        case Unknown() as unknown:
+            if unknown != NOT_NEEDED:
+                yield Missing("ufw", unknown)
+        case Known(value=True):
+            row, process = next(iter(sorted(found.items())))
+            yield _open(snapshot, row, process)
+        case Known():
+            return
+
+
+def _engine(snapshot: Snapshot, row: SocketRow) -> Process | None:
+    match owner(row, snapshot.holders):
+        case Owned(processes=processes):
+            return next((one for one in processes if one.program in PAST_UFW), None)
+        case _:
+            return None
+
+
+def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
+    port = row.local.port
+    entry = _entry(snapshot, row, process)
+    inner = str(entry.entry.container_port) if entry else "PORT"
+    who = f"container {entry.name}" if entry else "a container"
+    option = f"-p 127.0.0.1:{port}:{inner}" if entry else f"its entry for port {port} beginning with 127.0.0.1:"
+    return Finding(
+        code=OPEN_TO_NETWORK.code,
+        title=title(f"Port {port} of {who} is open to the whole network, past ufw"),
+        severity=Severity.WARNING,
+        confidence=Confidence.LIKELY,
+        explanation="It is published on every address of this machine. The engine's own NAT rules lead packets from "
+        "the network to the container before ufw's rules see them: a deny of ufw does not hold for it.",
+        evidence=(
+            Evidence(row_text(row), "sock_diag"),
+            Evidence(f"held by {process.program} (pid {process.pid})", "/proc/PID/fd"),
+            Evidence("ENABLED=yes", "/etc/ufw/ufw.conf"),
+            *_beyond_loopback(snapshot),
+        ),
+        remedies=(
+            Remedy(
+                summary=f"If only this machine needs it: make the container anew with {option}. If the network needs "
+                "it, filter in the chain DOCKER-USER, which the engine leaves to you."
+            ),
+        ),
+    )
+
+
+def _entry(snapshot: Snapshot, row: SocketRow, process: Process) -> Publication | None:
+    found = [one for one in publications(snapshot, row.local.port) if one.covers(row.local.address)]
+    own = [one for one in found if one.forwarder is not None and one.forwarder.pid == process.pid]
+    return next(iter(own or found), None)
+
+
+def _beyond_loopback(snapshot: Snapshot) -> Iterator[Evidence]:
+    if isinstance(snapshot.links, Known):
+        others = [
+            str(Endpoint(address, snapshot.target.port))
+            for interface in snapshot.links.value.interfaces
+            for address in interface.addresses
+            if not is_loopback(address) and not address.startswith("fe80:")
+        ]
+        if others:
+            yield Evidence(f"others may dial {', '.join(others[:4])}", "interfaces")
+
+
+CHECK = Check("exposure", (OPEN_TO_NETWORK,), judge)
