@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from diagnose.analysis.owner import Owned, owner
@@ -19,6 +20,8 @@ from diagnose.model.target import Intent
 OPEN_TO_NETWORK = Cause(
     "exposure/open-to-network", Stage.SERVICE, "A container's port is open to the network, past the firewall in use"
 )
+
+_CONTAINER_PORT = re.compile(r" -container-port (\d+)\b")
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
@@ -56,9 +59,9 @@ def _engine(snapshot: Snapshot, row: SocketRow) -> Process | None:
 def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
     port = row.local.port
     entry = _entry(snapshot, row, process)
-    inner = str(entry.entry.container_port) if entry else "PORT"
+    inner = entry.entry.container_port if entry else _forwarded_to(process)
     who = f"container {entry.name}" if entry else "a container"
-    option = f"-p 127.0.0.1:{port}:{inner}" if entry else f"its entry for port {port} beginning with 127.0.0.1:"
+    option = f"-p 127.0.0.1:{port}:{inner}" if inner else f"its entry for port {port} beginning with 127.0.0.1:"
     return Finding(
         code=OPEN_TO_NETWORK.code,
         title=title(f"Port {port} of {who} is open to the whole network, past ufw"),
@@ -79,6 +82,12 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
             ),
         ),
     )
+
+
+def _forwarded_to(process: Process) -> int | None:
+    """The container's port, as docker-proxy has it in its own command line."""
+    found = _CONTAINER_PORT.search(process.command)
+    return int(found[1]) if found else None
 
 
 def _entry(snapshot: Snapshot, row: SocketRow, process: Process) -> Publication | None:
