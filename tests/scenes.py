@@ -17,6 +17,7 @@ from diagnose.model.attempt import (
     ResetWitness,
 )
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
@@ -97,6 +98,8 @@ class Facts(TypedDict, total=False):
     elsewhere: Fact[Elsewhere]
     firewall: Fact[Shadow]
     cgroup_filters: Fact[CgroupFilters]
+    containers: Fact[Containers]
+    ufw: Fact[bool]
 
 
 def dialled(
