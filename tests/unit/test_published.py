@@ -47,7 +47,7 @@ OTHER = Container("docker", "fedcba9876543210" * 4, "other")
 PROXY = process("docker-proxy", 500)
 DENIED = Unknown(Reason.NEEDS_ROOT, "/run/docker.sock", "run it again with sudo")
 
-PASSES = replace(walk_to(TARGET, None), verdict="accept", doubts=())
+PASSES = replace(walk_to("127.0.0.1", None), verdict="accept", doubts=())
 """Every rule lets the packet through as it is."""
 
 
