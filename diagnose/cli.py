@@ -22,6 +22,7 @@ from diagnose.model.target import Intent, Target
 if TYPE_CHECKING:
     from diagnose.collect import Collection
     from diagnose.model.snapshot import Snapshot
+    from diagnose.probes.side import Arrived
 
 USAGE = 2
 INTERNAL = 70
@@ -101,6 +102,10 @@ def run(
     trace: Annotated[
         bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
     ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
@@ -125,7 +130,7 @@ def run(
     )
     form = Format.JSON if json else format_
     with _ending_cleanly() as unwinding:
-        collection = Collection(order)
+        collection = Collection(order, _arrived(origin))
         try:
             with _spinner():
                 snapshots = collection.snapshots()
@@ -213,6 +218,30 @@ def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
         return tuple(parse_target(text) for text in texts)
     except BadTargetError as error:
         _refuse(str(error))
+
+
+def _arrived(origin: str | None) -> Arrived | None:
+    """The side to look from, entered; before any thread starts, so that all of them start there."""
+    if origin is None:
+        return None
+    from diagnose.parse.origin import BadOriginError, parse_origin
+
+    try:
+        asked = parse_origin(origin)
+    except BadOriginError as error:
+        _refuse(str(error))
+    if sys.platform != "linux":
+        _refuse("--from enters a network namespace, and only Linux has them")
+    from diagnose.probes.side import NoSuchSideError, find
+
+    try:
+        arrived = find(asked)
+        arrived.enter()
+    except NoSuchSideError as error:
+        _refuse(str(error))
+    except PermissionError:
+        _refuse(f"--from {asked} needs root to look from there; try it with sudo")
+    return arrived
 
 
 def _validate(only: Sequence[str], skip: Sequence[str], timeout: float | None) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from diagnose.analysis.side_commands import NETDIAG_RUN, there
+from diagnose.analysis.unshared import unshared_by_us
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
@@ -18,7 +20,6 @@ _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
 _OUR_OWN_LIMIT = ("EMFILE", "ENFILE")
 """No socket could be had to try it: that says nothing of the target."""
-_OURSELVES = ("netdiag", "run")
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
 """Stages whose proven local state is a verdict even when nothing was sent."""
 
@@ -153,14 +154,14 @@ def _once(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _runnable(finding: Finding, snapshot: Snapshot) -> Finding:
-    """The finding with netdiag called, in its commands, as this machine finds it."""
+    """The finding with commands that run on this machine and act where it was looked from."""
     remedies = tuple(
         replace(
             remedy,
             commands=tuple(_called(command, snapshot) for command in remedy.commands),
             undo=tuple(_called(command, snapshot) for command in remedy.undo),
         )
-        for remedy in finding.remedies
+        for remedy in there(finding.remedies, snapshot.vantage)
     )
     return replace(finding, remedies=remedies)
 
@@ -170,7 +171,7 @@ def _called(command: Command, snapshot: Snapshot) -> Command:
     name = snapshot.program.root if by_sudo else snapshot.program.user
     following = (*command.argv[1:], "")
     argv = tuple(
-        name if (word, after) == _OURSELVES else word for word, after in zip(command.argv, following, strict=True)
+        name if (word, after) == NETDIAG_RUN else word for word, after in zip(command.argv, following, strict=True)
     )
     return Command(argv, command.needs_root)
 
@@ -215,7 +216,8 @@ def _not_checked(snapshot: Snapshot, missing: Sequence[Missing]) -> tuple[NotChe
     wanted: dict[str, Unknown] = {}
     everything = not snapshot.scope.only and not snapshot.scope.skip
     looked_for = snapshot.facts() if everything else ()
-    for fact, unknown in (*looked_for, *((one.fact, one.unknown) for one in missing)):
+    unshared = unshared_by_us(snapshot) if everything else ()
+    for fact, unknown in (*looked_for, *unshared, *((one.fact, one.unknown) for one in missing)):
         if unknown.reason is not Reason.NOT_NEEDED:
             wanted.setdefault(fact, unknown)
     return tuple(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items()))

@@ -17,6 +17,7 @@ from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.names import HostsFile, ResolverConfig
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.probes import connect, containers, links, names, namespaces, policy, routes, sockets
 from diagnose.probes.bounded import Asked
@@ -35,14 +36,16 @@ _WALKS = 64
 
 
 if TYPE_CHECKING:
+    from diagnose.probes.side import Arrived
     from diagnose.probes.wire import Recorder
 
 
 class DeepLook:
     """The second wave of one run; `close` takes down what the witnesses needed, after the answer."""
 
-    def __init__(self, order: Order, recorder: Recorder | None) -> None:
+    def __init__(self, order: Order, recorder: Recorder | None, side: Arrived | None = None) -> None:
         self.order = order
+        self._side = side
         self._recorder = recorder
         self._witnesses = Witnesses()
         self._silences: dict[Endpoint, Silence] = {}
@@ -54,7 +57,7 @@ class DeepLook:
     def look(self, cases: Sequence[Case], machine: Machine) -> Machine:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
         troubled = cases if self.order.deep else [case for case in cases if case.troubled]
-        looks = _Looks(troubled, active=not self.order.passive)
+        looks = _Looks(troubled, self._side, active=not self.order.passive)
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects)
@@ -177,15 +180,16 @@ class DeepLook:
 class _Looks:
     """The cheap looks at the machine that a failure asks for, under way side by side."""
 
-    def __init__(self, cases: Sequence[Case], *, active: bool) -> None:
+    def __init__(self, cases: Sequence[Case], side: Arrived | None, *, active: bool) -> None:
         addresses = sorted({address for case in cases for address in case.addresses})
         ports = sorted({case.target.port for case in cases})
         self._ports = ports
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
-        self._hosts = Asked("hosts file", names.hosts_file, PROBE_SECONDS)
-        self._resolver = Asked("resolver configuration", names.configuration, PROBE_SECONDS)
+        read_hosts, read_resolver = _name_files(side)
+        self._hosts = Asked("hosts file", read_hosts, PROBE_SECONDS)
+        self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
         self._elsewhere = _asked(
             "other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS, ask_engines=active))
         )
@@ -209,6 +213,18 @@ class _Looks:
                 return by_port
             case Unknown() as unknown:
                 return dict.fromkeys(self._ports, unknown)
+
+
+def _name_files(
+    side: Arrived | None,
+) -> tuple[Callable[[], Fact[HostsFile]], Callable[[], Fact[ResolverConfig]]]:
+    """Where to read the resolver's files: this machine's, or those that were read of that side."""
+    if side is None or side.files is None:
+        return names.hosts_file, names.configuration
+    from diagnose.probes import side_names  # loaded already
+
+    files = side.files
+    return lambda: side_names.hosts_file(files), lambda: side_names.configuration(files)
 
 
 def _asked(name: str, probe: Callable[[], Fact[T]]) -> Asked[T] | Unknown:

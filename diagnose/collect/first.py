@@ -16,8 +16,9 @@ from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.names import Resolution
 from diagnose.model.network import Endpoint, Links, SocketRow, is_loopback, is_wildcard
-from diagnose.model.snapshot import Snapshot
+from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope
 from diagnose.probes import bind, connect, containers, links, names, processes, program, sockets, vantage
 from diagnose.probes.bounded import Asked
@@ -25,6 +26,8 @@ from diagnose.probes.connect import IS_LINUX, Dial
 
 if TYPE_CHECKING:
     from diagnose.collect.deep import DeepLook
+    from diagnose.probes.side import Arrived
+    from diagnose.probes.side_files import SideFiles
     from diagnose.probes.wire import Recorder
 
 RESOLVER_SECONDS = 15.0
@@ -38,8 +41,9 @@ _NEAR_MISS_PORTS = 64
 class Collection:
     """One run over all targets; `close` takes down what observing needed for a moment."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, side: Arrived | None = None) -> None:
         self.order = order
+        self._side = side
         self._recorder: Recorder | None = None
         self._deep: DeepLook | None = None
         self._cases: tuple[Case, ...] = ()
@@ -51,6 +55,8 @@ class Collection:
         machine = self._first_wave(cases)
         if self.order.deep or any(case.troubled for case in cases):
             machine = self._look_deeper(cases, machine)
+        if self._side is not None:
+            machine = replace(machine, vantage=replace(machine.vantage, side=self._side.now()))
         duration = round((monotonic() - clock) * 1000, 3)
         self._cases = tuple(cases)
         return tuple(self._snapshot(case, machine, started, duration) for case in cases)
@@ -78,13 +84,17 @@ class Collection:
 
     def _resolved(self) -> list[Case]:
         hosts = tuple(dict.fromkeys(target.host for target in self.order.targets))
-        found = names.resolve(hosts, monotonic() + RESOLVER_SECONDS, self.order.passive)
+        deadline = monotonic() + RESOLVER_SECONDS
+        if self._side is None or self._side.files is None:
+            found = names.resolve(hosts, deadline, self.order.passive)
+        else:
+            found = _resolved_there(self._side.files, hosts, deadline, self.order.passive)
         return [Case(target, found[target.host]) for target in self.order.targets]
 
     def _look_deeper(self, cases: Sequence[Case], machine: Machine) -> Machine:
         from diagnose.collect.deep import DeepLook  # a target that works does not pay for its modules
 
-        self._deep = DeepLook(self.order, self._recorder)
+        self._deep = DeepLook(self.order, self._recorder, self._side)
         return self._deep.look(cases, machine)
 
     def _first_wave(self, cases: Sequence[Case]) -> Machine:
@@ -99,7 +109,7 @@ class Collection:
         tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
         inodes = _inodes(tables, ports)
         held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
-        seen = vantage.look(containers.inside())
+        seen = self._vantage()
         machine = Machine(vantage=seen, program=program.look(), links=link_fact, tables=tables, holders=held.fact())
         for case in cases:
             _settle_stopped(case, machine)
@@ -108,6 +118,13 @@ class Collection:
             case.attempts = [dial.attempt() for dial in case.dials]
             case.ufw = _ufw_beside_an_engine(case, machine)
         return machine
+
+    def _vantage(self) -> Vantage:
+        """Ours, or that of the side that we stand on."""
+        if self._side is None:
+            return vantage.look(containers.inside())
+        seen = vantage.look(self._side.container)
+        return replace(seen, origin=str(self._side.origin), side=self._side.side)
 
     def _listen_to_the_wire(self, cases: Sequence[Case], link_fact: Fact[Links]) -> None:
         """From before the first packet on: asked for, or because another machine's raw reply tells who sent it."""
@@ -171,6 +188,21 @@ class Collection:
         timeouts = [dial.timeout for dial in case.dials]
         timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
         return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _resolved_there(
+    files: SideFiles, hosts: Sequence[str], deadline: float, passive: bool
+) -> dict[str, Fact[Resolution]]:
+    """The names by the files and the DNS servers of that side."""
+    from diagnose.probes import side_names  # only with --from
+
+    return names.resolve(
+        hosts,
+        deadline,
+        passive,
+        ask=lambda asked, until: side_names.ask(files, asked, until),
+        read_hosts=lambda: side_names.hosts_file(files),
+    )
 
 
 def _make_room_for(sockets_at_once: int) -> None:

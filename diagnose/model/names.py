@@ -28,7 +28,10 @@ class Resolution(Struct, frozen=True):
     """The host is an address as inet_pton reads it: nobody was asked."""
     odd_literal: bool = False
     """An address only by the lax rules of inet_aton (127.1, 0177.0.0.1, 2130706433)."""
-    source: Literal["getaddrinfo", "literal", "hosts file"] = "getaddrinfo"
+    source: Literal["getaddrinfo", "literal", "hosts file", "files and DNS"] = "getaddrinfo"
+    """files and DNS: those of the side that --from names, read by us."""
+    doubts: tuple[str, ...] = ()
+    """Name services that might have answered otherwise before, and are not run from outside."""
 
 
 class HostsEntry(Struct, frozen=True):
@@ -58,6 +61,13 @@ class HostsFile(Struct, frozen=True):
     entries: tuple[HostsEntry, ...]
     exists: bool = True
     """False: there is no such file, and nothing else here means anything."""
+    inside: str | None = None
+    """Whose it is, where it is not this machine's own: container web."""
+
+    @property
+    def shown(self) -> str:
+        """The path, and whose it is."""
+        return f"{self.path} of {self.inside}" if self.inside else self.path
 
     def mapping(self, name: str) -> tuple[HostsEntry, ...]:
         """The active lines that map this name."""

@@ -15,6 +15,7 @@ from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
 from diagnose.model.process import Container, Holders
+from diagnose.model.side import Side
 from diagnose.model.target import Intent, Scope, Target
 
 SCHEMA: Literal["netdiag.snapshot/1"] = "netdiag.snapshot/1"
@@ -34,8 +35,11 @@ class Vantage(Struct, frozen=True):
     network_namespace: int | None
     container: Container | None
     origin: str | None = field(default=None, name="from")
+    """What the user gave after --from."""
     sudo_user: str | None = None
     """Who called sudo."""
+    side: Side | None = None
+    """What that is; None without --from."""
 
 
 class Program(Struct, frozen=True):

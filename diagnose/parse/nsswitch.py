@@ -2,6 +2,48 @@
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
+_ACTION = re.compile(r"(!?)(\w+)=(\w+)")
+STATUSES = ("success", "notfound", "unavail", "tryagain")
+
+
+class Service(NamedTuple):
+    """A service of the hosts line, and what follows each of its answers (nsswitch.conf(5))."""
+
+    name: str
+    actions: tuple[tuple[str, str], ...] = ()
+    """Status and action, where it is not the usual one."""
+
+    def after(self, status: str) -> str:
+        """return, continue or merge."""
+        return dict(self.actions).get(status, "return" if status == "success" else "continue")
+
+
+def parse_services(content: bytes) -> tuple[Service, ...]:
+    """The services of the last hosts line with their actions; empty: no such line."""
+    rest = ""
+    for line in _lines(content):
+        database, colon, words = line.partition(":")
+        if colon and database.strip() == "hosts":
+            rest = words
+    services: list[Service] = []
+    for word, actions in re.findall(r"([^\s\[\]]+)|\[([^\]]*)\]", rest):
+        if word:
+            services.append(Service(word))
+        elif services:
+            services[-1] = Service(services[-1].name, (*services[-1].actions, *_actions(actions)))
+    return tuple(services)
+
+
+def _actions(text: str) -> list[tuple[str, str]]:
+    """`!UNAVAIL=return` is meant for every status but that one."""
+    found = []
+    for negated, status, action in _ACTION.findall(text.lower()):
+        found += [(one, action) for one in STATUSES if (one == status) != bool(negated)]
+    return found
+
 
 def parse_nsswitch_hosts(content: bytes) -> tuple[str, ...]:
     """The services of the hosts line in order, without the [NOTFOUND=return] actions; empty: no such line.

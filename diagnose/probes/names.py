@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 import msgspec
 
@@ -20,6 +19,7 @@ from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, Resolve
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
 from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
+from diagnose.probes.apart import Child, apart, write
 
 LINUX = sys.platform.startswith("linux")
 HOSTS = (
@@ -31,14 +31,19 @@ NSSWITCH, RESOLV, GAI = "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/gai.conf
 
 _AT_ONCE = 32
 """Names that are asked for at the same time; one that hangs holds up no other until this many hang."""
-_POLLIN = 0x001
 
-Answers = dict[int, Resolution]
+Answer = Callable[[str], Fact[Resolution]]
+"""Answers for one host, in the child."""
+Answers = dict[int, Fact[Resolution]]
 Ask = Callable[[Sequence[str], float], dict[str, Fact[Resolution]]]
 
 
 def resolve(
-    hosts: Sequence[str], deadline: float, passive: bool, ask: Ask | None = None
+    hosts: Sequence[str],
+    deadline: float,
+    passive: bool,
+    ask: Ask | None = None,
+    read_hosts: Callable[[], Fact[HostsFile]] | None = None,
 ) -> dict[str, Fact[Resolution]]:
     """What each host means, in the order in which getaddrinfo gives its addresses.
 
@@ -50,7 +55,7 @@ def resolve(
     found: dict[str, Fact[Resolution]] = {h: Known(literal) for h in distinct if (literal := _literal(h)) is not None}
     names = [host for host in distinct if host not in found]
     if names and passive:
-        found |= _from_hosts_file(names)
+        found |= _from_hosts_file(names, (read_hosts or hosts_file)())
     elif names:
         found |= (ask or (ask_in_child if LINUX else ask_in_threads))(names, deadline)
     return {host: found[host] for host in distinct}
@@ -127,63 +132,29 @@ def _ms_since(started: float) -> float:
     return round((time.monotonic() - started) * 1000, 3)
 
 
-def ask_in_child(names: Sequence[str], deadline: float) -> dict[str, Fact[Resolution]]:
-    """Asks for every name in one child process, which is killed when its time is over and on every way out."""
+def ask_in_child(names: Sequence[str], deadline: float, answer: Answer | None = None) -> dict[str, Fact[Resolution]]:
+    """Asks for every name in one child process, which is killed when its time is over and on every way out.
+
+    `answer` is getaddrinfo where nothing else is said; the host that it leaves empty is put in.
+    """
     started = time.monotonic()
-    read_end, write_end = os.pipe()
-    # no signal may reach the child while it still has our handlers, nor us before the `try` that kills it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handled())
-    try:
-        pid = os.fork()
-    except OSError as error:
-        os.close(read_end)
-        os.close(write_end)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        return dict.fromkeys(names, Unknown(Reason.FAILED, f"fork: {error.strerror}"))
-    if pid == 0:
-        _be_the_child(names, deadline, write_end, mask)
     answers: Answers = {}
-    status = 0
     try:
-        os.close(write_end)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _collect(read_end, answers, len(names), deadline)
-    finally:
-        os.close(read_end)
-        os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
-    return _as_facts(names, answers, _silence(status, started, deadline))
+        with apart(lambda writing: _answer(names, writing, answer or _by_getaddrinfo), deadline) as child:
+            _collect(child, answers, len(names), deadline)
+    except OSError as error:
+        return dict.fromkeys(names, Unknown(Reason.FAILED, f"fork: {error.strerror}"))
+    return _as_facts(names, answers, _silence(child.status, started, deadline))
 
 
-def _be_the_child(names: Sequence[str], deadline: float, write_end: int, mask: set[int]) -> NoReturn:
-    """Asks, writes a line of JSON for each answer, and exits without touching the parent's buffers."""
-    try:
-        _forget_handlers()
-        # SIGALRM's default action ends us even when the parent was killed without a chance to do it
-        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        _answer(names, write_end)
-    finally:
-        os._exit(0)
+def _by_getaddrinfo(host: str) -> Fact[Resolution]:
+    return Known(_timed(host))
 
 
-def _handled() -> tuple[int, ...]:
-    """The signals that a command may have a handler for; those of signal.valid_signals() cost half a millisecond."""
-    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
-
-
-def _forget_handlers() -> None:
-    """What is ignored stays ignored, as after an exec (nohup)."""
-    signal.set_wakeup_fd(-1)
-    for number in _handled():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-
-
-def _answer(names: Sequence[str], write_end: int) -> None:
+def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
+    """Writes a line of JSON for each answer."""
     waiting = list(enumerate(names))
-    writing = threading.Lock()
+    lock = threading.Lock()
 
     def work() -> None:
         while True:
@@ -191,9 +162,9 @@ def _answer(names: Sequence[str], write_end: int) -> None:
                 index, host = waiting.pop()
             except IndexError:
                 return
-            line = msgspec.json.encode((index, _timed(host))) + b"\n"
-            with writing:
-                _write(write_end, line)
+            line = msgspec.json.encode((index, answer(host))) + b"\n"
+            with lock:
+                write(writing, line)
 
     others = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE) - 1)]
     for thread in others:
@@ -203,28 +174,14 @@ def _answer(names: Sequence[str], write_end: int) -> None:
         thread.join()
 
 
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]
-
-
-def _collect(read_end: int, answers: Answers, wanted: int, deadline: float) -> None:
+def _collect(child: Child, answers: Answers, wanted: int, deadline: float) -> None:
     """Reads answers until all are there, the child is gone or the time is over."""
-    from select import poll  # absent on Windows, where nothing forks
-
-    ready = poll()
-    ready.register(read_end, _POLLIN)
-    decode = msgspec.json.Decoder(tuple[int, Resolution]).decode
-    rest = b""
-    while len(answers) < wanted:
-        left = deadline - time.monotonic()
-        if left <= 0 or not ready.poll(left * 1000 + 1):
+    decode = msgspec.json.Decoder(tuple[int, Fact[Resolution]]).decode
+    for line in child.lines(deadline):
+        index, answer = decode(line)
+        answers[index] = answer
+        if len(answers) == wanted:
             return
-        data = os.read(read_end, 1 << 16)
-        if not data:
-            return
-        *lines, rest = (rest + data).split(b"\n")
-        answers.update(decode(line) for line in lines)
 
 
 def _silence(status: int, started: float, deadline: float) -> Fact[Resolution]:
@@ -233,13 +190,13 @@ def _silence(status: int, started: float, deadline: float) -> Fact[Resolution]:
     if number in (signal.SIGKILL, signal.SIGALRM) and time.monotonic() >= deadline:
         return Known(Resolution("", (), _ms_since(started), "DEADLINE"))
     how = f"by signal {number}" if number else "without an answer"
-    return Unknown(Reason.FAILED, f"the process that asked getaddrinfo ended {how}")
+    return Unknown(Reason.FAILED, f"the process that asked for the name ended {how}")
 
 
 def _as_facts(names: Sequence[str], answers: Answers, silence: Fact[Resolution]) -> dict[str, Fact[Resolution]]:
     found: dict[str, Fact[Resolution]] = {}
     for index, host in enumerate(names):
-        fact = Known(answers[index]) if index in answers else silence
+        fact = answers.get(index, silence)
         found[host] = Known(msgspec.structs.replace(fact.value, host=host)) if isinstance(fact, Known) else fact
     return found
 
@@ -256,7 +213,7 @@ def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Reso
                 index, host = waiting.pop()
             except IndexError:
                 return
-            answers[index] = _timed(host)
+            answers[index] = Known(_timed(host))
 
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE))]
     for thread in threads:
@@ -266,12 +223,12 @@ def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Reso
     return _as_facts(names, dict(answers), Known(Resolution("", (), _ms_since(started), "DEADLINE")))
 
 
-def _from_hosts_file(names: Sequence[str]) -> dict[str, Fact[Resolution]]:
+def _from_hosts_file(names: Sequence[str], file: Fact[HostsFile]) -> dict[str, Fact[Resolution]]:
     """The lines of the hosts file, IPv6 first where lo has ::1 and last where it has not.
 
     That is what the sorting of RFC 6724 (gai.conf(5)) makes of loopback addresses; a family keeps its order.
     """
-    match hosts_file():
+    match file:
         case Unknown() as unknown:
             return dict.fromkeys(names, unknown)
         case Known(value=hosts):

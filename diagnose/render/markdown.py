@@ -19,7 +19,8 @@ def render_markdown(reports: Sequence[Report]) -> str:
 
 def _section(report: Report) -> Iterator[str]:
     root = report.root_cause
-    yield f"## {_code(report.target.input)}: {report.verdict.value}"
+    origin = f" from {_code(report.vantage.origin)}" if report.vantage.origin else ""
+    yield f"## {_code(report.target.input)}{origin}: {report.verdict.value}"
     yield ""
     if root:
         yield from _finding(report, root, f"**{_text(root.title)}** ({root.confidence.value}, `{root.code}`)")

@@ -76,7 +76,7 @@ class _Page:
     def _headline(self) -> Iterator[str]:
         report, root = self.report, self.report.root_cause
         colour = _colour(report.verdict)
-        shown = self.style.clean(report.target.input)
+        shown = self.style.clean(report.target.input + _from(report))
         verdict = report.verdict.value
         if report.verdict.works:
             text = f"{verdict}: {self._works()}"
@@ -140,8 +140,11 @@ class _Page:
         yield self.style.paint(f"{'Verify':<{LABEL}}", "bold") + self.style.clean(self._again())
 
     def _again(self) -> str:
-        argv = (self.style.program, "run", self.report.target.address)
-        return command_line(Command((*argv, "--bind") if self.report.intent is Intent.BIND else argv), sudo=False)
+        report = self.report
+        origin = ("--from", report.vantage.origin) if report.vantage.origin else ()
+        bind = ("--bind",) if report.intent is Intent.BIND else ()
+        command = Command((self.style.program, "run", *origin, report.target.address, *bind), needs_root=bool(origin))
+        return command_line(command, sudo=self.sudo)
 
     def _commands(self, commands: Iterable[Command], mark: str) -> Iterator[str]:
         for command in commands:
@@ -213,6 +216,10 @@ class _Page:
         for part in textwrap.wrap(self.style.clean(text), width, break_on_hyphens=False) or [""]:
             yield f"{margin}{part}".rstrip()
             margin = " " * LABEL
+
+
+def _from(report: Report) -> str:
+    return f" from {report.vantage.origin}" if report.vantage.origin else ""
 
 
 def _colour(verdict: Verdict) -> str:

@@ -93,7 +93,9 @@ class DockerMachine(Machine):
 
     def container(self, name: str, *command: str, options: Sequence[str] = ()) -> str:
         """Run a container in the background; its id."""
-        return self.docker("run", "--detach", "--name", name, *options, IMAGE, *command).strip()
+        found = self.docker("run", "--detach", "--name", name, *options, IMAGE, *command).strip()
+        wait_for(lambda: "tentative" not in self.run("ip", "-6", "address"), "its cable's addresses to be the host's")
+        return found
 
     def web(self, name: str, address: str, port: int, *, options: Sequence[str] = ()) -> str:
         """A container whose server listens at this address and port in there; its id, once it does."""

@@ -1,0 +1,118 @@
+"""What may hang beyond any interrupt is done in a process of its own, which is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+_POLLIN = 0x001
+_LAST_WAIT = 0.2
+"""Seconds for a killed process to go: one that hangs in the kernel (a file in FUSE) goes when it can, unwaited for."""
+
+Work = Callable[[int], object]
+"""Writes to the descriptor that it is given."""
+
+
+class Child:
+    """The process at work; `status` is how it ended, once it has (wait(2))."""
+
+    def __init__(self, pid: int, reading: int) -> None:
+        self.pid = pid
+        self.reading = reading
+        self.status = 0
+
+    def chunks(self, deadline: float) -> Iterator[bytes]:
+        """What it writes, until it ends or the monotonic clock reads `deadline`."""
+        from select import poll  # absent on Windows, where nothing forks
+
+        ready = poll()
+        ready.register(self.reading, _POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not ready.poll(left * 1000 + 1):
+                return
+            data = os.read(self.reading, 1 << 16)
+            if not data:
+                return
+            yield data
+
+    def lines(self, deadline: float) -> Iterator[bytes]:
+        """The same by whole lines, without their ends."""
+        rest = b""
+        for data in self.chunks(deadline):
+            *lines, rest = (rest + data).split(b"\n")
+            yield from lines
+
+
+@contextmanager
+def apart(work: Work, deadline: float) -> Iterator[Child]:
+    """Forks, for as long as the block lasts; call it before any thread starts. OSError when it cannot be forked."""
+    reading, writing = os.pipe()
+    # no signal may reach the child while it still has our handlers, nor us before the `try` that kills it
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handled())
+    try:
+        pid = os.fork()
+    except OSError:
+        os.close(reading)
+        os.close(writing)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        raise
+    if pid == 0:
+        _be_the_child(work, deadline, writing, mask)
+    child = Child(pid, reading)
+    try:
+        os.close(writing)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield child
+    finally:
+        os.close(reading)
+        os.kill(pid, signal.SIGKILL)
+        child.status = _reaped(pid)
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """All of it."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def _be_the_child(work: Work, deadline: float, writing: int, mask: set[int]) -> NoReturn:
+    """Works, and exits without touching the parent's buffers."""
+    try:
+        _forget_handlers()
+        # SIGALRM's default action ends us even when the parent was killed without a chance to do it
+        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        work(writing)
+    finally:
+        os._exit(0)
+
+
+def _reaped(pid: int) -> int:
+    """How it ended; SIGKILL as well while the kernel holds it."""
+    ends = time.monotonic() + _LAST_WAIT
+    pause = 0.0002
+    while (found := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > ends:
+            return signal.SIGKILL
+        time.sleep(pause)
+        pause = min(pause * 2, 0.01)
+    return found[1]
+
+
+def _handled() -> tuple[int, ...]:
+    """The signals that a command may have a handler for; those of signal.valid_signals() cost half a millisecond."""
+    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
+
+
+def _forget_handlers() -> None:
+    """What is ignored stays ignored, as after an exec (nohup)."""
+    signal.set_wakeup_fd(-1)
+    for number in _handled():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -1,0 +1,190 @@
+"""The resolver's files below a root that is not ours, and hostile: read without following anything out of it.
+
+Every path is walked by openat2(2) as if that root were /. What is found is looked at before it is opened, only a
+regular file of a real file system is, and a process of our own does it, which can be killed when a file hangs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import stat
+import threading
+import time
+from collections.abc import Mapping
+
+import msgspec
+
+from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.probes.apart import apart, write
+from diagnose.probes.syscalls import file_system, open_below
+
+HOSTS, NSSWITCH, RESOLV, GAI, HOST_CONF = (
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/gai.conf",
+    "/etc/host.conf",
+)
+FILES = (HOSTS, NSSWITCH, RESOLV, GAI, HOST_CONF)
+LARGEST = 1 << 20
+"""Bytes of a file that is read."""
+
+_KINDS = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+_PSEUDO = frozenset(
+    {
+        0x9FA0,  # proc
+        0x62656572,  # sysfs
+        0x74726163,  # tracefs
+        0x64626720,  # debugfs
+        0x73636673,  # securityfs
+        0x27E0EB,  # cgroup
+        0x63677270,  # cgroup2
+        0xCAFE4A11,  # bpf
+        0x6165676C,  # pstore
+        0xDE5E81E4,  # efivarfs
+        0x62656570,  # configfs
+        0x6E736673,  # nsfs
+        0x19800202,  # mqueue
+        0x42494E4D,  # binfmt_misc
+        0x65735543,  # fusectl
+        0xF97CFF8C,  # selinuxfs
+        0x43415D53,  # smackfs
+        0x67596969,  # rpc_pipefs
+    }
+)
+"""File systems whose files are calls into the kernel: to read one may do something (linux/magic.h)."""
+_MUSL = {"armv7l": "armhf", "armv6l": "armhf", "i686": "i386", "ppc64le": "powerpc64le"}
+"""How musl names the machines that uname(2) names otherwise."""
+
+
+class SideFile(msgspec.Struct, frozen=True):
+    """A file as it stands there; one that is not there is empty."""
+
+    path: str
+    exists: bool = False
+    mode: int = 0
+    """Permission bits."""
+    owner: int = 0
+    group: int = 0
+    content: bytes = b""
+
+
+class SideFiles(msgspec.Struct, frozen=True):
+    """What that side's resolver reads, by the path that it has for it."""
+
+    files: dict[str, Fact[SideFile]]
+    musl: bool = False
+    """Its C library is musl, which knows neither nsswitch.conf nor gai.conf."""
+    inside: str | None = None
+    """Whose they are; None: they are files of this machine."""
+
+    def content(self, path: str) -> Fact[bytes]:
+        """Empty where there is no such file."""
+        match self.files[path]:
+            case Known(value=file):
+                return Known(file.content)
+            case Unknown() as unknown:
+                return unknown
+
+
+def read(root: int, seconds: float, paths: Mapping[str, str] | None = None, inside: str | None = None) -> SideFiles:
+    """The files below this directory; `paths` says where one lies instead. Call it before any thread starts."""
+    loader = f"/lib/ld-musl-{_MUSL.get(platform.machine(), platform.machine())}.so.1"
+    places = {path: (paths or {}).get(path, path) for path in FILES} | {loader: loader}
+    deadline = time.monotonic() + seconds
+    late = Unknown(Reason.DEADLINE, f"it could not be read within {seconds:g} s")
+    found: dict[str, Fact[SideFile]] = dict.fromkeys(places, late)
+    decode = msgspec.json.Decoder(tuple[str, Fact[SideFile]]).decode
+    try:
+        with apart(lambda writing: _look(root, places, loader, writing), deadline) as child:
+            for line in child.lines(deadline):
+                path, said = decode(line)
+                found[path] = said
+    except OSError as error:
+        found = dict.fromkeys(places, Unknown(Reason.FAILED, f"fork: {error.strerror}"))
+    library = found.pop(loader)
+    return SideFiles(found, isinstance(library, Known) and library.value.exists, inside)
+
+
+def _look(root: int, places: Mapping[str, str], loader: str, writing: int) -> None:
+    """Writes a line of JSON a file, each from a thread of its own: one that hangs holds up no other."""
+    lock = threading.Lock()
+
+    def work(path: str, place: str) -> None:
+        said = msgspec.json.encode((path, _file(root, place, content=path != loader))) + b"\n"
+        with lock:
+            write(writing, said)
+
+    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in places.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _file(root: int, path: str, *, content: bool) -> Fact[SideFile]:
+    try:
+        place = open_below(root, path, os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return Known(SideFile(path))
+    except OSError as error:
+        return _not_opened(path, error)
+    try:
+        return _seen(place, path, content=content)
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"{path}: {error.strerror}")
+    finally:
+        os.close(place)
+
+
+def _not_opened(path: str, error: OSError) -> Unknown:
+    if error.errno == errno.ENOSYS:
+        return Unknown(Reason.KERNEL_TOO_OLD, f"{path} cannot be read safely without openat2", "Linux 5.6 or newer")
+    if error.errno == errno.ELOOP:
+        return Unknown(Reason.NOT_VISIBLE, f"{path} is a link through /proc that leads out of its root: not followed")
+    return Unknown(Reason.FAILED, f"{path}: {error.strerror}")
+
+
+def _seen(place: int, path: str, *, content: bool) -> Fact[SideFile]:
+    """Of a file that is known by its place only (O_PATH): looked at, not opened."""
+    status = os.fstat(place)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind != stat.S_IFREG:
+        return Unknown(Reason.NOT_VISIBLE, f"{path} is {_KINDS.get(kind, 'no regular file')}: never opened")
+    if file_system(place) in _PSEUDO:
+        return Unknown(Reason.NOT_VISIBLE, f"{path} is a file of the kernel's own: never opened")
+    if status.st_size > LARGEST:
+        return Unknown(Reason.NOT_VISIBLE, f"{path} has {status.st_size} bytes, and no more than {LARGEST} are read")
+    data = _content(place, status.st_size) if content else b""
+    return Known(SideFile(path, True, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, data))
+
+
+def _content(place: int, size: int) -> bytes:
+    """Up to so many bytes: a file that has none is not opened at all."""
+    if not size:
+        return b""
+    descriptor = _opened(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while size > 0 and (part := os.read(descriptor, size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: str, flags: int) -> int:
+    """Without a trace in the file's access time, where the owner's right to that is ours (open(2))."""
+    try:
+        return os.open(path, flags | os.O_NOATIME)
+    except PermissionError:
+        return os.open(path, flags)

@@ -1,0 +1,51 @@
+"""System calls that --from needs and Python 3.11 does not have."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_CLONE_NEWNET = 0x40000000
+_OPENAT2 = 437
+"""The same number for every architecture (include/uapi/asm-generic/unistd.h)."""
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+_OPEN_HOW = struct.Struct("=QQQ")
+"""struct open_how: flags, mode, resolve (linux/openat2.h)."""
+_RACES = 8
+"""EAGAIN: a rename elsewhere raced with the walk, and it may be tried again (openat2(2))."""
+_STATFS_SIZE = 256
+
+
+def _check(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
+
+
+def enter_network(namespace: int) -> None:
+    """Moves this thread, and those that it starts from now on, into the network namespace (setns(2)); OSError."""
+    _check(_LIBC.setns(namespace, _CLONE_NEWNET))
+
+
+def open_below(root: int, path: str, flags: int) -> int:
+    """Opens the path as if `root` were /: no link and no .. leads out, and none of /proc's magic links is followed.
+
+    OSError: ENOSYS before Linux 5.6, ELOOP for a magic link.
+    """
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS | _RESOLVE_IN_ROOT)
+    for _ in range(_RACES):
+        try:
+            return _check(_LIBC.syscall(_OPENAT2, root, os.fsencode(path), how, len(how)))
+        except BlockingIOError:
+            continue
+    raise BlockingIOError(f"{path}: renamed again and again")
+
+
+def file_system(descriptor: int) -> int:
+    """The magic number of the file system that an open file lies on (fstatfs(2), linux/magic.h)."""
+    room = ctypes.create_string_buffer(_STATFS_SIZE)
+    _check(_LIBC.fstatfs(descriptor, room))
+    return ctypes.c_long.from_buffer(room).value & 0xFFFFFFFF
