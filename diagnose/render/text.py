@@ -202,9 +202,10 @@ class _Page:
             CheckOutcome.SKIPPED: ("skipped", "yellow"),
             CheckOutcome.CRASHED: ("crashed", "red"),
         }
-        text = ", ".join(f"{check.name} {marks[check.outcome][0]}" for check in self.report.checks)
+        # joined for the wrapping: a check and its outcome stay on one line
+        text = ", ".join(f"{check.name}={marks[check.outcome][0]}" for check in self.report.checks)
         for line in self._field("Checks", text):
-            painted = line
+            painted = line.replace("=", " ")
             for word, colour in marks.values():
                 painted = painted.replace(f" {word}", " " + self.style.paint(word, colour))
             yield painted
