@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
@@ -97,6 +98,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     hosts: Fact[HostsFile] = NOT_NEEDED
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: dict[int, Fact[Elsewhere]] = {}
+    containers: dict[int, Fact[Containers]] = {}
     firewall: Fact[Shadow] = NOT_NEEDED
 
 

@@ -13,13 +13,14 @@ from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
 from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
+from diagnose.collect.containers import ContainerLook, with_names
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, ResolverConfig
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import connect, containers, links, names, namespaces, policy, routes, sockets
+from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 from diagnose.probes.witness import Silence, Witnesses
@@ -57,7 +58,7 @@ class DeepLook:
     def look(self, cases: Sequence[Case], machine: Machine) -> Machine:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
         troubled = cases if self.order.deep else [case for case in cases if case.troubled]
-        looks = _Looks(troubled, self._side, active=not self.order.passive)
+        looks = _Looks(troubled, machine, self.order, self._side)
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects)
@@ -70,19 +71,11 @@ class DeepLook:
         for case in cases:
             case.candidates = self._other_listeners(case, machine)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
-        machine = self._with_container_name(looks.added_to(machine, firewall))
+        machine = with_names(looks.added_to(machine, firewall))
         for case in cases:
             case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]
             case.attempts = [self._with_trace(attempt, machine) for attempt in case.attempts]
         return machine
-
-    def _with_container_name(self, machine: Machine) -> Machine:
-        """The container that we run in by the name that its engine gives it, where its socket is here."""
-        inside = machine.vantage.container
-        if inside is None or inside.name or self.order.passive:
-            return machine
-        named = containers.named(inside, PROBE_SECONDS)
-        return replace(machine, vantage=replace(machine.vantage, container=named))
 
     def _with_trace(self, attempt: Attempt, machine: Machine) -> Attempt:
         """What the machine's own rules do to one more packet; after the copy, which would else hold our table too."""
@@ -180,7 +173,7 @@ class DeepLook:
 class _Looks:
     """The cheap looks at the machine that a failure asks for, under way side by side."""
 
-    def __init__(self, cases: Sequence[Case], side: Arrived | None, *, active: bool) -> None:
+    def __init__(self, cases: Sequence[Case], machine: Machine, order: Order, side: Arrived | None) -> None:
         addresses = sorted({address for case in cases for address in case.addresses})
         ports = sorted({case.target.port for case in cases})
         self._ports = ports
@@ -190,8 +183,9 @@ class _Looks:
         read_hosts, read_resolver = _name_files(side)
         self._hosts = Asked("hosts file", read_hosts, PROBE_SECONDS)
         self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
-        self._elsewhere = _asked(
-            "other network namespaces", lambda: Known(namespaces.look(ports, PROBE_SECONDS, ask_engines=active))
+        self._others = _asked("other network namespaces", lambda: namespaces.look(ports, PROBE_SECONDS))
+        self._containers = ContainerLook(
+            cases, machine, lambda: _fact(self._others), ask=not order.passive, always=order.deep
         )
 
     def added_to(self, machine: Machine, firewall: Asked[Shadow] | Unknown) -> Machine:
@@ -203,14 +197,15 @@ class _Looks:
             routing=_fact(self._routing),
             hosts=self._hosts.fact(),
             resolver=self._resolver.fact(),
-            elsewhere=self._by_port(),
+            elsewhere=self._elsewhere(),
+            containers=self._containers.by_port(),
             firewall=_fact(firewall),
         )
 
-    def _by_port(self) -> dict[int, Fact[Elsewhere]]:
-        match _fact(self._elsewhere):
-            case Known(value=by_port):
-                return by_port
+    def _elsewhere(self) -> dict[int, Fact[Elsewhere]]:
+        match _fact(self._others):
+            case Known(value=others):
+                return {port: Known(seen) for port, seen in others.elsewhere.items()}
             case Unknown() as unknown:
                 return dict.fromkeys(self._ports, unknown)
 

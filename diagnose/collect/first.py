@@ -179,6 +179,7 @@ class Collection:
             hosts=machine.hosts,
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
+            containers=machine.containers.get(port, NOT_NEEDED),
             firewall=_walks_to(machine.firewall, case),
             cgroup_filters=case.cgroup_filters,
             ufw=case.ufw,

@@ -91,6 +91,8 @@ class Engine(Struct, frozen=True):
     """Where it was asked: unix:///run/docker.sock ..."""
     containers: Fact[tuple[EngineContainer, ...]]
     """Those that have to do with the target: by their published or inner ports, by a listener, by name."""
+    unseen: int = 0
+    """Containers that may have to do with it as well, and were too many to be asked for."""
 
 
 class Inside(Struct, frozen=True):
@@ -124,6 +126,6 @@ class Containers(Struct, frozen=True):
     engines: tuple[Engine, ...] = ()
     """Those whose socket is here; none: there is no engine."""
     insides: tuple[Inside, ...] = ()
+    forwarders: Fact[tuple[Forwarder, ...]] = NOT_NEEDED
     host: Inside | None = None
     """The network namespace of the host, where we look from a container's or another's."""
-    forwarders: Fact[tuple[Forwarder, ...]] = NOT_NEEDED

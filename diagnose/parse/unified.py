@@ -1,4 +1,4 @@
-"""Where a cgroup of version 2 is: its path in the hierarchy and its directory in a mount (cgroups(7), proc(5))."""
+"""Where a cgroup is: its path in the hierarchy of version 2, or in the freezer's of version 1 (cgroups(7), proc(5))."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _OUTSIDE = "/.."
 
 
 class Mount(NamedTuple):
-    """A cgroup2 file system, of which a part may be mounted only."""
+    """A cgroup file system, of which a part may be mounted only."""
 
     root: str
     point: str
@@ -19,20 +19,38 @@ class Mount(NamedTuple):
 
 def place(text: str) -> str | None:
     """The version 2 path in /proc/PID/cgroup; None: the process has none, or it lies outside our cgroup namespace."""
+    return _place(text, re.compile(r"0::(/.*)"))
+
+
+def freezer_place(text: str) -> str | None:
+    """The same in the hierarchy of version 1 that has the freezer."""
+    return _place(text, re.compile(r"\d+:(?:[^:]*,)?freezer(?:,[^:]*)?:(/.*)"))
+
+
+def _place(text: str, pattern: re.Pattern[str]) -> str | None:
     for line in text.splitlines():
-        if line.startswith("0::/"):
-            path = line.removeprefix("0::").removesuffix(" (deleted)")
+        if found := pattern.fullmatch(line):
+            path = found[1].removesuffix(" (deleted)")
             return None if path.startswith(_OUTSIDE) else path
     return None
 
 
 def mounts(mountinfo: str) -> tuple[Mount, ...]:
     """The cgroup2 mounts in /proc/self/mountinfo, the widest first."""
+    return _mounts(mountinfo, "cgroup2")
+
+
+def freezer_mounts(mountinfo: str) -> tuple[Mount, ...]:
+    """Those of version 1 that show the freezer."""
+    return _mounts(mountinfo, "cgroup", "freezer")
+
+
+def _mounts(mountinfo: str, kind: str, option: str = "") -> tuple[Mount, ...]:
     found: list[Mount] = []
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        if after.split(" ")[0] == "cgroup2" and len(fields) > 4:
+        fields, told = before.split(" "), after.split(" ")
+        if told[0] == kind and len(fields) > 4 and (not option or option in told[-1].split(",")):
             found.append(Mount(_unescaped(fields[3]), _unescaped(fields[4])))
     return tuple(sorted(found, key=lambda one: (len(one.root), one.point)))
 

@@ -6,17 +6,14 @@ import os
 import re
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-
-from msgspec.structs import replace
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
 from diagnose.model.elsewhere import Elsewhere, OtherListener
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, SocketRow, TcpState
-from diagnose.model.process import Container
 from diagnose.parse import proc_net
 from diagnose.parse.cgroup import Membership, membership
-from diagnose.probes.containers import named
 from diagnose.probes.processes import describe
 
 NAMES = "/run/netns"
@@ -28,20 +25,28 @@ _SHORT = 4096 - 256
 """A table that goes on fills a page but for less than a row (seq_read_iter, fs/seq_file.c)."""
 _IN_USE = re.compile(rb"^TCP6?: inuse (\d+)", re.MULTILINE)
 _CLOCK_EVERY = 64
-_ENGINE_SECONDS = 0.3
-"""For all engines together: a name is worth no more."""
 
 
 class _LateError(Exception):
     """The deadline has passed."""
 
 
-class _Namespace:
-    """Another network namespace, and the processes in it, lowest pid first."""
+class Namespace(NamedTuple):
+    """Another network namespace."""
 
-    def __init__(self, inode: int, pids: list[int]) -> None:
-        self.inode = inode
-        self.pids = pids
+    inode: int
+    pids: tuple[int, ...]
+    """The processes in it, lowest first."""
+    listeners: tuple[SocketRow, ...] = ()
+    """Of every port."""
+
+
+class Others(NamedTuple):
+    """The other network namespaces of this machine that could be looked into."""
+
+    elsewhere: dict[int, Elsewhere]
+    """By port."""
+    namespaces: tuple[Namespace, ...]
 
 
 class _Survey:
@@ -57,7 +62,7 @@ class _Survey:
         if time.monotonic() > self.ends:
             raise _LateError
 
-    def _others(self) -> tuple[_Namespace, ...]:
+    def _others(self) -> tuple[Namespace, ...]:
         directory = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             pids = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
@@ -73,7 +78,7 @@ class _Survey:
             self.unreadable += 1  # hidepid (proc(5)) leaves out other users' processes: who knows how many
         self.names, unseen = _named(told)
         self.unreadable += unseen
-        return tuple(_Namespace(inode, sorted(pids)) for inode, pids in sorted({**told, **tables}.items()))
+        return tuple(Namespace(inode, tuple(sorted(pids))) for inode, pids in sorted({**told, **tables}.items()))
 
     def _by_link(self, pids: Iterable[int], directory: int) -> tuple[dict[int, list[int]], list[int]]:
         """Pids by the namespace that /proc/PID/ns/net names ("net:[4026531840]"), and those that do not tell."""
@@ -115,31 +120,27 @@ class _Survey:
                 told[inode] = pids + tables.pop(table, [])
 
 
-def look(ports: Collection[int], seconds: float, *, ask_engines: bool = True) -> dict[int, Fact[Elsewhere]]:
+def look(ports: Collection[int], seconds: float) -> Fact[Others]:
     """Per port, the LISTEN rows of every other network namespace that has a process, within so many seconds.
 
     A namespace that only a mount under /run/netns keeps has no process to read it through, and is counted as
-    unreadable. Namespaces that our own children made are left out. `ask_engines`: containers get the name that their
-    engine's local socket gives them.
+    unreadable. Namespaces that our own children made are left out.
     """
     if not sys.platform.startswith("linux"):
-        return dict.fromkeys(ports, NOT_LINUX)
+        return NOT_LINUX
     try:
-        found = _look(frozenset(ports), _Survey(time.monotonic() + seconds))
+        return Known(_look(frozenset(ports), _Survey(time.monotonic() + seconds)))
     except _LateError:
-        late = Unknown(Reason.DEADLINE, f"the processes of this machine could not be read within {seconds:g} s")
-        return dict.fromkeys(ports, late)
+        return Unknown(Reason.DEADLINE, f"the processes of this machine could not be read within {seconds:g} s")
     except OSError as error:
-        return dict.fromkeys(ports, Unknown(Reason.FAILED, f"{error.filename or '/proc'}: {error.strerror}"))
+        return Unknown(Reason.FAILED, f"{error.filename or '/proc'}: {error.strerror}")
     except ValueError as error:
-        return dict.fromkeys(ports, Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}"))
-    names = _container_names(found.values(), min(_ENGINE_SECONDS, seconds / 2)) if ask_engines else {}
-    return {port: Known(_with_names(seen, names)) for port, seen in found.items()}
+        return Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}")
 
 
-def _look(ports: frozenset[int], survey: _Survey) -> dict[int, Elsewhere]:
+def _look(ports: frozenset[int], survey: _Survey) -> Others:
     found: dict[int, list[OtherListener]] = {port: [] for port in ports}
-    looked_into = 0
+    read: list[Namespace] = []
     for namespace in survey.namespaces:
         survey.on_time()
         try:
@@ -149,38 +150,20 @@ def _look(ports: frozenset[int], survey: _Survey) -> dict[int, Elsewhere]:
             continue
         if rows is None or _is_ours(namespace.pids[0]):
             continue
-        looked_into += 1
+        read.append(namespace._replace(listeners=tuple(rows)))
         for listener in _described(namespace, [row for row in rows if row.local.port in ports], survey):
             found[listener.local.port].append(listener)
-    return {
-        port: Elsewhere(tuple(sorted(each, key=_order)), looked_into, survey.unreadable) for port, each in found.items()
+    elsewhere = {
+        port: Elsewhere(tuple(sorted(each, key=_order)), len(read), survey.unreadable) for port, each in found.items()
     }
-
-
-def _container_names(found: Iterable[Elsewhere], seconds: float) -> dict[Container, Container]:
-    """The containers with the names that their engines have for them; all of them share the time."""
-    ends = time.monotonic() + seconds
-    containers = {one.container for seen in found for one in seen.listeners if one.container}
-    return {one: named(one, ends - time.monotonic()) for one in sorted(containers) if time.monotonic() < ends}
-
-
-def _with_names(seen: Elsewhere, names: Mapping[Container, Container]) -> Elsewhere:
-    return replace(seen, listeners=tuple(_with_name(one, names) for one in seen.listeners))
-
-
-def _with_name(one: OtherListener, names: Mapping[Container, Container]) -> OtherListener:
-    container = names.get(one.container) if one.container else None
-    if container is None:
-        return one
-    process = replace(one.process, container=container) if one.process and one.process.container else one.process
-    return replace(one, container=container, process=process)
+    return Others(elsewhere, tuple(read))
 
 
 def _order(listener: OtherListener) -> tuple[int, str, int]:
     return listener.namespace, listener.local.address, listener.process.pid if listener.process else 0
 
 
-def _listening(namespace: _Namespace) -> list[SocketRow] | None:
+def _listening(namespace: Namespace) -> list[SocketRow] | None:
     """The listening rows, read through the first process that is still there; None when all have ended."""
     for pid in namespace.pids:
         try:
@@ -226,7 +209,7 @@ def _rows(path: str, family: Family) -> Iterator[SocketRow]:
     return (row for row in proc_net.tcp(whole, family, ()) if row.state is TcpState.LISTEN)
 
 
-def _described(namespace: _Namespace, rows: list[SocketRow], survey: _Survey) -> Iterator[OtherListener]:
+def _described(namespace: Namespace, rows: list[SocketRow], survey: _Survey) -> Iterator[OtherListener]:
     if not rows:
         return
     holders = _holders(namespace.pids, {row.inode for row in rows}, survey)

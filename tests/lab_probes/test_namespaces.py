@@ -21,8 +21,11 @@ UNIFIED = Path("/sys/fs/cgroup/unified")
 ID = "0123456789abcdef" * 4
 LOOK = f"""
 import sys, msgspec
+from diagnose.model.fact import Known
 from diagnose.probes import namespaces
-print(msgspec.json.encode(namespaces.look([{PORT}, 1], float(sys.argv[1]))).decode())
+seen = namespaces.look([{PORT}, 1], float(sys.argv[1]))
+found = seen.value.elsewhere if isinstance(seen, Known) else {{}}
+print(msgspec.json.encode({{port: Known(found[port]) if found else seen for port in [{PORT}, 1]}}).decode())
 """
 INSIDE = """
 import msgspec

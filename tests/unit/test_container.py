@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-import time
-from pathlib import Path
-
 import pytest
 from msgspec.structs import replace
 
@@ -20,7 +14,6 @@ from diagnose.model.network import Interface, Links
 from diagnose.model.process import Container
 from diagnose.model.report import Report
 from diagnose.model.snapshot import Snapshot
-from diagnose.probes import containers
 from tests.scenes import (
     ALICE,
     BLURRED_RESET,
@@ -214,73 +207,3 @@ def test_no_title_is_longer_than_eighty_characters_whatever_the_names() -> None:
     long = other(process=process("p" * 15, 4194304), container=Container("kubernetes", ID, "n" * 63))
     for snapshot in (refused_with(long), refused_with(vantage=replace(INSIDE, container=long.container))):
         assert all(len(one.title) <= 80 for one in said(snapshot))
-
-
-class Engine:
-    """A socket that answers like an engine: with this, once, after a while."""
-
-    def __init__(self, path: Path, answer: bytes, delay: float = 0.0) -> None:
-        self.asked = b""
-        self._answer, self._delay = answer, delay
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
-        self._listener.listen(1)
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        connection, _ = self._listener.accept()
-        self.asked = connection.recv(4096)
-        time.sleep(self._delay)
-        with contextlib.suppress(BrokenPipeError):  # who asked has lost patience: that is what some tests are about
-            connection.sendall(self._answer)
-        connection.close()
-
-
-def ask(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, delay: float = 0.0
-) -> tuple[Container, Engine, float]:
-    """What the engine's answer makes of a container without a name, and how long it took."""
-    path = folder / "engine.sock"
-    engine = Engine(path, answer, delay)
-    monkeypatch.setattr(containers, "DOCKER_SOCKET", str(path))
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    started = time.monotonic()
-    named = containers.named(Container("docker", ID), 0.2)
-    return named, engine, time.monotonic() - started
-
-
-def http(body: bytes, status: str = "200 OK") -> bytes:
-    """A response."""
-    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status.encode(), len(body), body)
-
-
-def test_the_engine_s_own_socket_is_asked_for_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, engine, _ = ask(tmp_path, monkeypatch, http(b'{"Name":"/web","State":{}}'))
-    assert named == WEB
-    assert engine.asked.startswith(b"GET /containers/%s/json HTTP/1.1\r\n" % ID.encode())
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [http(b'{"message":"no"}', "404 Not Found"), http(b"{"), http(b"[]"), http(b'{"Name":7}'), b"garbage\r\n\r\n", b""],
-)
-def test_an_engine_that_does_not_know_or_talks_nonsense_costs_the_name_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes
-) -> None:
-    assert ask(tmp_path, monkeypatch, answer)[0] == Container("docker", ID)
-
-
-def test_an_engine_that_hangs_is_left_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, _, seconds = ask(tmp_path, monkeypatch, http(b'{"Name":"/web"}'), delay=2.0)
-    assert named == Container("docker", ID)
-    assert seconds < 1.0
-
-
-def test_an_engine_that_is_not_there_and_an_id_that_is_none_are_not_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(containers, "DOCKER_SOCKET", str(tmp_path / "none"))
-    assert containers.named(Container("docker", ID), 0.2) == Container("docker", ID)
-    assert containers.named(Container("docker", "../images"), 0.2) == Container("docker", "../images")
-    assert containers.named(WEB, 0.2) is WEB

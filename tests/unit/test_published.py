@@ -73,9 +73,7 @@ def seen(*all_of_them: EngineContainer, within: tuple[Inside, ...] = (), forward
     """What is known of containers; the forwarder is docker-proxy, pid 500."""
     forwarder = Forwarder(500, "docker-proxy", at(TARGET), at("172.17.0.2:80"))
     forwarders: Fact[tuple[Forwarder, ...]] = Known((forwarder,) if forwarded else ())
-    return Known(
-        Containers((Engine("docker", "unix:///run/docker.sock", Known(all_of_them)),), within, None, forwarders)
-    )
+    return Known(Containers((Engine("docker", "unix:///run/docker.sock", Known(all_of_them)),), within, forwarders))
 
 
 def hung_up(containers: Fact[Containers], *, holder: bool = True, **facts: object) -> Snapshot:
@@ -138,9 +136,7 @@ def test_a_hidden_holder_leaves_the_engine_s_word_alone_and_less_sure() -> None:
 
 def test_without_an_engine_the_forwarder_s_command_line_leads_to_the_container() -> None:
     forwarder = Forwarder(500, "docker-proxy", at(TARGET), at("172.17.0.2:80"))
-    containers = Known(
-        Containers((Engine("docker", "", DENIED),), (inside("127.0.0.1:80"),), None, Known((forwarder,)))
-    )
+    containers = Known(Containers((Engine("docker", "", DENIED),), (inside("127.0.0.1:80"),), Known((forwarder,))))
     snapshot = hung_up(containers, holder=False, vantage=ALICE)
     assert root_cause(snapshot) == ("container/binds-loopback-inside", Confidence.LIKELY)
     assert "containers of docker" in missed(snapshot)
@@ -149,7 +145,7 @@ def test_without_an_engine_the_forwarder_s_command_line_leads_to_the_container()
 def test_two_containers_with_the_forwarder_s_address_are_told_apart_by_nobody() -> None:
     forwarder = Forwarder(500, "docker-proxy", at(TARGET), at("172.17.0.2:80"))
     both = (inside("127.0.0.1:80"), inside("0.0.0.0:80", whose=OTHER))
-    containers = Known(Containers((Engine("docker", "", DENIED),), both, None, Known((forwarder,))))
+    containers = Known(Containers((Engine("docker", "", DENIED),), both, Known((forwarder,))))
     assert findings(hung_up(containers)) == []
 
 
@@ -216,7 +212,7 @@ def test_a_container_on_the_host_s_network_has_nothing_to_publish() -> None:
 
 
 def test_a_denied_engine_is_not_taken_for_one_without_containers() -> None:
-    snapshot = refused(Known(Containers((Engine("docker", "", DENIED),), (), None, Known(()))))
+    snapshot = refused(Known(Containers((Engine("docker", "", DENIED),), (), Known(()))))
     assert "containers of docker" in missed(snapshot)
     check = next(one for one in diagnose(snapshot, CHECKS).checks if one.name == "container")
     assert check.outcome.value == "skipped"
@@ -327,7 +323,7 @@ def test_a_proxy_of_no_container_is_left_over_and_likely_at_most() -> None:
 
 
 def test_where_the_engine_cannot_be_asked_no_proxy_is_called_left_over() -> None:
-    denied = Known(Containers((Engine("docker", "", DENIED),), (), None, Known(())))
+    denied = Known(Containers((Engine("docker", "", DENIED),), (), Known(())))
     found = in_the_way(bind_beside(denied))
     assert "left over" not in found.explanation
     assert not found.remedies[0].commands

@@ -1,0 +1,101 @@
+"""What is inside the network namespaces of containers, read through /proc by any user, without entering them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from diagnose.model.container import Inside
+from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.model.process import Container
+from diagnose.parse import addresses, unified
+from diagnose.parse.cgroup import membership
+from diagnose.probes.namespaces import Namespace
+
+_TEXT_LIMIT = 1 << 20
+_PROCESSES = 512
+"""So many processes of one namespace are asked which container they are of."""
+
+
+class Wanted(NamedTuple):
+    """Which containers are looked into: by a listener's port, by id, or by an address that somebody dials."""
+
+    port: int
+    ids: frozenset[str] = frozenset()
+    addresses: frozenset[str] = frozenset()
+
+    def match(self, namespace: Namespace) -> bool:
+        """Whether something in there is wanted."""
+        if any(row.local.port == self.port for row in namespace.listeners):
+            return True
+        found = container_of(namespace.pids[0])
+        return bool(found and (found.id in self.ids or self.addresses.intersection(_addresses(namespace.pids))))
+
+
+def look(namespaces: Iterable[Namespace], wanted: Wanted) -> tuple[Inside, ...]:
+    """The wanted ones; of containers that share a namespace all."""
+    mounted = _text("/proc/self/mountinfo")
+    found = [inside for one in namespaces if wanted.match(one) for inside in _inside(one, mounted)]
+    return tuple(sorted(found, key=lambda one: (one.namespace, one.container)))
+
+
+def container_of(pid: int) -> Container | None:
+    """By the paths of its cgroups; None as well when it has ended."""
+    return membership(_text(f"/proc/{pid}/cgroup")).container
+
+
+def _inside(namespace: Namespace, mounted: str) -> Iterator[Inside]:
+    for container, pid in _containers(namespace.pids[:_PROCESSES]).items():
+        yield Inside(
+            container=container,
+            namespace=namespace.inode,
+            pid=pid,
+            addresses=_addresses(namespace.pids),
+            listeners=Known(namespace.listeners),
+            frozen=_frozen(pid, mounted),
+        )
+
+
+def _containers(pids: Iterable[int]) -> dict[Container, int]:
+    """The containers of these processes, each with its lowest pid."""
+    found: dict[Container, int] = {}
+    for pid in pids:
+        if container := container_of(pid):
+            found.setdefault(container, pid)
+    return found
+
+
+def _addresses(pids: Iterable[int]) -> tuple[str, ...]:
+    """Through the first process that is still there."""
+    for pid in pids:
+        if table := _text(f"/proc/{pid}/net/fib_trie"):
+            return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
+    return ()
+
+
+def _frozen(pid: int, mounted: str) -> Fact[bool]:
+    """By the state of its cgroup, which tells of a frozen cgroup above, too (freezer-subsystem.rst, cgroup-v2.rst)."""
+    cgroup = _text(f"/proc/{pid}/cgroup")
+    place, places = unified.place(cgroup), unified.mounts(mounted)
+    above, old_places = unified.freezer_place(cgroup), unified.freezer_mounts(mounted)
+    states = [
+        _says(unified.directory(place, places) if place else None, "cgroup.events", "frozen 1"),
+        _says(unified.directory(above, old_places) if above else None, "freezer.state", "FROZEN"),
+    ]
+    known = [one for one in states if one is not None]
+    return Known(any(known)) if known else Unknown(Reason.NOT_VISIBLE, f"the freezer of process {pid} is not seen here")
+
+
+def _says(directory: str | None, name: str, line: str) -> bool | None:
+    """Whether the file has this line; None: there is no such file."""
+    text = _text(f"{directory}/{name}") if directory else ""
+    return line in text.splitlines() if text else None
+
+
+def _text(path: str) -> str:
+    """The start of a file; empty where it may not be read, or the process has ended."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_TEXT_LIMIT).decode("utf-8", "backslashreplace")
+    except OSError:
+        return ""
