@@ -39,7 +39,7 @@ from diagnose.analysis.walk import destination_rewrite, rule_line, walk_lines
 from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.container import EngineContainer, Status
-from diagnose.model.fact import NOT_NEEDED, Known, Missing, Unknown
+from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Evidence, Finding, Severity
 from diagnose.model.firewall import Walk
 from diagnose.model.network import Endpoint, SocketRow
@@ -279,6 +279,7 @@ def _inside(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[
         yield from _without_nat(snapshot, attempt, one)
         return
     if one.inside is None:
+        yield Missing(f"listeners in container {one.name}", _why_unseen(snapshot))
         return
     rows = listening_inside(one.inside, one.entry.container_port)
     if rows is None:
@@ -288,6 +289,15 @@ def _inside(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[
         yield _wrong_port(snapshot, attempt, one)
     elif only_on_loopback(rows):
         yield _on_loopback(snapshot, attempt, one, rows)
+
+
+def _why_unseen(snapshot: Snapshot) -> Unknown:
+    """Why nothing is known of a namespace that must be there."""
+    match snapshot.elsewhere:
+        case Unknown() as unknown:
+            return unknown
+        case Known():
+            return Unknown(Reason.NOT_VISIBLE, "no process of it was seen", "look from the host, outside any container")
 
 
 def _rule_stops(snapshot: Snapshot, attempt: Attempt) -> bool:

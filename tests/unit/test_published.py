@@ -327,3 +327,9 @@ def test_where_the_engine_cannot_be_asked_no_proxy_is_called_left_over() -> None
     found = in_the_way(bind_beside(denied))
     assert "left over" not in found.explanation
     assert not found.remedies[0].commands
+
+
+def test_a_container_whose_inside_was_not_seen_is_missing_and_not_fine() -> None:
+    snapshot = hung_up(seen(told(), forwarded=True))
+    assert findings(snapshot) == []
+    assert "listeners in container web" in missed(snapshot)
