@@ -8,7 +8,7 @@ from typing import Literal
 
 _HEADER = struct.Struct("=HH")
 _MESSAGE = struct.Struct("=IHHII")
-_TYPE_MASK = 0x3FFF
+TYPE_MASK = 0x3FFF
 """An attribute's type without NLA_F_NESTED and NLA_F_NET_BYTEORDER."""
 _NESTED = 0x8000
 
@@ -26,12 +26,15 @@ def walk(payload: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
         length, kind = _HEADER.unpack_from(payload, offset)
         if length < _HEADER.size or offset + length > end:
             raise ValueError("torn netlink attribute")
-        yield kind & _TYPE_MASK, payload[offset + _HEADER.size : offset + length]
+        yield kind & TYPE_MASK, payload[offset + _HEADER.size : offset + length]
         offset += (length + 3) & ~3
 
 
 def pieces(payload: bytes) -> list[bytes]:
     """The attributes as they stand, headers and padding included; ValueError when one is torn."""
+    size = (int.from_bytes(payload[:2], BYTE_ORDER) + 3) & ~3
+    if size >= _HEADER.size and _all_alike(payload, size):
+        return [piece for (piece,) in struct.iter_unpack(f"{size}s", payload)]
     found: list[bytes] = []
     offset, end = 0, len(payload)
     while offset < end:
@@ -41,6 +44,12 @@ def pieces(payload: bytes) -> list[bytes]:
         found.append(payload[offset:following])
         offset = following
     return found
+
+
+def _all_alike(payload: bytes, size: int) -> bool:
+    """Every attribute has the header of the first, as those of a set's elements mostly have."""
+    count, rest = divmod(len(payload), size)
+    return not rest and all(payload[at::size] == payload[at : at + 1] * count for at in range(_HEADER.size))
 
 
 def by_type(payload: bytes, offset: int = 0) -> dict[int, bytes]:
@@ -57,7 +66,7 @@ def keep(payload: bytes, offset: int, kinds: frozenset[int]) -> bytes:
         if length < _HEADER.size or offset + length > end:
             raise ValueError("torn netlink attribute")
         following = offset + ((length + 3) & ~3)
-        if kind & _TYPE_MASK in kinds:
+        if kind & TYPE_MASK in kinds:
             kept.append(payload[offset:following].ljust(following - offset, b"\0"))
         offset = following
     return b"".join(kept)

@@ -7,9 +7,11 @@ made the rule. Only what names a rule to people (reject, comment, state) is look
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -41,6 +43,7 @@ class Kind(IntEnum):
         return SUBSYSTEM << 8 | int(self)
 
 
+_DELETE_CHAIN = SUBSYSTEM << 8 | 5
 GET_GENERATION = SUBSYSTEM << 8 | 16
 TRACE = SUBSYSTEM << 8 | 17
 BATCH_BEGIN, BATCH_END = 0x10, 0x11
@@ -54,11 +57,14 @@ _DORMANT, _OWNER = 1, 2
 _CHAIN_BINDING = 4
 _SET_ANONYMOUS, _SET_INTERVAL, _SET_TIMEOUT = 1, 4, 16
 
+_EXPRESSIONS, _USERDATA = 4, 7
+"""NFTA_RULE_EXPRESSIONS, _USERDATA."""
+_GIVEN = frozenset({_EXPRESSIONS, _USERDATA})
+
 _KEPT = {
     # everything but handles, use counts and the ids that hold within one transaction only
     Kind.TABLE: frozenset({1, 6}),
     Kind.CHAIN: frozenset({1, 3, 4, 5, 7, 12}),
-    Kind.RULE: frozenset({1, 2, 4, 7}),
     Kind.SET: frozenset({1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18}),
     Kind.ELEMENTS: frozenset({1, 2, 3}),
     Kind.OBJECT: frozenset({1, 2, 3, 4, 8}),
@@ -120,13 +126,22 @@ class Chain(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """A rule, as dumped."""
+    """A rule: of thousands a walk meets few, so what it was given is read when it is asked for."""
 
     chain: ChainKey
     handle: int
-    body: bytes
-    expressions: bytes
-    userdata: bytes
+    given: bytes
+    """Its expressions and user data, the attributes as dumped."""
+
+    @property
+    def expressions(self) -> bytes:
+        """The list of its expressions; ValueError when it is torn."""
+        return nl.by_type(self.given).get(_EXPRESSIONS, b"")
+
+    @property
+    def userdata(self) -> bytes:
+        """What the tool that made the rule keeps with it; ValueError when it is torn."""
+        return nl.by_type(self.given).get(_USERDATA, b"")
 
 
 class Set(Struct, frozen=True):
@@ -201,7 +216,11 @@ def ruleset(messages: Iterable[Message]) -> Ruleset:
     sets: dict[tuple[TableKey, bytes], Set] = {}
     others: list[Other] = []
     filling: dict[tuple[TableKey, bytes], list[bytes]] = {}
+    one_after_another = _RuleReader()
     for kind, payload in messages:
+        if kind == _NEW_RULE and (rule := one_after_another.read(payload)) is not None:
+            rules.append(rule)
+            continue
         if kind >> 8 != SUBSYSTEM or len(payload) < nl.GENERIC:
             raise ValueError(f"netlink message {kind:#x} is not of nf_tables")
         try:
@@ -213,7 +232,9 @@ def ruleset(messages: Iterable[Message]) -> Ruleset:
                 case Kind.CHAIN:
                     chains.append(_chain(key, payload, found))
                 case Kind.RULE:
-                    rules.append(_rule(key, payload, found))
+                    chain = ChainKey(key, nl.name(found[2]))
+                    rules.append(Rule(chain, nl.number(found[3]), nl.keep(payload, nl.GENERIC, _GIVEN)))
+                    one_after_another = _RuleReader(payload, chain)
                 case Kind.SET:
                     name = nl.name(found[2])
                     sets[key, name] = Set(key, name, payload, nl.number(found.get(3)))
@@ -250,9 +271,54 @@ def _hook(family: int, found: Mapping[int, bytes]) -> Hook:
     )
 
 
-def _rule(table: TableKey, payload: bytes, found: Mapping[int, bytes]) -> Rule:
-    chain = ChainKey(table, nl.name(found[2]))
-    return Rule(chain, nl.number(found[3]), payload, found.get(4, b""), found.get(7, b""))
+_NEW_RULE = Kind.RULE.new
+_CHAIN_OF = attrgetter("chain")
+_NUMBER = struct.Struct("=4s8s")
+"""An attribute of 64 bits: its header and its value."""
+_HANDLE_HEAD, _POSITION_HEAD = (nl.attribute(kind, bytes(8))[:4] for kind in (3, 6))
+_HEAD = struct.Struct("=HH")
+
+
+class _RuleReader:
+    """Reads the rules that follow one of the same chain: they open with the same bytes, and that is quick to see."""
+
+    def __init__(self, first: bytes = b"", chain: ChainKey | None = None) -> None:
+        self._chain = chain
+        self._opening = b"" if chain is None else _opening(first[: nl.GENERIC], chain)
+
+    def read(self, payload: bytes) -> Rule | None:
+        """The rule; None when the message is not exactly like the ones before, and needs a closer look."""
+        at = len(self._opening)
+        if self._chain is None or len(payload) < at + _NUMBER.size or not payload.startswith(self._opening):
+            return None
+        head, handle = _NUMBER.unpack_from(payload, at)
+        at += _NUMBER.size
+        if head != _HANDLE_HEAD:
+            return None
+        if payload[at : at + _HEAD.size] == _POSITION_HEAD:
+            at += _NUMBER.size
+        given = payload[at:]
+        return Rule(self._chain, int.from_bytes(handle, "big"), given) if _is_given(given) else None
+
+
+def _opening(generic: bytes, chain: ChainKey) -> bytes:
+    """How a message about a rule of this chain begins."""
+    return generic + nl.text(1, chain.table.name) + nl.text(2, chain.name)
+
+
+def _is_given(attributes: bytes) -> bool:
+    """Expressions, perhaps user data behind them, and nothing else."""
+    at = 0
+    for wanted in (_EXPRESSIONS, _USERDATA):
+        if at + _HEAD.size > len(attributes):
+            return False
+        length, kind = _HEAD.unpack_from(attributes, at)
+        at += (length + 3) & ~3
+        if kind & nl.TYPE_MASK != wanted or length < _HEAD.size:
+            return False
+        if at == len(attributes):
+            return True
+    return False
 
 
 # ------ what is said of a rule
@@ -285,6 +351,11 @@ def extension(expression: Expression) -> tuple[str, bytes]:
     """Name and data of an xt match or target inside nf_tables (enum nft_match_attributes)."""
     found = nl.by_type(expression.data)
     return nl.name(found.get(1, b"")).decode("ascii", "backslashreplace"), found.get(3, b"")
+
+
+def extended(rule: Rule) -> bool:
+    """By its bytes alone the rule may have an xt match or target; most rules have none, and need no closer look."""
+    return b"match" in rule.given or b"target" in rule.given
 
 
 def readable(value: bytes) -> str:
@@ -423,8 +494,20 @@ def clone(
         backwards = (one.table, one.name) in reverse
         for body in one.elements[::-1] if backwards else one.elements:
             yield Kind.ELEMENTS.new, _reversed(body) if backwards else _verbatim(Kind.ELEMENTS, body)
-    for rule in rules.rules:
-        yield Kind.RULE.new, _verbatim(Kind.RULE, rule.body) + compatibility(rule)
+    for key, held in by_chain(rules).items():
+        head = opening(key)
+        for rule in held:
+            yield _NEW_RULE, head + rule.given + compatibility(rule)
+
+
+def without(chain: ChainKey) -> Message:
+    """The request that takes away a chain to which nothing jumps, and its rules."""
+    return _DELETE_CHAIN, nl.generic(chain.table.family) + nl.text(1, chain.table.name) + nl.text(3, chain.name)
+
+
+def opening(chain: ChainKey) -> bytes:
+    """How a request about a rule of this chain begins."""
+    return _opening(nl.generic(chain.table.family), chain)
 
 
 def _verbatim(kind: Kind, body: bytes) -> bytes:
@@ -464,7 +547,7 @@ def compatibility(rule: Rule) -> bytes:
     The kernel takes it and does not dump it; iptables-nft derives it from `-p`, which is the rule's protocol test
     (nft_parse_compat, net/netfilter/nft_compat.c).
     """
-    if not (b"match\0" in rule.expressions or b"target\0" in rule.expressions):
+    if not extended(rule):
         return b""
     parts = list(expressions(rule))
     for load, test in pairwise(parts):
@@ -495,33 +578,62 @@ def differences(original: Ruleset, copy: Ruleset) -> dict[TableKey, str]:
 
     Not compared: handles, use counts, and what only time moves (expiry of elements, `last`).
     """
-    found: dict[TableKey, str] = {}
-    for key, mine, theirs in _pairs(original, copy):
-        if mine != theirs and key not in found:
-            found[key] = _first_difference(mine, theirs)
+    mine, theirs = _parts(original), _parts(copy)
+    return {
+        table.key: _first_difference(mine[table.key], theirs.get(table.key, []))
+        for table in original.tables
+        if mine[table.key] != theirs.get(table.key, [])
+    }
+
+
+_Part = tuple[str, object]
+"""What it is, and what of it is compared."""
+
+
+def _parts(rules: Ruleset) -> dict[TableKey, list[_Part]]:
+    parts: dict[TableKey, list[_Part]] = {t.key: [("table", t.flags & _DORMANT)] for t in rules.tables}
+    for chain in sorted(rules.chains, key=lambda c: c.key):
+        parts[chain.key.table].append(("chain", _verbatim(Kind.CHAIN, chain.body)[nl.GENERIC :]))
+    for one in sorted(rules.sets, key=lambda s: (s.table, s.name)):
+        parts[one.table].append(("set", _verbatim(Kind.SET, one.body)[nl.GENERIC :]))
+        parts[one.table].append(("elements", Contents(one)))
+    for other in sorted(rules.others, key=lambda o: (o.table, o.kind, o.name)):
+        parts[other.table].append(("object", _verbatim(other.kind, other.body)[nl.GENERIC :]))
+    for key, held in sorted(by_chain(rules).items()):
+        parts[key.table].append(("rules", (key.name, [_timeless_rule(rule) for rule in held])))
+    return parts
+
+
+def by_chain(rules: Ruleset) -> dict[ChainKey, list[Rule]]:
+    """The rules of each chain that has some, in order."""
+    found: dict[ChainKey, list[Rule]] = {}
+    for chain, held in groupby(rules.rules, key=_CHAIN_OF):
+        found.setdefault(chain, []).extend(held)
     return found
 
 
-def _pairs(original: Ruleset, copy: Ruleset) -> Iterator[tuple[TableKey, list[bytes], list[bytes]]]:
-    mine, theirs = _canonical(original), _canonical(copy)
-    for table in original.tables:
-        yield table.key, mine.get(table.key, []), theirs.get(table.key, [])
+class Contents:
+    """The elements of a set: equal to those of another whatever order they are listed in."""
 
+    def __init__(self, one: Set) -> None:
+        self._set = one
 
-def _canonical(rules: Ruleset) -> dict[TableKey, list[bytes]]:
-    parts: dict[TableKey, list[bytes]] = {t.key: [b"table %d" % (t.flags & _DORMANT)] for t in rules.tables}
-    for chain in sorted(rules.chains, key=lambda c: c.key):
-        parts[chain.key.table].append(b"chain " + _verbatim(Kind.CHAIN, chain.body)[nl.GENERIC :])
-    for one in sorted(rules.sets, key=lambda s: (s.table, s.name)):
-        parts[one.table].append(b"set " + _verbatim(Kind.SET, one.body)[nl.GENERIC :])
-        parts[one.table].extend(sorted(elements(one)))
-    for other in sorted(rules.others, key=lambda o: (o.table, o.kind, o.name)):
-        parts[other.table].append(b"object " + _verbatim(other.kind, other.body)[nl.GENERIC :])
-    for rule in sorted(rules.rules, key=lambda r: r.chain):
-        parts[rule.chain.table].append(
-            b"rule " + rule.chain.name + b"\0" + _timeless_rule(rule) + b"\0" + rule.userdata
-        )
-    return parts
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Contents):
+            return NotImplemented
+        # an interval set is listed in its order, and so equal byte by byte: no need to take it apart
+        return self._listed() == other._listed() or self._apart() == other._apart()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _listed(self) -> bytes:
+        return b"".join(map(_listed, self._set.elements))
+
+    def _apart(self) -> object:
+        """A set has each of its elements once; one that has not is compared by all that it lists."""
+        found = elements(self._set)
+        distinct = frozenset(found)
+        return distinct if len(distinct) == len(found) else sorted(found)
 
 
 _ELEMENT_TIMELESS = frozenset({1, 2, 3, 4, 6, 7, 9, 10, 11})
@@ -533,23 +645,76 @@ def _timeless(element: bytes) -> bytes:
 
 
 def _timeless_rule(rule: Rule) -> bytes:
-    if b"last\0" not in rule.expressions:
-        return rule.expressions
-    return b"".join(e.name.encode() + (b"" if e.name == "last" else e.data) for e in expressions(rule))
+    if b"last" not in rule.given:
+        return rule.given
+    return b"".join(e.name.encode() + (b"" if e.name == "last" else e.data) for e in expressions(rule)) + rule.userdata
 
 
-def _first_difference(mine: list[bytes], theirs: list[bytes]) -> str:
+def _first_difference(mine: list[_Part], theirs: list[_Part]) -> str:
     if not theirs:
         return "the table is not in the copy"
     for one, other in zip(mine, theirs, strict=False):
         if one != other:
-            return f"{one.split(b' ', 1)[0].decode('ascii', 'replace')[:8]} listed otherwise in the copy"
+            return f"{one[0]} listed otherwise in the copy"
     return f"{len(mine)} parts, {len(theirs)} in the copy"
 
 
-# ------ nft's own listing: the words for people
+def restored(before: Ruleset, after: Ruleset) -> bool:
+    """Whether the rules and the named sets are the same again, whatever was counted or named anew meanwhile."""
+    old, new = by_chain(before), by_chain(after)
+    if old.keys() != new.keys() or _named_contents(before) != _named_contents(after):
+        return False
+    anonymous = _anonymous(before), _anonymous(after)
+    loose = _loose(*anonymous)
+    return all(
+        len(held) == len(new[chain])
+        and all(_same(one, other, anonymous, loose) for one, other in zip(held, new[chain], strict=True))
+        for chain, held in old.items()
+    )
 
-_HANDLE = re.compile(r"^(?P<text>.*?)\s*# handle (?P<handle>\d+)$", re.DOTALL)
+
+_Held = Mapping[tuple[TableKey, bytes], list[bytes]]
+"""The elements of anonymous sets."""
+
+
+def _named_contents(rules: Ruleset) -> dict[tuple[TableKey, bytes], Contents]:
+    return {(s.table, s.name): Contents(s) for s in rules.sets if not s.flags & _SET_ANONYMOUS}
+
+
+def _anonymous(rules: Ruleset) -> _Held:
+    return {(s.table, s.name): sorted(elements(s)) for s in rules.sets if s.flags & _SET_ANONYMOUS}
+
+
+def _loose(one: _Held, other: _Held) -> frozenset[bytes]:
+    """Names that stand for another anonymous set now."""
+    return frozenset(
+        name for table, name in one.keys() | other.keys() if one.get((table, name)) != other.get((table, name))
+    )
+
+
+def _same(one: Rule, other: Rule, anonymous: tuple[_Held, _Held], loose: frozenset[bytes]) -> bool:
+    if one.given == other.given and not any(name in one.given for name in loose):
+        return True
+    return one.userdata == other.userdata and _shape(one, anonymous[0]) == _shape(other, anonymous[1])
+
+
+_UNSTEADY = frozenset({"counter", "last"})
+
+
+def _shape(rule: Rule, anonymous: _Held) -> list[tuple[str, bytes]]:
+    """The expressions without counters, an anonymous set by what is in it."""
+    shape: list[tuple[str, bytes]] = []
+    for part in expressions(rule):
+        data = b"" if part.name in _UNSTEADY else part.data
+        name = nl.name(nl.by_type(part.data).get(1, b"")) if part.name == "lookup" else b""
+        held = anonymous.get((rule.chain.table, name))
+        if held is not None:
+            data = data.replace(nl.text(1, name), b"") + b"".join(held)
+        shape.append((part.name, data))
+    return shape
+
+
+# ------ nft's own listing: the words for people
 
 
 def listing(text: str, wanted: Mapping[tuple[str, str, str], tuple[int, ...]]) -> dict[tuple[str, str, str, int], str]:
@@ -600,11 +765,11 @@ def _rules_of(lines: list[str], expected: tuple[int, ...]) -> list[str] | None:
         if not pending and (_BASE_LINE.match(stripped) or stripped.startswith("comment ") or not stripped):
             continue
         pending.append(stripped)
-        ended = _HANDLE.match(" ".join(pending))
-        if ended is None:
+        words, _, handle = " ".join(pending).rpartition("# handle ")
+        if not (handle.isascii() and handle.isdecimal()):
             continue
-        if position >= len(expected) or int(ended["handle"]) != expected[position]:
+        if position >= len(expected) or int(handle) != expected[position]:
             return None
-        rules.append(ended["text"])
+        rules.append(words.rstrip())
         pending, position = [], position + 1
     return rules if not pending and position == len(expected) else None

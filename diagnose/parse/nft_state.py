@@ -64,13 +64,14 @@ _UNTOLD = {"numgen": 1, "hash": 2}
 """Expressions that fill a register with what a copy cannot know."""
 _DESTINATIONS = {"bitwise": 2, "byteorder": 2, "lookup": 3}
 _VERDICT_REGISTER = 0
-_NESTED = re.compile(b"|".join(re.escape(nl.text(1, name)) for name in (b"limit", b"connlimit", b"quota")), re.DOTALL)
+_NESTED = tuple(nl.text(1, name) for name in (b"limit", b"connlimit", b"quota"))
 """The name of such an expression inside another."""
-_SUSPECT = re.compile(
-    rb"(?:limit|connlimit|quota|numgen|objref|dynset|socket|match)\0|"
-    + b"|".join(re.escape(nl.u32(2, key)) for key in (_RANDOM, _CPU, _GID, _CGROUP)),
-    re.DOTALL,
+_SUSPECT = (b"limit", b"quota", b"numgen", b"objref", b"dynset", b"socket")
+_SUSPECT_MATCHES = tuple(name.encode() for name in STATEFUL_MATCHES | SENDER_MATCHES | SOCKET_MATCHES)
+_SUSPECT_KEYS = re.compile(
+    re.escape(nl.u32(2, 0)[:-1]) + b"[" + re.escape(bytes((_RANDOM, _CPU, _GID, _CGROUP))) + b"]", re.DOTALL
 )
+"""Bytes without which a rule cannot be one of which a copy is not sure."""
 _WHOLE = frozenset({1, 2, 3, 4, 8, 12, 16, 20})
 """Register numbers that begin a whole register of 16 bytes."""
 
@@ -83,9 +84,12 @@ class States:
 
     def __init__(self, rules: Ruleset) -> None:
         self._sets: set[tuple[TableKey, bytes]] = set()
+        every = b"".join(rule.given for rule in rules.rules)
+        self._names = tuple(name for name in (*_SUSPECT, b"match") if name in every)
+        self._keys = _SUSPECT_KEYS.search(every) is not None
         for one in rules.sets:
             found = nl.by_type(one.body, nl.GENERIC)
-            if any(_NESTED.search(found.get(kind, b"")) for kind in (17, 18)) or any(map(_NESTED.search, one.elements)):
+            if any(_nests(found.get(kind, b"")) for kind in (17, 18)) or any(map(_nests, one.elements)):
                 self._sets.add((one.table, one.name))
 
     def cause(self, rule: Rule) -> Cause | None:
@@ -103,7 +107,13 @@ class States:
 
     def _suspect(self, rule: Rule) -> bool:
         """By its bytes alone the rule may be one: nearly all are not, and need no closer look."""
-        return bool(_SUSPECT.search(rule.expressions)) or bool(self._sets and b"lookup\0" in rule.expressions)
+        given = rule.given
+        for name in self._names:
+            if name in given and (name != b"match" or any(one in given for one in _SUSPECT_MATCHES)):
+                return True
+        if self._keys and _SUSPECT_KEYS.search(given):
+            return True
+        return bool(self._sets) and b"lookup" in given
 
     def sibling(self, rule: Rule) -> bytes:
         """The rule's expressions without state, verdict and effect: it matches when the rule may, and does nothing."""
@@ -141,7 +151,7 @@ class States:
             return (rule.chain.table, nl.name(found.get(1, b""))) in self._sets
         if part.name == "objref":
             return 1 not in found or nl.number(found[1]) in _STATEFUL_OBJECTS
-        return part.name == "dynset" and any(_NESTED.search(found.get(kind, b"")) for kind in (7, 10))
+        return part.name == "dynset" and any(_nests(found.get(kind, b"")) for kind in (7, 10))
 
 
 def siblings(rules: Ruleset) -> Iterator[tuple[Rule, Cause, bytes]]:
@@ -155,9 +165,13 @@ def siblings(rules: Ruleset) -> Iterator[tuple[Rule, Cause, bytes]]:
 
 def request(rule: Rule, before: int, expressions: bytes) -> tuple[int, bytes]:
     """The request that puts the sibling before the rule with this handle in the copy."""
-    body = nl.generic(rule.chain.table.family) + nl.text(1, rule.chain.table.name) + nl.text(2, rule.chain.name)
+    body = nft.opening(rule.chain)
     position = nl.attribute(6, before.to_bytes(8, "big"))
     return Kind.RULE.new, body + position + (nl.nest(4, expressions) if expressions else b"") + nft.compatibility(rule)
+
+
+def _nests(data: bytes) -> bool:
+    return any(name in data for name in _NESTED)
 
 
 def _register(found: dict[int, bytes], attribute: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -85,27 +85,52 @@ class Extension(Struct, frozen=True):
 
 
 class Rule(Struct, frozen=True):
-    """One entry: a rule, or the policy that ends a built-in chain."""
+    """One entry: a rule, or the policy that ends a built-in chain.
+
+    Of thousands a walk meets few, so what stands in it is read when it is asked for; ValueError when it is torn.
+    """
 
     chain: str
     line: int
     """1-based, as `iptables -L --line-numbers` counts; 0: the policy, or the return that ends a user chain."""
     hook: str | None
     """Of a built-in chain."""
-    matches: tuple[Extension, ...]
-    target: str
-    """ACCEPT, DROP, QUEUE, RETURN, an extension's name; JUMP or GOTO; empty: the rule only counts."""
-    data: bytes
-    """Of the target extension."""
-    destination: str | None
-    """The chain of a jump or goto."""
     offset: int
     """In the block."""
+    entry: bytes
+    layout: Layout
+    heads: dict[int, str]
+    """User chains by the offset of their first rule."""
 
     @property
     def policy(self) -> bool:
         """It is what the built-in chain does in the end."""
         return self.line == 0 and self.hook is not None
+
+    @property
+    def matches(self) -> tuple[Extension, ...]:
+        """In the order in which they are tested."""
+        return tuple(_matches(self.entry, self.layout))
+
+    @property
+    def target(self) -> str:
+        """ACCEPT, DROP, QUEUE, RETURN, an extension's name; JUMP or GOTO; empty: the rule only counts."""
+        name, data = _target(self.entry, self.layout)
+        if name:
+            return name
+        goto = bool(self.entry[self.layout.flags] & self.layout.goto)
+        return _standard(_verdict(data), self.offset + len(self.entry), goto)
+
+    @property
+    def data(self) -> bytes:
+        """Of the target extension."""
+        return _target(self.entry, self.layout)[1]
+
+    @property
+    def destination(self) -> str | None:
+        """The chain of a jump or goto."""
+        name, data = _target(self.entry, self.layout)
+        return None if name else self.heads.get(_verdict(data))
 
     @property
     def comment(self) -> str | None:
@@ -147,8 +172,14 @@ def replacement(block: Block, current: Info) -> tuple[bytes, bytes]:
     return head, block.data
 
 
+def hooks(info: Info) -> tuple[str, ...]:
+    """Where the table's built-in chains are hooked in."""
+    return tuple(name for number, name in enumerate(HOOKS) if info.valid_hooks >> number & 1)
+
+
 def rules(block: Block) -> tuple[Rule, ...]:
     """Every entry but the heads of user chains, in order; ValueError when the block is not one of entries."""
+    data, layout = block.data, block.layout
     shape = list(entries(block))
     heads = _heads(block, shape)
     starts = {offset: hook for hook, offset in enumerate(block.info.entry) if block.info.valid_hooks >> hook & 1}
@@ -166,7 +197,7 @@ def rules(block: Block) -> tuple[Rule, ...]:
             break
         last = offset in ends or (hook is None and _ends_chain(following, heads, block))
         line = 0 if last else line + 1
-        found.append(_rule(block, offset, following, heads, chain, line, hook))
+        found.append(Rule(chain, line, hook, offset, data[offset:following], layout, heads))
     return tuple(found)
 
 
@@ -198,15 +229,24 @@ def _heads(block: Block, shape: list[tuple[int, int]]) -> dict[int, str]:
     """User chains by the offset of their first rule; the entry before it bears the name."""
     found: dict[int, str] = {}
     for offset, following in shape:
-        name, data = _target(block, offset)
-        if name == "ERROR" and following != block.info.size:
+        entry = block.data[offset:following]
+        if b"ERROR\0" not in entry or following == block.info.size:
+            continue
+        name, data = _target(entry, block.layout)
+        if name == "ERROR":
             found[following] = readable(data.partition(b"\0")[0])
     return found
 
 
-def _target(block: Block, offset: int) -> tuple[str, bytes]:
-    target, following = _OFFSETS.unpack_from(block.data, offset + block.layout.offsets)
-    return _extension(block.data, offset + target, offset + following)
+def _target(entry: bytes, layout: Layout) -> tuple[str, bytes]:
+    target = int(_OFFSETS.unpack_from(entry, layout.offsets)[0])
+    return _extension(entry, target, len(entry))
+
+
+def _verdict(data: bytes) -> int:
+    if len(data) < _VERDICT.size:
+        raise ValueError("torn verdict")
+    return int(_VERDICT.unpack_from(data)[0])
 
 
 def _extension(data: bytes, offset: int, limit: int) -> tuple[str, bytes]:
@@ -218,28 +258,6 @@ def _extension(data: bytes, offset: int, limit: int) -> tuple[str, bytes]:
     return readable(name.partition(b"\0")[0]), data[offset + _EXTENSION.size : offset + size]
 
 
-def _rule(
-    block: Block, offset: int, following: int, heads: dict[int, str], chain: str, line: int, hook: str | None
-) -> Rule:
-    layout, data = block.layout, block.data
-    name, extra = _target(block, offset)
-    target, destination = name, None
-    if not name:
-        verdict = int(_VERDICT.unpack_from(extra)[0])
-        destination = heads.get(verdict)
-        target = _standard(verdict, following, bool(data[offset + layout.flags] & layout.goto))
-    return Rule(
-        chain=chain,
-        line=line,
-        hook=hook,
-        matches=tuple(_matches(block, offset)),
-        target=target,
-        data=extra,
-        destination=destination,
-        offset=offset,
-    )
-
-
 def _standard(verdict: int, following: int, goto: bool) -> str:
     if verdict < 0:
         return {_ACCEPT: "ACCEPT", _DROP: "DROP", _QUEUE: "QUEUE", _RETURN: "RETURN"}.get(verdict, f"verdict {verdict}")
@@ -248,13 +266,13 @@ def _standard(verdict: int, following: int, goto: bool) -> str:
     return "GOTO" if goto else "JUMP"
 
 
-def _matches(block: Block, offset: int) -> Iterator[Extension]:
-    end = offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[0])
-    at = offset + block.layout.header
+def _matches(entry: bytes, layout: Layout) -> Iterator[Extension]:
+    end = int(_OFFSETS.unpack_from(entry, layout.offsets)[0])
+    at = layout.header
     while at < end:
-        name, data = _extension(block.data, at, end)
+        name, data = _extension(entry, at, end)
         following = at + _EXTENSION.size + len(data)
-        yield Extension(name, data, block.data[at:following])
+        yield Extension(name, data, entry[at:following])
         at = following
 
 
@@ -265,34 +283,43 @@ def aligned(before: Block, after: Block) -> dict[tuple[str, int], int]:
     """
     left: dict[str, list[tuple[int, object]]] = {}
     for rule in rules(before):
-        left.setdefault(rule.chain, []).append((rule.line, _identity(before, rule)))
+        left.setdefault(rule.chain, []).append((rule.line, _identity(rule)))
     found: dict[tuple[str, int], int] = {}
     for rule in rules(after):
         known = left.get(rule.chain, [])
-        place = next((i for i, (_, one) in enumerate(known) if one == _identity(after, rule)), None)
+        identity = _identity(rule)
+        place = next((i for i, (_, one) in enumerate(known) if one == identity), None)
         if place is not None:
             found[rule.chain, rule.line] = known[place][0]
             del known[: place + 1]
     return found
 
 
-def _identity(block: Block, rule: Rule) -> object:
+def _identity(rule: Rule) -> object:
     """What makes the rule, wherever in the block it stands."""
-    head = block.data[rule.offset : rule.offset + block.layout.flags]
+    head = rule.entry[: rule.layout.flags]
     data = rule.data if rule.destination is None and rule.target else b""
     return head, tuple(match.raw for match in rule.matches), rule.target, data, rule.destination
 
 
-def verdict_place(block: Block, offset: int) -> int | None:
-    """Where the entry at this offset has its verdict or goal as a number; None when its target is an extension."""
-    target = offset + int(_OFFSETS.unpack_from(block.data, offset + block.layout.offsets)[0])
-    return target + _EXTENSION.size if _target(block, offset)[0] == "" else None
+def verdict_place(entry: bytes, layout: Layout) -> int | None:
+    """Where an entry has its verdict or goal as a number; None when its target is an extension."""
+    target = int(_OFFSETS.unpack_from(entry, layout.offsets)[0])
+    return target + _EXTENSION.size if _target(entry, layout)[0] == "" else None
 
 
 def matched(block: Block, offsets: Iterable[int]) -> tuple[int, ...]:
     """How many packets each of the entries at these offsets has matched."""
     start = block.layout.counters
     return tuple(int(_COUNTERS.unpack_from(block.data, offset + start)[0]) for offset in offsets)
+
+
+def moved(before: Block, after: Block, offsets: Sequence[int]) -> frozenset[int]:
+    """Which of the entries at these offsets have matched packets between two readings of one table."""
+    if before.data == after.data:
+        return frozenset()
+    counts = zip(offsets, matched(before, offsets), matched(after, offsets), strict=True)
+    return frozenset(offset for offset, then, now in counts if now > then)
 
 
 def reject_with(rule: Rule, layout: Layout) -> str | None:

@@ -39,8 +39,14 @@ class Extended(Struct, frozen=True):
     siblings: tuple[Sibling, ...]
 
 
+_SUSPECT = tuple(name.encode() + b"\0" for name in STATEFUL_MATCHES | SENDER_MATCHES | SOCKET_MATCHES)
+"""Bytes without which no rule of a table is one of which a copy is not sure."""
+
+
 def cause(rule: Rule) -> Cause | None:
     """Why a copy cannot tell whether the rule matches; None: it can, or the rule would do nothing."""
+    if not any(name in rule.entry for name in _SUSPECT):
+        return None
     if not rule.target or rule.target in SILENT_TARGETS:
         return None
     names = {match.name for match in rule.matches}
@@ -54,7 +60,9 @@ def cause(rule: Rule) -> Cause | None:
 def extend(block: Block, *, siblings: bool = True) -> Extended:
     """The block with a sibling before each rule that needs one; without `siblings` as it stands."""
     rules = xtables.rules(block)
-    causes = {rule.offset: (rule, why) for rule in rules if siblings and (why := cause(rule)) is not None}
+    if not siblings or not any(name in block.data for name in _SUSPECT):
+        return Extended(block, tuple((rule, rule.offset) for rule in rules), ())
+    causes = {rule.offset: (rule, why) for rule in rules if (why := cause(rule)) is not None}
     starts: dict[int, int] = {}
     """New offset of each entry, that of its sibling where it has one."""
     places: dict[int, int] = {}
@@ -107,9 +115,9 @@ def _sibling(block: Block, rule: Rule, start: int, size: int) -> bytes:
 def _moved(block: Block, offset: int, following: int, starts: dict[int, int]) -> bytes:
     """The entry as it stands, its jump led to where its goal is now."""
     data = bytearray(block.data[offset:following])
-    place = xtables.verdict_place(block, offset)
+    place = xtables.verdict_place(bytes(data), block.layout)
     if place is not None:
-        verdict = struct.unpack_from("=i", data, place - offset)[0]
+        verdict = struct.unpack_from("=i", data, place)[0]
         if verdict >= 0:
-            struct.pack_into("=i", data, place - offset, starts[verdict])
+            struct.pack_into("=i", data, place, starts[verdict])
     return bytes(data)

@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+from time import monotonic
 from types import TracebackType
 
 ROUTE = 0
@@ -55,14 +56,17 @@ class Netlink:
         self._send(kind, flags | _F_ACK, payload)
         return [body for _, body in self._receive()[0]]
 
-    def dump(self, kind: int, payload: bytes) -> list[tuple[int, bytes]]:
+    def dump(
+        self, kind: int, payload: bytes, *, until: float | None = None, at_most: int | None = None
+    ) -> list[tuple[int, bytes]]:
         """Type and payload of every message of a dump, repeated while the table changes underneath.
 
-        InterruptedError when it changed each time: half a table must not read as the whole.
+        InterruptedError when it changed each time: half a table must not read as the whole. TimeoutError when it has
+        not ended by `until` (time.monotonic), OSError EFBIG when it has more than `at_most` bytes.
         """
         for _ in range(_DUMPS):
             self._send(kind, _F_DUMP, payload)
-            messages, consistent = self._receive()
+            messages, consistent = self._receive(until, at_most)
             if consistent:
                 return messages
         raise InterruptedError(errno.EINTR, "the kernel's table changed during every dump of it")
@@ -72,12 +76,18 @@ class Netlink:
         header = _HEADER.pack(_HEADER.size + len(payload), kind, flags | _F_REQUEST, self._sequence, 0)
         self._socket.sendto(header + payload, (0, 0))
 
-    def _receive(self) -> tuple[list[tuple[int, bytes]], bool]:
+    def _receive(self, until: float | None = None, at_most: int | None = None) -> tuple[list[tuple[int, bytes]], bool]:
         """The messages up to the acknowledgement or the end of the dump, and whether they are consistent."""
         messages: list[tuple[int, bytes]] = []
         consistent = True
+        size = 0
         while True:
+            if until is not None and monotonic() > until:
+                raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+            if at_most is not None and size > at_most:
+                raise OSError(errno.EFBIG, "there is more than is read at most")
             datagram, sender = self._socket.recvfrom(_BUFFER)
+            size += len(datagram)
             if sender[0] != 0:  # only the kernel has port 0
                 continue
             offset = 0

@@ -43,7 +43,7 @@ def trace(endpoint: Endpoint, walk: Walk | None) -> Fact[tuple[Step, ...]]:
     everything: it changes no verdict. Rules of iptables-legacy cannot be traced.
     """
     try:
-        rules = netfilter.dump(_LISTING)
+        rules = netfilter.dump(time.monotonic() + _LISTING)
         events = _events(endpoint)
         return Known(_steps(events, rules, walk))
     except PermissionError:

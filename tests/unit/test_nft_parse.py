@@ -125,11 +125,11 @@ def test_a_sibling_keeps_the_tests_that_a_copy_can_answer_and_has_no_verdict(rul
     siblings = {rule.handle: expressions for rule, _, expressions in nft_state.siblings(rules) if rule.chain == INPUT}
     for rule in in_chain(rules, INPUT):
         if rule.handle in siblings:
-            one = Rule(rule.chain, 0, b"", siblings[rule.handle], b"")
+            one = Rule(rule.chain, 0, nfnetlink.nest(4, siblings[rule.handle]))
             assert nft.intent(one) == "continue"
             assert {part.name for part in nft.expressions(one)} <= {"meta", "cmp", "payload"}
     drop_by_chance = in_chain(rules, INPUT)[7]
-    names = [part.name for part in nft.expressions(Rule(INPUT, 0, b"", siblings[drop_by_chance.handle], b""))]
+    names = [part.name for part in nft.expressions(Rule(INPUT, 0, nfnetlink.nest(4, siblings[drop_by_chance.handle])))]
     assert names == ["meta", "cmp", "payload", "cmp"]
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Collection, Iterable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from diagnose.parse import ipset, nfnetlink, nft, nft_state, xtables, xtables_state
 from diagnose.parse.nfnetlink import BYTE_ORDER
@@ -56,12 +57,13 @@ class Copy:
         self,
         machine: Machine,
         dialled: Collection[str],
+        until: float,
         *,
         backwards: bool = False,
         siblings: bool = True,
-        outside: bool = False,
     ) -> None:
         self.machine = machine
+        self._until = until
         self._siblings = siblings
         self.backwards = backwards
         """Base chains of one priority are registered in the other order."""
@@ -73,6 +75,8 @@ class Copy:
         self.cables: dict[str, str] = {}
         """The far end of each interface that the copy has, by the near one."""
         self.carried = nft.EMPTY
+        self.listed = nft.EMPTY
+        """The copy's own listing, before anything was added to it."""
         self.tables: tuple[Extended, ...] = ()
         """Those of iptables-legacy."""
         self.rules: dict[tuple[TableKey, int], Rule] = {}
@@ -83,9 +87,7 @@ class Copy:
         """Rules that need a sibling and have none."""
         self.observer = _free_name(machine.rules)
         libc.unshare_network()
-        face = outside_face(machine.addresses) if outside else ()
-        self._links({*dialled, *(address.address for address in face)})
-        self._face(face)
+        self._links(dialled)
         self._sysctls()
         if not machine.local_table_first:
             self._lack("routing rules, of which one comes before the local table")
@@ -97,14 +99,27 @@ class Copy:
         if self.writer is not None:
             self.writer.close()
 
+    @property
+    def unmarked(self) -> bool:
+        """Probes leave nothing in it that changes what a later one meets, and it has no rule but the machine's."""
+        if self.machine.ip_sets or self.siblings or self.unprobed or any(table.siblings for table in self.tables):
+            return False
+        return not any(b"dynset" in rule.given for rule in self.carried.rules)
+
+    def _in_time(self) -> None:
+        """TimeoutError when there is no time left for a next step."""
+        if time.monotonic() > self._until:
+            raise TimeoutError("the copy was not ready in time")
+
     # ------ addresses and sysctls
 
     def _links(self, dialled: Collection[str]) -> None:
         with Netlink(ROUTE) as client:
             client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP))
             needed = interfaces_needed(self.machine, dialled)
-            for number, name in enumerate(needed):
-                self._interface(client, name, number)
+            for name in needed:
+                if name not in self.cables:
+                    self._interface(client, name, len(self.cables))
             for address in self.machine.addresses:
                 if address.interface in needed or (address.interface == "lo" and address.address in dialled):
                     self._address(client, address)
@@ -137,8 +152,10 @@ class Copy:
         except OSError as error:
             self._lack(f"address {address.address}: {error.strerror}")
 
-    def _face(self, face: Iterable[LocalAddress]) -> None:
-        """Routes to the network by the interfaces that have a cable."""
+    def face_the_network(self) -> None:
+        """Has the addresses by which the network knows the machine, with their interfaces, and routes to everywhere."""
+        face = outside_face(self.machine.addresses)
+        self._links([address.address for address in face])
         with Netlink(ROUTE) as client:
             for address in face:
                 route = _ROUTE.pack(address.family, 0, 0, 0, _MAIN, _BY_ADMIN, 0, _UNICAST, 0)
@@ -167,7 +184,9 @@ class Copy:
         self._load_ip_sets()
         steps = [self._load_nft, self._load_legacy]
         for step in reversed(steps) if self.backwards else steps:
+            self._in_time()
             step()
+        self._in_time()
         self._verify_nft()
 
     def _load_ip_sets(self) -> None:
@@ -247,11 +266,11 @@ class Copy:
         """A copy that does not list equal to the original is no copy."""
         if not self.carried.tables:
             return
-        copied = netfilter.dump(5.0)
-        for table, difference in nft.differences(self.carried, copied).items():
+        self.listed = netfilter.dump(self._until)
+        for table, difference in nft.differences(self.carried, self.listed).items():
             self._lose(table, difference)
-        theirs = _by_chain(copied)
-        for chain, mine in _by_chain(self.carried).items():
+        theirs = nft.by_chain(self.listed)
+        for chain, mine in nft.by_chain(self.carried).items():
             for original, copy in zip(mine, theirs.get(chain, ()), strict=False):
                 self.rules[chain.table, copy.handle] = original
 
@@ -281,21 +300,20 @@ class Copy:
                 except RefusedError:
                     self.unprobed.append(rule)
         causes = {(rule.chain.table, rule.handle): cause for rule, cause, _ in wanted}
-        for chain in _by_chain(netfilter.dump(5.0)).values():
+        for _, chain in groupby(netfilter.dump_rules(self._until), key=lambda rule: rule.chain):
             for sibling, following in pairwise(chain):
                 subject = self.rules.get((following.chain.table, following.handle))
                 if subject is not None and (sibling.chain.table, sibling.handle) not in self.rules:
                     key = subject.chain.table, subject.handle
                     self.siblings[sibling.chain.table, sibling.handle] = subject, causes[key]
 
-    def reread(self) -> Ruleset:
-        """Notes what the tools have changed in the copy's tables of iptables-legacy; gives those of nf_tables."""
+    def reread(self) -> None:
+        """Notes what the tools have changed in the copy's tables of iptables-legacy."""
         tables: list[Extended] = []
         for table in self.tables:
             side = legacy.SIDES[1 if table.block.layout.six else 0]
             tables.append(xtables_state.extend(legacy.read(side, table.block.info.table), siblings=False))
         self.tables = tuple(tables)
-        return netfilter.dump(5.0)
 
     def observe(self) -> None:
         """Traces every packet, and tells of each hook whether a packet came in and went out again.
@@ -332,10 +350,9 @@ def shared_priorities(machine: Machine) -> tuple[str, ...]:
                 )
     for block in machine.blocks:
         family = "ip6" if block.layout.six else "ip"
-        for rule in xtables.rules(block):
-            if rule.hook and rule.policy and block.info.table in _LEGACY_PRIORITIES:
-                where = (family, rule.hook, _LEGACY_PRIORITIES[block.info.table], b"")
-                seen.setdefault(where, set()).add(f"{tool_of(block.layout.six, legacy=True)} {block.info.table}")
+        for hook in xtables.hooks(block.info) if block.info.table in _LEGACY_PRIORITIES else ():
+            where = (family, hook, _LEGACY_PRIORITIES[block.info.table], b"")
+            seen.setdefault(where, set()).add(f"{tool_of(block.layout.six, legacy=True)} {block.info.table}")
     return tuple(
         f"{' and '.join(sorted(chains))} at {hook}, priority {priority}"
         for (_, hook, priority, _), chains in sorted(seen.items())
@@ -351,13 +368,6 @@ def _dormant(rules: Ruleset, chain: ChainKey) -> bool:
     return any(table.dormant for table in rules.tables if table.key == chain.table)
 
 
-def _by_chain(rules: Ruleset) -> dict[ChainKey, list[Rule]]:
-    found: dict[ChainKey, list[Rule]] = {}
-    for rule in rules.rules:
-        found.setdefault(rule.chain, []).append(rule)
-    return found
-
-
 def _joined(one: Ruleset, other: Ruleset) -> Ruleset:
     return Ruleset(
         one.tables + other.tables,
@@ -369,14 +379,17 @@ def _joined(one: Ruleset, other: Ruleset) -> Ruleset:
 
 
 def _refuse_global_targets(block: Block) -> None:
+    if not any(name.encode() in block.data for name in _GLOBAL_TARGETS):
+        return
     found = {rule.target for rule in xtables.rules(block)} & _GLOBAL_TARGETS
     if found:
         raise UncarriedError(f"{', '.join(sorted(found))} would touch the machine's own state")
 
 
 def _refuse_global_expressions(rules: Ruleset) -> None:
+    names = tuple(name.encode() for name in _GLOBAL_TARGETS)
     for rule in rules.rules:
-        if not any(name.encode() in rule.expressions for name in _GLOBAL_TARGETS):
+        if not any(name in rule.given for name in names):
             continue
         for part in nft.expressions(rule):
             if part.name == "target" and nft.extension(part)[0] in _GLOBAL_TARGETS:

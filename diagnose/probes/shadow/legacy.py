@@ -13,7 +13,7 @@ from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import libc
 
 _SO_INFO, _SO_ENTRIES, _SO_REPLACE = 64, 65, 64
-_MANY = 1 << 27
+_MANY = 1 << 26
 """Bytes of one table that are read at most."""
 
 
@@ -59,8 +59,7 @@ def _info(sock: socket.socket, side: Side, table: str) -> xtables.Info:
 
 def _entries(sock: socket.socket, side: Side, info: xtables.Info) -> bytes:
     if info.size > _MANY:
-        raise OSError(errno.EFBIG, f"table {info.table} has {info.size} bytes")
+        raise OSError(errno.EFBIG, f"table {info.table} has {info.size} bytes, more than is read at most")
     request = info.table.encode().ljust(32, b"\0") + info.size.to_bytes(4, BYTE_ORDER)
     size = xtables.ENTRIES_HEADER + info.size
-    answer = libc.read_option(sock.fileno(), side.level, _SO_ENTRIES, request, size)
-    return answer[xtables.ENTRIES_HEADER :]
+    return libc.read_option(sock.fileno(), side.level, _SO_ENTRIES, request, size, xtables.ENTRIES_HEADER)

@@ -37,12 +37,12 @@ def filesystem_user(uid: int) -> None:
     _LIBC.setfsuid(uid)
 
 
-def read_option(descriptor: int, level: int, option: int, request: bytes, size: int) -> bytes:
-    """getsockopt(2) for options that read their buffer before they fill it."""
+def read_option(descriptor: int, level: int, option: int, request: bytes, size: int, skipped: int = 0) -> bytes:
+    """getsockopt(2) for options that read their buffer before they fill it; without its first bytes."""
     buffer = ctypes.create_string_buffer(request, size)
     length = ctypes.c_uint32(size)
     _check(_LIBC.getsockopt(descriptor, level, option, buffer, ctypes.byref(length)))
-    return buffer.raw[: length.value]
+    return memoryview(buffer)[skipped : length.value].tobytes()
 
 
 def replace_table(descriptor: int, level: int, option: int, head: bytes, counters: int, entries: bytes) -> None:

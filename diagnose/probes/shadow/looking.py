@@ -29,8 +29,10 @@ _LIFT = "run it again with sudo"
 _TOO_LATE = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
 _RESERVE = 0.1
 """Seconds before the deadline at which a tool that has not printed its rules yet is left out."""
+_COPYING = 2
+"""Writing the rule sets and listing them again takes this many times as long as reading them, at the very least."""
 _PATIENCE = 1.5
-"""Seconds after which no rehearsal is begun: it costs about as much as the first copy did, twice."""
+"""Seconds after which no rehearsal should be under way."""
 
 
 def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
@@ -46,9 +48,10 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
-        return Unknown(Reason.DEADLINE, "the kernel did not list its rule sets in time")
+        return Unknown(Reason.DEADLINE, "there are more rules than can be read and copied in time")
     except OSError as error:
-        return Unknown(Reason.FAILED, f"the rule sets cannot be read: {error.strerror}")
+        reason = Reason.UNPARSABLE if error.errno == errno.EFBIG else Reason.FAILED
+        return Unknown(reason, f"the rule sets cannot be read: {error.strerror}")
     except ValueError as error:
         return Unknown(Reason.UNPARSABLE, f"the rule sets cannot be read: {error}")
 
@@ -59,8 +62,12 @@ def _looked(endpoints: Sequence[Endpoint], until: float) -> Fact[Shadow]:
     from diagnose.probes.shadow import machine, netfilter
 
     for attempt in range(2):
-        rules = netfilter.dump(max(0.05, until - time.monotonic()))
+        begun = time.monotonic()
+        rules = netfilter.dump(begun + (until - begun) / (1 + _COPYING))
         blocks = machine.blocks()
+        ended = time.monotonic()
+        if ended + _COPYING * (ended - begun) > until:
+            raise TimeoutError
         if not rules.tables and not blocks:
             return Known(Shadow(tuple(_untouched(endpoint) for endpoint in endpoints)))
         fact = _Expedition(rules, blocks, endpoints, until).fact()
@@ -133,6 +140,7 @@ class _Expedition:
 
     def _shadow(self) -> Fact[Shadow]:
         from diagnose.probes.shadow import owners
+        from diagnose.probes.shadow.copy import shared_priorities
         from diagnose.probes.shadow.words import Asking, Words
 
         asking = Asking(self._rules, self._blocks)
@@ -144,19 +152,19 @@ class _Expedition:
                 listings = asking.listings(self._until - _RESERVE)
                 words = Words(self._rules, self._blocks, listings)
                 walks = self._walks(copy, probes, words)
-                uncarried = tuple(copy.uncarried)
-            self._cost = time.monotonic() - begun
-            walks = self._in_the_other_order(machine, walks, words)
-            shadow = Shadow(
-                tuple(map(_unrehearsed, walks)),
-                uncarried,
-                machine.size,
-                tuple(listings.complaints),
-                owners.at_work(walks),
-            )
-            self._fact = Known(shadow)
-            walks = self._rehearsed(machine, walks, words)
-            return Known(msgspec.structs.replace(shadow, walks=tuple(walks)))
+                self._cost = time.monotonic() - begun
+                shadow = Shadow(
+                    tuple(map(_unrehearsed, walks)),
+                    tuple(copy.uncarried),
+                    machine.size,
+                    tuple(listings.complaints),
+                    owners.at_work(walks),
+                )
+                shared = shared_priorities(machine)
+                if not shared:
+                    return self._rehearsed(shadow, machine, walks, words, (copy, prober))
+            walks = self._in_the_other_order(machine, walks, words, shared)
+            return self._rehearsed(shadow, machine, walks, words)
         finally:
             asking.end()
 
@@ -189,7 +197,7 @@ class _Expedition:
 
         dialled = {endpoint.address.partition("%")[0] for endpoint in self._endpoints}
         # siblings would shift the line numbers that the commands of a rehearsal name
-        copy = Copy(machine, dialled, backwards=backwards, siblings=not rehearsal, outside=rehearsal)
+        copy = Copy(machine, dialled, self._until, backwards=backwards, siblings=not rehearsal)
         try:
             copy.sow()
             copy.observe()
@@ -210,33 +218,40 @@ class _Expedition:
         walks = [walker.walk(probe) for probe in probes]
         for decider in {walk.decider for walk in walks if walk.decider is not None}:
             rule = words.claimed(decider)
-            if rule is not None and not proof.prints(rule, decider.text, self._until):
+            if rule is None or copy.writer is None:
+                continue
+            if not proof.prints(rule, decider.text, copy.writer, self._until):
                 words.native.add((rule.chain.table, rule.handle))
         return [walker.walk(probe) for probe in probes] if words.native else walks
 
-    def _in_the_other_order(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
+    def _in_the_other_order(
+        self, machine: Machine, walks: list[Walk], words: Words, shared: tuple[str, ...]
+    ) -> list[Walk]:
         """A doubt for each walk that ends otherwise where chains of one priority run in the other order.
 
         The kernel runs the last registered first, and tells nobody which that was.
         """
-        from diagnose.probes.shadow.copy import shared_priorities
         from diagnose.probes.shadow.walking import Walker
 
-        shared = shared_priorities(machine)
-        if not shared:
-            return walks
         with self._copied(machine, backwards=True) as (copy, prober):
             walker = Walker(copy, words)
             others = [walker.walk(prober.probe(endpoint, self._until)) for endpoint in self._endpoints]
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
 
-    def _rehearsed(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
-        from diagnose.probes.shadow.rehearsing import Rehearsals
+    def _rehearsed(
+        self,
+        shadow: Shadow,
+        machine: Machine,
+        walks: list[Walk],
+        words: Words,
+        spare: tuple[Copy, Prober] | None = None,
+    ) -> Fact[Shadow]:
+        """The shadow with these walks and their rehearsals; without them it stands from now on, if time runs out."""
+        from diagnose.probes.shadow.rehearsing import Latest, Rehearsals
 
-        until = min(self._until, self._begun + _PATIENCE)
-        rehearsals = Rehearsals(
-            lambda: self._copied(machine, rehearsal=True), words, until - 2 * self._cost, self._until
-        )
+        self._fact = Known(msgspec.structs.replace(shadow, walks=tuple(map(_unrehearsed, walks))))
+        latest = Latest(self._cost, self._begun + _PATIENCE, self._until)
+        rehearsals = Rehearsals(lambda: self._copied(machine, rehearsal=True), spare, words, latest)
         found: list[Walk] = []
         for walk in walks:
             if walk.decider is None:
@@ -248,7 +263,7 @@ class _Expedition:
             except TimeoutError:
                 tried = _TOO_LATE
             found.append(msgspec.structs.replace(walk, rehearsals=tried))
-        return found
+        return Known(msgspec.structs.replace(shadow, walks=tuple(found)))
 
 
 def _unrehearsed(walk: Walk) -> Walk:

@@ -127,7 +127,7 @@ def changed(rules: Ruleset, known: tuple[Block, ...]) -> bool:
 
 def ip_sets(rules: Ruleset, blocks: tuple[Block, ...], timeout: float) -> tuple[IpSet, ...]:
     """The IP sets, where an xt match or target asks for one."""
-    native = any(mark in rule.expressions for rule in rules.rules for mark in _ASKS_SET)
+    native = any(nft.extended(rule) and any(mark in rule.given for mark in _ASKS_SET) for rule in rules.rules)
     if not native and not any(name in block.data for block in blocks for name in (b"set\0", b"SET\0")):
         return ()
     try:

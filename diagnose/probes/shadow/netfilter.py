@@ -6,13 +6,14 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from diagnose.parse import ipset, nfnetlink, nft
 from diagnose.parse.ipset import IpSet
-from diagnose.parse.nft import Kind, Message, Ruleset
+from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset
 from diagnose.probes.netlink import Netlink
 
 NETFILTER = 12
@@ -25,6 +26,8 @@ _REQUEST, _ACK, _EXCLUSIVE, _CREATE, _APPEND = 0x01, 0x04, 0x200, 0x400, 0x800
 _HEADER = struct.Struct("=IHHII")
 _NLMSG_ERROR = 2
 _BUFFER = 1 << 20
+_MANY = 1 << 26
+"""Bytes of a rule set that are read at most: some 150,000 rules."""
 _ERROR_TEXT = 1
 """NLMSGERR_ATTR_MSG."""
 
@@ -36,14 +39,15 @@ class RefusedError(OSError):
         super().__init__(number, f"{os.strerror(number)}{': ' + words if words else ''}")
 
 
-def dump(timeout: float) -> Ruleset:
-    """Every table of the current network namespace, as one generation.
+def dump(until: float) -> Ruleset:
+    """Every table of the current network namespace, as one generation; `until` is by time.monotonic.
 
-    Empty where the kernel has no nf_tables. OSError with the kernel's errno (EPERM without CAP_NET_ADMIN),
-    InterruptedError when it changed during every attempt, ValueError when unreadable.
+    Empty where the kernel has no nf_tables. OSError with the kernel's errno (EPERM without CAP_NET_ADMIN, EFBIG when
+    there is more than can be copied), InterruptedError when it changed during every attempt, TimeoutError when it was
+    not read in time, ValueError when unreadable.
     """
     try:
-        client = Netlink(NETFILTER, timeout)
+        client = Netlink(NETFILTER, _time_left(until))
     except OSError as error:
         if error.errno in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
             return nft.EMPTY
@@ -57,10 +61,21 @@ def dump(timeout: float) -> Ruleset:
             raise
         for _ in range(5):
             before = _generation(client)
-            rules = _dump_once(client)
+            rules = _Dump(client, until).rules()
             if _generation(client) == before:
                 return msgspec.structs.replace(rules, generation=before)
     raise InterruptedError(errno.EINTR, "the rule set changed while it was read")
+
+
+def dump_rules(until: float, chain: ChainKey | None = None) -> tuple[Rule, ...]:
+    """The rules alone, of one chain or of all; errors as those of `dump`."""
+    wanted = nfnetlink.generic(0) if chain is None else nft.opening(chain)
+    with Netlink(NETFILTER, _time_left(until)) as client:
+        return nft.ruleset(_Dump(client, until).part(Kind.RULE, wanted)).rules
+
+
+def _time_left(until: float) -> float:
+    return max(0.01, until - time.monotonic())
 
 
 def generation(timeout: float) -> int:
@@ -87,28 +102,43 @@ def _generation(client: Netlink) -> int:
     return nfnetlink.number(nfnetlink.by_type(answers[0], nfnetlink.GENERIC).get(1)) if answers else 0
 
 
-def _dump_once(client: Netlink) -> Ruleset:
-    tables = client.dump(Kind.TABLE.get, nfnetlink.generic(0))
-    if not tables:
-        return nft.EMPTY
-    sets = client.dump(Kind.SET.get, nfnetlink.generic(0))
-    messages: list[Message] = [*tables, *sets]
-    for kind in (Kind.CHAIN, Kind.RULE, Kind.OBJECT):
-        messages += client.dump(kind.get, nfnetlink.generic(0))
-    messages += _optional(client, Kind.FLOWTABLE)
-    for one in nft.ruleset(sets).sets:
-        where = nfnetlink.text(1, one.table.name) + nfnetlink.text(2, one.name)
-        messages += client.dump(Kind.ELEMENTS.get, nfnetlink.generic(one.table.family) + where)
-    return nft.ruleset(messages)
+class _Dump:
+    """One attempt to read a rule set, bounded in time and in memory."""
 
+    def __init__(self, client: Netlink, until: float) -> None:
+        self._client = client
+        self._until = until
+        self._room = _MANY
 
-def _optional(client: Netlink, kind: Kind) -> list[Message]:
-    try:
-        return client.dump(kind.get, nfnetlink.generic(0))
-    except OSError as error:
-        if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # kernels before 4.16 have no flowtables
-            return []
-        raise
+    def rules(self) -> Ruleset:
+        """All of it."""
+        everything = nfnetlink.generic(0)
+        tables = self.part(Kind.TABLE, everything)
+        if not tables:
+            return nft.EMPTY
+        sets = self.part(Kind.SET, everything)
+        messages: list[Message] = [*tables, *sets]
+        for kind in (Kind.CHAIN, Kind.RULE, Kind.OBJECT):
+            messages += self.part(kind, everything)
+        messages += self._flowtables(everything)
+        for one in nft.ruleset(sets).sets:
+            where = nfnetlink.text(1, one.table.name) + nfnetlink.text(2, one.name)
+            messages += self.part(Kind.ELEMENTS, nfnetlink.generic(one.table.family) + where)
+        return nft.ruleset(messages)
+
+    def part(self, kind: Kind, wanted: bytes) -> list[Message]:
+        """The parts of one kind."""
+        found = self._client.dump(kind.get, wanted, until=self._until, at_most=self._room)
+        self._room -= sum(len(payload) for _, payload in found)
+        return found
+
+    def _flowtables(self, wanted: bytes) -> list[Message]:
+        try:
+            return self.part(Kind.FLOWTABLE, wanted)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL):  # kernels before 4.16 have no flowtables
+                return []
+            raise
 
 
 class Writer:

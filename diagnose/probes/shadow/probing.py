@@ -178,13 +178,14 @@ class Prober:
                 continue
         return None
 
-    def _counters(self) -> list[dict[int, int]]:
+    def _counters(self) -> list[Block]:
         return [_counted(table) for table in self._copy.tables]
 
-    def _deltas(self, before: list[dict[int, int]]) -> tuple[Matched, ...]:
+    def _deltas(self, before: list[Block]) -> tuple[Matched, ...]:
         found: list[Matched] = []
         for table, then, now in zip(self._copy.tables, before, self._counters(), strict=True):
-            moved = {offset for offset, packets in now.items() if packets > then[offset]}
+            offsets = [offset for _, offset in table.rules] + [sibling.offset for sibling in table.siblings]
+            moved = xtables.moved(then, now, offsets)
             rules = tuple(rule for rule, offset in table.rules if offset in moved)
             siblings = tuple(sibling for sibling in table.siblings if sibling.offset in moved)
             found.append(Matched(table.block, rules, siblings))
@@ -194,7 +195,7 @@ class Prober:
 class _Watch:
     """Waits for the end of one connect, and no longer than the kernel needs to name what stopped it."""
 
-    def __init__(self, prober: Prober, before: list[dict[int, int]], port: int, until: float) -> None:
+    def __init__(self, prober: Prober, before: list[Block], port: int, until: float) -> None:
         self._prober = prober
         self._port = port
         self._before = before
@@ -253,12 +254,10 @@ def stops(rule: xtables.Rule) -> bool:
     return rule.target in ("DROP", "QUEUE", "REJECT", "NFQUEUE", "TARPIT", "DELUDE", "STEAL", "SYNPROXY")
 
 
-def _counted(table: Extended) -> dict[int, int]:
-    """How many packets each entry has matched, by its offset."""
+def _counted(table: Extended) -> Block:
+    """The table with its counters, as the kernel has it now."""
     side = legacy.SIDES[1 if table.block.layout.six else 0]
-    block = legacy.read(side, table.block.info.table)
-    offsets = [offset for _, offset in table.rules] + [sibling.offset for sibling in table.siblings]
-    return dict(zip(offsets, xtables.matched(block, offsets), strict=True))
+    return legacy.read(side, table.block.info.table)
 
 
 def _first(rows: Iterable[SocketRow], endpoints: Sequence[Endpoint]) -> list[SocketRow]:

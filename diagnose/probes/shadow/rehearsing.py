@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
 
 from msgspec import Struct
 
@@ -13,7 +14,6 @@ from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
-from diagnose.parse.nft import Rule, Ruleset
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
@@ -29,6 +29,22 @@ _NEIGHBOURS = 32
 """So many other listeners are dialled at most, to see what a remedy opens beside."""
 
 Copied = Callable[[], AbstractContextManager[tuple[Copy, Prober]]]
+"""Makes a copy for one rehearsal."""
+
+
+class Latest(Struct, frozen=True):
+    """When it is too late to begin another rehearsal."""
+
+    cost: float
+    """Seconds that a copy and its probes take; the commands and what is looked at after them take about as much."""
+    patience: float
+    """By when a rehearsal should have ended (time.monotonic)."""
+    until: float
+    """By when all of them must have."""
+
+    def allows(self, copies: int) -> bool:
+        """Whether there is time for one more, for which so many copies have to be made."""
+        return time.monotonic() + (copies + 1) * self.cost < min(self.patience, self.until)
 
 
 class Tried(Struct, frozen=True):
@@ -41,12 +57,12 @@ class Tried(Struct, frozen=True):
 class Rehearsals:
     """Tries the remedies of several walks, each in a copy of its own, and none twice."""
 
-    def __init__(self, copied: Copied, words: Words, latest: float, until: float) -> None:
+    def __init__(self, copied: Copied, spare: tuple[Copy, Prober] | None, words: Words, latest: Latest) -> None:
         self._copied = copied
+        self._spare = spare if spare is not None and spare[0].unmarked else None
+        """The copy that the walks were read in, where it will do for the first rehearsal."""
         self._words = words
         self._latest = latest
-        """After which no rehearsal is begun (time.monotonic)."""
-        self._until = until
         self._tried: dict[tuple[Command, ...], Tried | None] = {}
         self._shut: tuple[frozenset[Endpoint], frozenset[Endpoint]] | None = None
         """Which other listeners the rules close now: to this machine, and to the network."""
@@ -60,7 +76,7 @@ class Rehearsals:
         found: list[Rehearsed] = []
         for number, remedy in enumerate(candidates(walk)):
             if remedy.commands not in self._tried:
-                if time.monotonic() >= self._latest:
+                if not self._latest.allows(copies=0 if self._spare else 1):
                     if number == 0:
                         raise TimeoutError
                     break
@@ -70,9 +86,21 @@ class Rehearsals:
                 found.append(_for_endpoint(tried, endpoint))
         return tuple(found)
 
+    @contextmanager
+    def _copy(self) -> Iterator[tuple[Copy, Prober]]:
+        """A copy in which nothing was executed yet."""
+        spare, self._spare = self._spare, None
+        if spare is not None:
+            yield spare
+            return
+        with self._copied() as made:
+            yield made
+
     def _try(self, remedy: Remedy, endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> Tried | None:
-        with self._copied() as (copy, prober):
-            stage = _Stage(copy, prober, self._words, self._until)
+        until = self._latest.until
+        with self._copy() as (copy, prober):
+            copy.face_the_network()
+            stage = _Stage(copy, prober, self._words, until)
             if self._shut is None:
                 inside = _neighbours(copy, endpoints)
                 self._shut = stage.shut(inside), stage.shut_outside(doors(copy.machine.listeners, copy.face))
@@ -80,7 +108,7 @@ class Rehearsals:
             applied = stage.apply_until_it_works(remedy, endpoint)
             if applied is None:
                 return None
-            mends = frozenset(one for one in endpoints if prober.probe(one, self._until).outcome.works)
+            mends = frozenset(one for one in endpoints if prober.probe(one, until).outcome.works)
             opens = (
                 *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
                 *(f"{one} from this machine" for one in sorted(shut - stage.shut(shut))),
@@ -99,8 +127,7 @@ class _Stage:
         self._prober = prober
         self._words = words
         self._until = until
-        self._handles = {(rule.chain.table, rule.handle): handle for (_, handle), rule in copy.rules.items()}
-        self._before = self._state()
+        self._tables = copy.tables
 
     def apply_until_it_works(self, remedy: Remedy, endpoint: Endpoint) -> list[Remedy] | None:
         """The remedy and those for the rules that stop the connect behind it; None when one cannot be executed."""
@@ -110,23 +137,24 @@ class _Stage:
             if not all(self._execute(command) for command in following.commands):
                 return None
             applied.append(following)
-            walker = Walker(self._copy, self._words.after(self._moved()))
-            walk = walker.walk(self._prober.probe(endpoint, self._until))
-            following = next(iter(candidates(walk)), None) if len(applied) < _STEPS else None
+            self._copy.reread()
+            probe = self._prober.probe(endpoint, self._until)
+            if probe.outcome.works or len(applied) == _STEPS:
+                break
+            walk = Walker(self._copy, self._words.after(self._moved())).walk(probe)
+            following = next(iter(candidates(walk)), None)
         return applied
 
     def _moved(self) -> Moved:
-        before = self._copy.tables
         lines: dict[tuple[nft.TableKey, int], int] = {}
-        lengths: dict[nft.ChainKey, int] = {}
-        for rule in self._copy.reread().rules:
-            lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
-            original = self._copy.rules.get((rule.chain.table, rule.handle))
-            if original is not None:
-                lines[original.chain.table, original.handle] = lengths[rule.chain]
+        for _, held in groupby(netfilter.dump_rules(self._until), key=lambda rule: rule.chain):
+            for line, rule in enumerate(held, 1):
+                original = self._copy.rules.get((rule.chain.table, rule.handle))
+                if original is not None:
+                    lines[original.chain.table, original.handle] = line
         legacy_lines = {
-            (backend_of(old.block), old.block.info.table): xtables.aligned(self._original(old.block), new.block)
-            for old, new in zip(before, self._copy.tables, strict=True)
+            (backend_of(table.block), table.block.info.table): xtables.aligned(self._original(table.block), table.block)
+            for table in self._copy.tables
         }
         return Moved(lines, legacy_lines)
 
@@ -148,9 +176,15 @@ class _Stage:
 
     def undoes(self, commands: Sequence[Command]) -> bool:
         """Whether these commands restore the rules as they were, counters aside."""
-        done = all(self._execute(command) for command in commands)
-        self._copy.reread()
-        return done and self._state() == self._before
+        return all(self._execute(command) for command in commands) and self._restored()
+
+    def _restored(self) -> bool:
+        for table in self._tables:
+            side = legacy.SIDES[1 if table.block.layout.six else 0]
+            if xtables.canonical(legacy.read(side, table.block.info.table)) != xtables.canonical(table.block):
+                return False
+        now = netfilter.dump(self._until)
+        return nft.restored(self._copy.listed, now.only(t.key for t in now.tables if t.key.name != self._copy.observer))
 
     def _execute(self, command: Command) -> bool:
         program, *arguments = self._translated(command.argv)
@@ -169,38 +203,9 @@ class _Stage:
             return argv
         family = next((number for number, name in nft.FAMILIES.items() if name == argv[3]), 0)
         table = nft.TableKey(family, argv[4].encode())
-        handle = self._handles.get((table, int(argv[7])))
+        here = self._copy.rules.items()
+        handle = next((own for (where, own), rule in here if where == table and rule.handle == int(argv[7])), None)
         return argv if handle is None else (*argv[:7], str(handle), *argv[8:])
-
-    def _state(self) -> list[object]:
-        """The rule sets, as far as an undo has to restore them."""
-        blocks = (
-            legacy.read(legacy.SIDES[1 if table.block.layout.six else 0], table.block.info.table)
-            for table in self._copy.tables
-        )
-        rules = netfilter.dump(5.0)
-        return [*map(xtables.canonical, blocks), *_shapes(rules), *_elements(rules)]
-
-
-def _shapes(rules: Ruleset) -> list[object]:
-    anonymous = {(s.table, s.name): s for s in rules.sets if s.flags & 1}
-    return [(rule.chain, _shape(rule, anonymous), rule.userdata) for rule in sorted(rules.rules, key=lambda r: r.chain)]
-
-
-def _shape(rule: Rule, anonymous: dict[tuple[nft.TableKey, bytes], nft.Set]) -> list[tuple[str, bytes]]:
-    """The expressions without counters, an anonymous set by what is in it."""
-    shape: list[tuple[str, bytes]] = []
-    for part in nft.expressions(rule):
-        data = b"" if part.name == "counter" else part.data
-        for (table, name), held in anonymous.items():
-            if part.name == "lookup" and table == rule.chain.table and name + b"\0" in data:
-                data = data.replace(name, b"") + b"".join(sorted(nft.elements(held)))
-        shape.append((part.name, data))
-    return shape
-
-
-def _elements(rules: Ruleset) -> Sequence[object]:
-    return sorted((s.table, s.name, sorted(nft.elements(s))) for s in rules.sets if not s.flags & 1)
 
 
 def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:

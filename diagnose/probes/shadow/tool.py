@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import time
@@ -37,6 +38,8 @@ class Run:
             stderr=subprocess.PIPE,
             env={**os.environ, "LC_ALL": "C"},
         )
+        assert self._process.stdout is not None
+        _widen(self._process.stdout.fileno())
 
     def wait(self, until: float, given: str = "") -> tuple[int, str, str]:
         """Its status, output and complaints; TimeoutError and it is killed when it runs beyond `until`."""
@@ -52,6 +55,14 @@ class Run:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+
+
+def _widen(pipe: int) -> None:
+    """Makes room for some 10,000 rules, so that the tool has printed them by the time that they are read."""
+    try:
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
+    except OSError:
+        pass  # root of a user namespace with many pipes open: then it waits for us to read (pipe(7))
 
 
 def _text(data: bytes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 
 from msgspec import Struct, field
 
@@ -92,12 +91,8 @@ _SAVE = {
 
 def handles(rules: Ruleset) -> dict[tuple[str, str, str], tuple[int, ...]]:
     """The handles of each chain in order, by the names that nft prints."""
-    found: dict[tuple[str, str, str], tuple[int, ...]] = {_names(chain.key): () for chain in rules.chains}
-    grouped: dict[ChainKey, list[int]] = {}
-    for rule in rules.rules:
-        grouped.setdefault(rule.chain, []).append(rule.handle)
-    found.update({_names(chain): tuple(numbers) for chain, numbers in grouped.items()})
-    return found
+    held = nft.by_chain(rules)
+    return {_names(chain.key): tuple(rule.handle for rule in held.get(chain.key, ())) for chain in rules.chains}
 
 
 def xtables_like(rules: Ruleset) -> frozenset[TableKey]:
@@ -127,36 +122,26 @@ class Words:
     def __init__(self, rules: Ruleset, blocks: Iterable[Block], listings: Listings) -> None:
         self._listings = listings
         self._moved = Moved({}, {})
-        self._legacy_lengths: dict[tuple[Backend, str, str], int] = {}
-        for block in blocks:
-            for entry in xtables.rules(block):
-                where = backend_of(block), block.info.table, entry.chain
-                self._legacy_lengths[where] = max(entry.line, self._legacy_lengths.get(where, 0))
+        self._blocks = tuple(blocks)
         self._like = xtables_like(rules)
-        self._positions: dict[tuple[TableKey, int], int] = {}
-        self._by_line: dict[tuple[str, str, str, int], Rule] = {}
-        self._behind: dict[tuple[TableKey, int], int] = {}
-        for rule, following in pairwise(rules.rules):
-            if rule.chain == following.chain:
-                self._behind[rule.chain.table, rule.handle] = following.handle
-        lengths: dict[ChainKey, int] = {}
-        for rule in rules.rules:
-            lengths[rule.chain] = lengths.get(rule.chain, 0) + 1
-            self._positions[rule.chain.table, rule.handle] = lengths[rule.chain]
-            self._by_line[(*_names(rule.chain), lengths[rule.chain])] = rule
-        self._lengths = lengths
+        self._chains = nft.by_chain(rules)
+        # of many chains and tables a walk meets few: these are filled as they are asked for
+        self._places: dict[ChainKey, dict[int, int]] = {}
+        self._legacy_lengths: dict[tuple[Backend, str], dict[str, int]] = {}
         self.native: set[tuple[TableKey, int]] = set()
         """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
 
     def rule(self, rule: Rule) -> RuleRef:
         """A rule of nf_tables: as iptables-nft prints it where it made it, else as nft does."""
-        line = self._positions[rule.chain.table, rule.handle]
+        place = self._place(rule)
+        line = place + 1
         saved = None if (rule.chain.table, rule.handle) in self.native else self._saved(rule.chain, line)
         if saved is not None:
             backend = Backend.IP6TABLES_NFT if rule.chain.table.family == _IP6 else Backend.IPTABLES_NFT
             shown = self._moved.lines.get((rule.chain.table, rule.handle), line)
             return RuleRef(backend, *_names(rule.chain), saved, line=shown, comment=nft.comment(rule))
         family, table, chain = _names(rule.chain)
+        behind = self._chains[rule.chain][line : line + 1]
         return RuleRef(
             Backend.NFT,
             family,
@@ -165,14 +150,22 @@ class Words:
             self._listings.nft.get((family, table, chain, rule.handle), ""),
             handle=rule.handle,
             comment=nft.comment(rule),
-            before=self._behind.get((rule.chain.table, rule.handle)),
+            before=behind[0].handle if behind else None,
         )
+
+    def _place(self, rule: Rule) -> int:
+        """Where the rule stands in its chain, from 0 on."""
+        if rule.chain not in self._places:
+            self._places[rule.chain] = {one.handle: at for at, one in enumerate(self._chains[rule.chain])}
+        return self._places[rule.chain][rule.handle]
 
     def claimed(self, decider: RuleRef) -> Rule | None:
         """The rule of nf_tables that a reference in the words of iptables-nft stands for."""
         if decider.backend not in (Backend.IPTABLES_NFT, Backend.IP6TABLES_NFT) or decider.line is None:
             return None
-        return self._by_line.get((decider.family, decider.table, decider.chain, decider.line))
+        wanted = decider.family, decider.table, decider.chain
+        held = next((held for chain, held in self._chains.items() if _names(chain) == wanted), [])
+        return held[decider.line - 1] if 0 < decider.line <= len(held) else None
 
     def policy(self, chain: Chain) -> RuleRef:
         """The policy of a base chain."""
@@ -191,9 +184,19 @@ class Words:
         moved = self._moved.legacy.get((backend, table))
         line = rule.line if moved is None else moved.get((rule.chain, rule.line), 0)
         texts = self._listings.save.get(backend, {}).get((table, rule.chain), ())
-        told = line > 0 and len(texts) == self._legacy_lengths.get((backend, table, rule.chain))
+        told = line > 0 and len(texts) == self._legacy_length(block, rule.chain)
         text = texts[line - 1] if told else ""
         return RuleRef(backend, family, table, rule.chain, text, line=rule.line, comment=rule.comment)
+
+    def _legacy_length(self, block: Block, chain: str) -> int | None:
+        """How many rules the chain has on the machine."""
+        where = backend_of(block), block.info.table
+        if where not in self._legacy_lengths:
+            ours = (one for one in self._blocks if (backend_of(one), one.info.table) == where)
+            # in order: of each chain the last line stays
+            lengths = {entry.chain: entry.line for one in ours for entry in xtables.rules(one) if entry.line}
+            self._legacy_lengths[where] = lengths
+        return self._legacy_lengths[where].get(chain)
 
     def after(self, moved: Moved) -> Words:
         """The words for rules that have moved since the tools were asked."""
@@ -207,7 +210,7 @@ class Words:
         backend = Backend.IP6TABLES_NFT if chain.table.family == _IP6 else Backend.IPTABLES_NFT
         where = nft.readable(chain.table.name), nft.readable(chain.name)
         texts = self._listings.save.get(backend, {}).get(where, ())
-        return texts[line - 1] if len(texts) == self._lengths[chain] else None
+        return texts[line - 1] if len(texts) == len(self._chains[chain]) else None
 
 
 def backend_of(block: Block) -> Backend:
