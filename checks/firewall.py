@@ -35,7 +35,7 @@ from diagnose.analysis.wire import (
     sender,
 )
 from diagnose.analysis.wording import connect_evidence, row_text, title
-from diagnose.model.attempt import Attempt, Drop, Outcome
+from diagnose.model.attempt import Acceptance, Attempt, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Stage
@@ -109,8 +109,15 @@ def _suspect(snapshot: Snapshot, attempt: Attempt) -> bool:
             if whose is Refusal.KERNEL:
                 return _listener_behind(snapshot, attempt) or _sent_elsewhere(snapshot, attempt)
             return whose is not Refusal.UNCLEAR or _listener_behind(snapshot, attempt)
+        case Outcome.NOT_ACCEPTED:
+            return _unfinished(attempt)
         case _:
             return rejected_by_icmp(attempt)
+
+
+def _unfinished(attempt: Attempt) -> bool:
+    """Whether the last packet of the handshake did not reach the server."""
+    return attempt.acceptance == Known(Acceptance.HALF_OPEN)
 
 
 def _sent_elsewhere(snapshot: Snapshot, attempt: Attempt) -> bool:
@@ -244,7 +251,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
 def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
     if walk.verdict == "reject":
         return RULE_REJECTS
-    if walk.packet != "syn":
+    if walk.packet == "reply":
         return REPLY_DROPPED
     if queue_rule(walk):
         return QUEUE_WITHOUT_READER
@@ -351,7 +358,9 @@ def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence
 
 
 def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
-    """What the drop reason, the error queue or the counter of resets says."""
+    """What the drop reason, the server's end, the error queue or the counter of resets says."""
+    if _unfinished(attempt):
+        return (Witness.AGREES if walk.packet == "ack" else Witness.DISAGREES), (_HALF_OPEN,)
     match attempt.drops:
         case Known(value=(first, *_) as drops):
             agrees = any(_by_netfilter(one) for one in drops)
@@ -393,11 +402,17 @@ def _confidence(witness: Witness, walk: Walk) -> Confidence:
 
 def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witness, behind: bool) -> str:
     what = "The policy of this chain" if decider.policy else "This rule"
-    packet = "the answer on its way back" if walk.packet == "reply" else "the connection's first packet"
+    packet = {
+        "syn": "the connection's first packet",
+        "reply": "the answer on its way back",
+        "ack": "the last packet of the handshake",
+    }[walk.packet]
     felt = {
         "drop": "the client hears nothing and waits until its timeout",
         "reject": f"the client gets {attempt.errno or 'an error'}, as if nothing listened",
     }.get(walk.verdict, "it does not arrive")
+    if attempt.outcome is Outcome.NOT_ACCEPTED:
+        felt = "the client believes that it is connected, and the server never hears of it"
     text = f"{what} stops {packet}: {felt}."
     if walk.verdict == "reject" and walk.reject_with:
         text += f" It rejects with {walk.reject_with}."
@@ -463,6 +478,9 @@ _BY_HAND = Remedy(
 
 def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Without a rule to name: what errno, error queue, counters and the drop reason tell any user."""
+    if attempt.outcome is Outcome.NOT_ACCEPTED:
+        yield _handshake_unfinished(snapshot, attempt)
+        return
     if attempt.outcome is Outcome.UNANSWERED:
         half_open = _half_open(snapshot, attempt)
         yield _answer_lost(snapshot, attempt, half_open) if half_open else _silent(snapshot, attempt)
@@ -526,6 +544,28 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
         "Its answer is lost on the way back. On one machine that is a firewall rule for the answers, or a filter on "
         "the cgroup of either end (systemd's IPAddressDeny=).",
         evidence=(Evidence(row_text(row), "sock_diag"), connect_evidence(attempt)),
+        remedies=_look_with_root(snapshot),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
+    )
+
+
+_HALF_OPEN = Evidence(
+    "the server's end of our connection is half open (SYN-RECV), and no last packet of a handshake came "
+    "(TCPDeferAcceptDrop did not rise)",
+    "sock_diag, /proc/net/netstat",
+)
+
+
+def _handshake_unfinished(snapshot: Snapshot, attempt: Attempt) -> Finding:
+    return Finding(
+        code=RULE_DROPS.code,
+        title=title(f"The last packet of the handshake with {attempt.endpoint} is lost; to which rule is not known"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="The client has the server's answer and believes that it is connected. Its own last packet of the "
+        "handshake does not arrive, so the server never hears of the connection. On one machine that is a firewall "
+        "rule that takes only some of a connection's packets, or a filter on the cgroup of either end.",
+        evidence=(_HALF_OPEN, connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )

@@ -48,6 +48,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if attempt.outcome.works and isinstance(attempt.acceptance, Unknown) and attempt.acceptance != NOT_NEEDED:
             yield Missing("acceptance", attempt.acceptance)
     for attempt in failing(snapshot):
+        if attempt.acceptance == Known(Acceptance.HALF_OPEN):
+            continue  # the program has nothing to take: the handshake was not finished
         if attempt.local and attempt.outcome in _HUNG:
             yield from _hung(snapshot, attempt)
         elif attempt.outcome in (Outcome.CLOSED, Outcome.RESET):

@@ -14,7 +14,7 @@ from diagnose.analysis.wire import wants_first_hop
 from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.collect.containers import ContainerLook, with_names
-from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.attempt import Acceptance, Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
@@ -64,6 +64,7 @@ class DeepLook:
         firewall = self._ask_firewall(suspects)
         for case in cases:
             self._break_silence(case)
+        self._end_half_open(cases, firewall)
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + self._longest())
         for case in cases:
             self._finish(case)
@@ -134,6 +135,17 @@ class DeepLook:
                 if silence.settled:
                     dial.settle()
 
+    def _end_half_open(self, cases: Sequence[Case], firewall: Asked[Shadow] | Unknown) -> None:
+        """Ends the wait for a handshake whose last packet is lost where the rules tell which of them stops it."""
+        for dial in [dial for case in cases for dial in case.dials if dial.half_open]:
+            match _fact(firewall):
+                case Known(value=shadow):
+                    walk = shadow.walk(dial.endpoint.address)
+                    if walk is not None and walk.packet == "ack" and walk.decider is not None:
+                        dial.settle()
+                case Unknown():
+                    return
+
     def _longest(self) -> float:
         return (self.order.timeout or REMOTE_TIMEOUT) + SILENCE
 
@@ -163,7 +175,7 @@ class DeepLook:
         tried = {one.endpoint for one in case.attempts}
         others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if refused else []
         dials = [
-            Dial(where, local=True, timeout=CANDIDATE_WAIT, server_side=sockets.server_side)
+            Dial(where, local=True, timeout=CANDIDATE_WAIT, server_side=sockets.ServerSide())
             for where in others[:_CANDIDATES]
         ]
         connect.wait(dials, monotonic() + CANDIDATE_WAIT + SILENCE)
@@ -235,7 +247,8 @@ def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
     if icmp_text(attempt):
         return True
     if attempt.outcome is Outcome.UNANSWERED:
-        return not isinstance(attempt.acceptance, Known)  # else the kernel has completed it, and the program tarries
+        # else the kernel has completed it, and the program tarries
+        return not isinstance(attempt.acceptance, Known) or attempt.acceptance.value is Acceptance.HALF_OPEN
     if attempt.outcome is Outcome.RESET:
         return machine.vantage.privileged
     if attempt.outcome is not Outcome.REFUSED:

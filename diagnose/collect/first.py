@@ -102,8 +102,9 @@ class Collection:
         if not self.order.passive:
             _make_room_for(sum(len(case.addresses) for case in cases))
             self._listen_to_the_wire(cases, link_fact)
+            server_side = sockets.ServerSide()
             for case in cases:
-                self._try(case, link_fact)
+                self._try(case, link_fact, server_side)
             self._listen_to_ourselves(cases)
         ports = frozenset(case.target.port for case in cases)
         tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
@@ -141,17 +142,17 @@ class Collection:
             sources = [dial.source for case in cases for dial in case.dials]
             self._recorder.narrow({one.port for one in sources if one is not None})
 
-    def _try(self, case: Case, link_fact: Fact[Links]) -> None:
+    def _try(self, case: Case, link_fact: Fact[Links], server_side: sockets.ServerSide) -> None:
         endpoints = [Endpoint(address, case.target.port) for address in case.addresses]
         if self.order.intent is Intent.BIND:
             case.binds = tuple(bind.attempt(one.address, one.port) for one in endpoints)
         else:
-            case.dials = [self._dial(endpoint, link_fact) for endpoint in endpoints]
+            case.dials = [self._dial(endpoint, link_fact, server_side) for endpoint in endpoints]
 
-    def _dial(self, endpoint: Endpoint, link_fact: Fact[Links]) -> Dial:
+    def _dial(self, endpoint: Endpoint, link_fact: Fact[Links], server_side: sockets.ServerSide) -> Dial:
         local = _is_local(endpoint.address, link_fact)
         timeout = self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
-        return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side)
+        return Dial(endpoint, local=local, timeout=timeout, server_side=server_side)
 
     def _snapshot(self, case: Case, machine: Machine, started: datetime, duration: float) -> Snapshot:
         port = case.target.port

@@ -43,6 +43,8 @@ class Acceptance(StrEnum):
     """Completed by the kernel, in the accept queue: the program has not taken it."""
     DEFERRED = "deferred"
     """SYN-RECV: the server waits for data first (TCP_DEFER_ACCEPT); healthy."""
+    HALF_OPEN = "half-open"
+    """SYN-RECV, and no last packet of a handshake has come since our connect: ours was lost."""
 
 
 class IcmpError(Struct, frozen=True):

@@ -488,16 +488,16 @@ def clone(
     for chain in (*(c for c in rules.chains if c.hook is None), *base_chains):
         yield Kind.CHAIN.new, _verbatim(Kind.CHAIN, chain.body)
     for other in rules.others:
-        yield other.kind.new, _verbatim(other.kind, other.body)
+        yield other.kind.new, _requested(other.kind, other.body)
     for identity, one in enumerate(rules.sets, 1):
         yield Kind.SET.new, _verbatim(Kind.SET, one.body) + nl.u32(10, identity)
         backwards = (one.table, one.name) in reverse
         for body in one.elements[::-1] if backwards else one.elements:
-            yield Kind.ELEMENTS.new, _reversed(body) if backwards else _verbatim(Kind.ELEMENTS, body)
+            yield Kind.ELEMENTS.new, _reversed(body) if backwards else _requested(Kind.ELEMENTS, body)
     for key, held in by_chain(rules).items():
         head = opening(key)
         for rule in held:
-            yield _NEW_RULE, head + rule.given + compatibility(rule)
+            yield _NEW_RULE, head + _taken(rule.given) + compatibility(rule)
 
 
 def without(chain: ChainKey) -> Message:
@@ -512,6 +512,70 @@ def opening(chain: ChainKey) -> bytes:
 
 def _verbatim(kind: Kind, body: bytes) -> bytes:
     return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, _KEPT[kind])
+
+
+def _requested(kind: Kind, body: bytes) -> bytes:
+    """The part as a request: without what the kernel tells of expressions and objects and does not take."""
+    if not _UNTAKEN.search(body):
+        return _verbatim(kind, body)
+    found = nl.by_type(body, nl.GENERIC)
+    match kind:
+        case Kind.ELEMENTS:
+            number, changed = 3, b"".join(nl.nest(1, _takeable_element(one)) for _, one in nl.walk(_listed(body)))
+        case Kind.OBJECT if nl.number(found.get(3)) == _QUOTA_OBJECT:
+            number, changed = 4, _takeable_quota(found.get(4, b""))
+        case _:
+            return _verbatim(kind, body)
+    return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, _KEPT[kind] - {number}) + nl.nest(number, changed)
+
+
+def _taken(given: bytes) -> bytes:
+    """The attributes of a rule as a request: without what the kernel tells of expressions and does not take."""
+    if not _UNTAKEN.search(given):
+        return given
+    kept = nl.keep(given, 0, frozenset(range(32)) - {_EXPRESSIONS})
+    listed = nl.by_type(given).get(_EXPRESSIONS, b"")
+    return nl.nest(_EXPRESSIONS, b"".join(nl.nest(1, _takeable(one)) for _, one in nl.walk(listed))) + kept
+
+
+_UNTAKEN = re.compile(rb"exthdr\0|quota\0")
+_QUOTA_OBJECT = 2
+"""NFT_OBJECT_QUOTA."""
+_DREG, _EXTHDR_OP, _SREG = 1, 6, 7
+_SET_OPTION, _STRIP_OPTION = frozenset({2, 3, 4, _EXTHDR_OP, _SREG}), frozenset({2, _EXTHDR_OP})
+_QUOTA_FLAGS, _QUOTA_INVERTED = 2, 1
+_QUOTA_KEPT = frozenset({1, 4})
+_ELEMENT_EXPRESSION, _ELEMENT_EXPRESSIONS = 7, 11
+
+
+def _takeable(element: bytes) -> bytes:
+    """An expression as nf_tables takes it (nft_exthdr_tcp_set_init, nft_exthdr_tcp_strip_init, nft_quota_do_init)."""
+    found = nl.by_type(element)
+    name, data = nl.name(found.get(1, b"")), found.get(2, b"")
+    if name == b"exthdr" and _DREG not in nl.by_type(data):
+        kept = _SET_OPTION if _SREG in nl.by_type(data) else _STRIP_OPTION
+        return nl.text(1, name) + nl.nest(2, nl.keep(data, 0, kept))
+    if name == b"quota":
+        return nl.text(1, name) + nl.nest(2, _takeable_quota(data))
+    return element
+
+
+def _takeable_element(element: bytes) -> bytes:
+    """An element of a set with its expressions as nf_tables takes them."""
+    found = nl.by_type(element)
+    changed = nl.keep(element, 0, frozenset(range(32)) - {_ELEMENT_EXPRESSION, _ELEMENT_EXPRESSIONS})
+    if _ELEMENT_EXPRESSION in found:
+        changed += nl.nest(_ELEMENT_EXPRESSION, _takeable(found[_ELEMENT_EXPRESSION]))
+    if _ELEMENT_EXPRESSIONS in found:
+        listed = b"".join(nl.nest(1, _takeable(one)) for _, one in nl.walk(found[_ELEMENT_EXPRESSIONS]))
+        changed += nl.nest(_ELEMENT_EXPRESSIONS, listed)
+    return changed
+
+
+def _takeable_quota(data: bytes) -> bytes:
+    """A quota without the note that it is used up, which the bytes that it has used tell as well."""
+    flags = nl.number(nl.by_type(data).get(_QUOTA_FLAGS)) & _QUOTA_INVERTED
+    return nl.keep(data, 0, _QUOTA_KEPT) + nl.u32(_QUOTA_FLAGS, flags)
 
 
 def _reversed(body: bytes) -> bytes:

@@ -16,6 +16,8 @@ PacketKind = Literal["syn", "syn-ack", "reset", "icmp", "other"]
 
 _TCP, _ICMP, _ICMP6 = 6, 1, 58
 _FIN, _SYN, _RST, _ACK = 0x01, 0x02, 0x04, 0x10
+_BYPASS = 0x8000
+"""NF_VERDICT_FLAG_QUEUE_BYPASS, linux/netfilter.h."""
 _ICMP_ERRORS = frozenset({3, 11, 12})
 _ICMP6_ERRORS = frozenset({1, 2, 3, 4})
 
@@ -69,6 +71,8 @@ class Event(Struct, frozen=True):
     target: bytes
     """The chain of a jump or goto."""
     queue: int
+    bypass: bool
+    """The packet goes on where no program reads the queue."""
     handle: int
     """Of the rule in the copy; 0 for a policy."""
     packet: Packet | None
@@ -82,14 +86,16 @@ def event(payload: bytes) -> Event:
         said = Said(nl.number(found[4]))
         verdict = nl.by_type(found[5]) if 5 in found else {}
         raw = nl.signed(verdict[1]) if 1 in verdict else nl.signed(found[16])
-        code = Code(raw if raw < 0 else raw & 0xFF)
+        # a queue's number is in the upper half, and makes the whole negative from 32768 on
+        code = Code(raw if -5 <= raw < 0 else raw & 0xFF)
         return Event(
             packet_id=nl.number(found.get(6)),
             chain=ChainKey(TableKey(payload[0], nl.name(found[1])), nl.name(found[2])),
             said=said,
             code=code,
             target=nl.name(verdict.get(2, b"")),
-            queue=raw >> 16 if code is Code.QUEUE else 0,
+            queue=raw >> 16 & 0xFFFF if code is Code.QUEUE else 0,
+            bypass=code is Code.QUEUE and bool(raw & _BYPASS),
             handle=nl.number(found.get(3)),
             packet=packet(found[8], found.get(9, b"")) if 8 in found else None,
         )

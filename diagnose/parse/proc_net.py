@@ -27,6 +27,12 @@ def udp(text: str, family: Family, ports: Collection[int]) -> Iterator[SocketRow
             yield _row(fields, family, TcpState(int(fields[3], 16)), drops=int(fields[12]))
 
 
+def counter(text: str, group: str, name: str) -> int:
+    """A counter of /proc/net/netstat or snmp (a line of names and one of numbers); ValueError when it has none."""
+    names, numbers = (line.split() for line in text.splitlines() if line.startswith(f"{group}:"))
+    return int(numbers[names.index(name)])
+
+
 def _lines(text: str) -> Iterator[list[str]]:
     """The fields of each line behind the heading: sl, local, remote, st, queues, timer, retransmits, uid, ..."""
     heading, *lines = text.splitlines() or [""]

@@ -169,6 +169,11 @@ class Dial:
         return self.phase is _Phase.QUEUED
 
     @property
+    def half_open(self) -> bool:
+        """Whether the last packet of the handshake is known to be lost so far."""
+        return self.queued and self._acceptance == Known(Acceptance.HALF_OPEN)
+
+    @property
     def source(self) -> Endpoint | None:
         """Our end, as soon as the kernel has chosen it."""
         return self._source or (_bound(self._sock) if self._sock is not None else None)
@@ -285,7 +290,7 @@ class Dial:
         assert self._source is not None
         self._acceptance = self._server_side(self.endpoint, self._source)
         match self._acceptance:
-            case Known(value=Acceptance.PENDING):
+            case Known(value=Acceptance.PENDING | Acceptance.HALF_OPEN):
                 self.next_look = now + self._pause
                 self._pause = min(self._pause * 2, _POLL_LAST)
             case Known(value=Acceptance.DEFERRED):

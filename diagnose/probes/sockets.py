@@ -113,6 +113,36 @@ def server_side(server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
     return Known(Acceptance.ACCEPTED)
 
 
+class ServerSide:
+    """The server's end of connections that are begun after this was made.
+
+    Tells a deferred accept, whose last packet of the handshake the kernel counts (TCPDeferAcceptDrop, tcp_check_req in
+    net/ipv4/tcp_minisocks.c), from a handshake whose last packet never came. Others' deferred accepts, and a kernel
+    that does not count, leave it a deferred one.
+    """
+
+    def __init__(self) -> None:
+        self._before = _deferred_accepts()
+
+    def __call__(self, server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
+        """What the row of this connection shows."""
+        found = server_side(server, client)
+        if found == Known(Acceptance.DEFERRED) and self._before is not None and _deferred_accepts() == self._before:
+            return Known(Acceptance.HALF_OPEN)
+        return found
+
+
+def _deferred_accepts() -> int | None:
+    """TcpExt: TCPDeferAcceptDrop of this network namespace; None where it cannot be read."""
+    if not LINUX:
+        return None
+    try:
+        with open("/proc/thread-self/net/netstat", encoding="ascii", errors="backslashreplace") as file:
+            return proc_net.counter(file.read(), "TcpExt", "TCPDeferAcceptDrop")
+    except (OSError, ValueError):
+        return None
+
+
 def listener_witness(address: str, port: int) -> Rows:
     """The listening sockets on this port that can take this address's family, with queue, backlog and drops."""
     if not LINUX:

@@ -166,7 +166,8 @@ def _packet(network: bytes, transport: bytes) -> tuple[str, tuple[str, int], tup
 
 _COUNTED = re.compile(r"^\[(\d+):\d+\] -A (\S+) ?(.*)$")
 _POLICIES = re.compile(r"^:(\S+) (\S+) \[(\d+):\d+\]$")
-_STOPS = re.compile(r"-j (DROP|REJECT|NFQUEUE)\b(?!.*--queue-bypass)")
+_STOPS = re.compile(r"-j (DROP|REJECT|NFQUEUE|MASQUERADE)\b(?!.*--queue-bypass)")
+"""MASQUERADE where it finds no address; what stands behind it then sees no packet."""
 _BUILT_IN = {"output": "OUTPUT", "postrouting": "POSTROUTING", "prerouting": "PREROUTING", "input": "INPUT"}
 
 Counters = dict[Where, int]

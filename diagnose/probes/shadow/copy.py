@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Iterable
 from itertools import groupby, pairwise
 
-from diagnose.parse import ipset, nfnetlink, nft, nft_state, xtables, xtables_state
+from diagnose.parse import ipset, nfnetlink, nft, nft_state, xt_trace, xtables, xtables_state
 from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
 from diagnose.parse.nft_state import Cause
@@ -27,7 +27,7 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _UP = 1
 _NO_DAD = 0x02
-_IFNAME, _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 3, 18, 1, 2, 1
+_IFNAME, _MTU, _LINKINFO, _INFO_KIND, _INFO_DATA, _VETH_PEER = 3, 4, 18, 1, 2, 1
 _LOCAL, _IFA_ADDRESS = 2, 1
 _NEW_ROUTE, _OIF = 24, 4
 _ROUTE = struct.Struct("=BBBBBBBBI")
@@ -115,7 +115,7 @@ class Copy:
 
     def _links(self, dialled: Collection[str]) -> None:
         with Netlink(ROUTE) as client:
-            client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP))
+            client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP) + self._mtu("lo"))
             needed = interfaces_needed(self.machine, dialled)
             for name in needed:
                 if name not in self.cables:
@@ -125,8 +125,9 @@ class Copy:
                     self._address(client, address)
 
     def _interface(self, client: Netlink, name: str, number: int) -> None:
-        index = self.machine.links.get(name, 0)
-        spare = max(self.machine.links.values(), default=1) + 1 + number
+        known = self.machine.links
+        index = known[name].index if name in known else 0
+        spare = max((link.index for link in known.values()), default=1) + 1 + number
         far = f"netdiag{number}"
         peer = _LINK.pack(0, 0, spare, 0, 0) + attribute(_IFNAME, far.encode() + b"\0")
         kind = attribute(_INFO_KIND, b"veth") + attribute(_INFO_DATA, attribute(_VETH_PEER, peer))
@@ -134,11 +135,19 @@ class Copy:
         try:
             client.request(_NEW_LINK, _CREATE | _EXCLUSIVE, request + attribute(_LINKINFO, kind))
             for end in (spare, index):
-                client.request(_NEW_LINK, 0, _LINK.pack(0, 0, end, _UP, _UP))
+                client.request(_NEW_LINK, 0, _LINK.pack(0, 0, end, _UP, _UP) + self._mtu(name))
         except OSError as error:
             self._lack(f"interface {name}: {error.strerror}")
         else:
             self.cables[name] = far
+
+    def _mtu(self, name: str) -> bytes:
+        """The MTU of the machine's interface, as far as the copy's can have it: a cable's is 65535 at most."""
+        link = self.machine.links.get(name)
+        if link is None or not link.mtu:
+            return b""
+        mtu = link.mtu if name == "lo" else max(68, min(link.mtu, 65535))
+        return attribute(_MTU, mtu.to_bytes(4, BYTE_ORDER))
 
     def _address(self, client: Netlink, address: LocalAddress) -> None:
         packed = socket.inet_pton(address.family, address.address)
@@ -314,6 +323,12 @@ class Copy:
             side = legacy.SIDES[1 if table.block.layout.six else 0]
             tables.append(xtables_state.extend(legacy.read(side, table.block.info.table), siblings=False))
         self.tables = tuple(tables)
+
+    @property
+    def entries_traced(self) -> bool:
+        """Whether the kernel's lines about the entries of iptables-legacy can be told from those that rules write."""
+        texts = (*(table.block.data for table in self.tables), *(rule.expressions for rule in self.carried.rules))
+        return bool(self.tables) and not any(xt_trace.MARK in text for text in texts)
 
     def observe(self) -> None:
         """Traces every packet, and tells of each hook whether a packet came in and went out again.

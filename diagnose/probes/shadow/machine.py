@@ -27,7 +27,7 @@ _LINK = struct.Struct("=BxHiII")
 """struct ifinfomsg."""
 _ADDRESS = struct.Struct("=BBBBI")
 """struct ifaddrmsg."""
-_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
+_IFLA_IFNAME, _IFLA_MTU, _IFA_ADDRESS, _IFA_LOCAL = 3, 4, 1, 2
 _ASKS_SET = tuple(nfnetlink.text(1, name) for name in (b"set", b"SET"))
 """The name of such an xt extension in an expression of nf_tables."""
 LOOPBACK = 1
@@ -66,7 +66,15 @@ _SYSCTLS = (
 
 
 _OF_INTERFACES = ("route_localnet", "accept_local", "rp_filter", "src_valid_mark")
-_REROUTING = ("output", "prerouting")
+_REROUTING = ("output", "prerouting", "postrouting")
+
+
+class Link(Struct, frozen=True):
+    """An interface."""
+
+    index: int
+    mtu: int
+    """It decides about the MSS that a SYN offers."""
 
 
 class LocalAddress(Struct, frozen=True):
@@ -86,8 +94,8 @@ class Machine(Struct, frozen=True):
     rules: Ruleset
     blocks: tuple[Block, ...]
     addresses: tuple[LocalAddress, ...]
-    links: dict[str, int]
-    """Index by name."""
+    links: dict[str, Link]
+    """By name."""
     sysctls: dict[str, str]
     listeners: tuple[SocketRow, ...]
     ip_sets: tuple[IpSet, ...]
@@ -152,11 +160,11 @@ def _names(kind: str) -> tuple[str, ...]:
         return ()
 
 
-def links(timeout: float) -> tuple[dict[str, int], tuple[LocalAddress, ...]]:
-    """Index of every interface by name, and every address."""
+def links(timeout: float) -> tuple[dict[str, Link], tuple[LocalAddress, ...]]:
+    """Every interface by name, and every address."""
     with Netlink(ROUTE, timeout) as client:
         names = dict(_links(client))
-        by_index = {index: name for name, index in names.items()}
+        by_index = {link.index: name for name, link in names.items()}
         return names, tuple(_addresses(client, by_index))
 
 
@@ -179,11 +187,12 @@ def _asks_local_first(body: bytes) -> bool:
     return unconditional and priority == 0 and table == _LOCAL_TABLE and action == _TO_TABLE
 
 
-def _links(client: Netlink) -> Iterator[tuple[str, int]]:
+def _links(client: Netlink) -> Iterator[tuple[str, Link]]:
     for _, body in client.dump(_GET_LINK, _LINK.pack(0, 0, 0, 0, 0)):
         index = _LINK.unpack_from(body)[2]
-        name = attributes(body, _LINK.size).get(_IFLA_IFNAME, b"").rstrip(b"\0")
-        yield nft.readable(name), index
+        found = attributes(body, _LINK.size)
+        name = found.get(_IFLA_IFNAME, b"").rstrip(b"\0")
+        yield nft.readable(name), Link(index, int.from_bytes(found.get(_IFLA_MTU, b""), nfnetlink.BYTE_ORDER))
 
 
 def _addresses(client: Netlink, names: dict[int, str]) -> Iterator[LocalAddress]:
@@ -222,7 +231,9 @@ def queues() -> frozenset[int]:
 
 
 def rerouting(rules: Ruleset, blocks: tuple[Block, ...], addresses: Collection[LocalAddress]) -> frozenset[str]:
-    """The interfaces with an address, where rules may send a packet to oneself elsewhere: a container's bridge."""
+    """The interfaces with an address, where rules may send a packet to oneself elsewhere (a container's bridge), or
+    may let it come from elsewhere (masquerade looks for an address on every interface).
+    """
     native = any(c.hook is not None and c.hook.kind == "nat" and c.hook.name in _REROUTING for c in rules.chains)
     if not native and not any(block.info.table == "nat" for block in blocks):
         return frozenset()
@@ -230,11 +241,15 @@ def rerouting(rules: Ruleset, blocks: tuple[Block, ...], addresses: Collection[L
 
 
 def interfaces_needed(machine: Machine, dialled: Collection[str]) -> tuple[str, ...]:
-    """The interfaces, lo aside, that hold a dialled address, that a chain is bound to, or that nat may lead out by."""
+    """The interfaces, lo aside, that hold a dialled address, that a chain is bound to, or that nat may need.
+
+    In the order in which the kernel looks through them for an address (inet_select_addr, net/ipv4/devinet.c).
+    """
     holders = {a.interface for a in machine.addresses if a.address in dialled}
     holders |= rerouting(machine.rules, machine.blocks, machine.addresses)
     bound = {
         os.fsdecode(device) for chain in machine.rules.chains if chain.hook is not None for device in chain.hook.devices
     }
     offloading = {os.fsdecode(device) for other in machine.rules.others for device in nft.devices(other)}
-    return tuple(sorted((holders | bound | offloading) - {"lo", ""}))
+    needed = (holders | bound | offloading) - {"lo", ""}
+    return tuple(sorted(needed, key=lambda name: (machine.links[name].index if name in machine.links else 0, name)))

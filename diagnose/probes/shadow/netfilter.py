@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from diagnose.parse import ipset, nfnetlink, nft
+from diagnose.parse import ipset, nfnetlink, nft, xt_trace
 from diagnose.parse.ipset import IpSet
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset
 from diagnose.probes.netlink import Netlink
@@ -256,4 +256,50 @@ class Tracer:
                 return
             for kind, _, body in _messages(data):
                 if kind == nft.TRACE:
+                    yield body
+
+
+class EntryTracer:
+    """The lines that iptables-legacy writes about traced packets, in the namespace in which it was opened.
+
+    OSError where the kernel has no such log (nfnetlink_log).
+    """
+
+    def __init__(self) -> None:
+        with Netlink(NETFILTER) as client:
+            for family in (socket.AF_INET, socket.AF_INET6):
+                client.request(
+                    xt_trace.CONFIGURE, 0, nfnetlink.generic(family) + xt_trace.command(xt_trace.BIND_FAMILY)
+                )
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, NETFILTER
+        )
+        try:
+            _enlarge(self._socket, _SO_RCVBUFFORCE, socket.SO_RCVBUF, 8 << 20)
+            for asked in (xt_trace.command(xt_trace.BIND), xt_trace.headers_at_once()):
+                self._configure(nfnetlink.generic(0) + asked)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def _configure(self, payload: bytes) -> None:
+        self._socket.send(nfnetlink.message(xt_trace.CONFIGURE, _REQUEST | _ACK, 1, payload))
+        for kind, _, body in _messages(self._socket.recv(_BUFFER)):
+            number = -int.from_bytes(body[:4], nfnetlink.BYTE_ORDER, signed=True) if kind == _NLMSG_ERROR else 0
+            if number:
+                raise RefusedError(number, _words(body))
+
+    def close(self) -> None:
+        """Give the socket back, and with it the group."""
+        self._socket.close()
+
+    def read(self) -> Iterator[bytes]:
+        """The payloads that have come until now; OSError ENOBUFS when some were lost."""
+        while True:
+            try:
+                data = self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                return
+            for kind, _, body in _messages(data):
+                if kind == xt_trace.PACKET:
                     yield body

@@ -14,14 +14,15 @@ from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
-from diagnose.parse import nft_trace, xtables
-from diagnose.parse.nft_trace import Code, Event
+from diagnose.parse import nft_trace, xt_trace, xtables
+from diagnose.parse.nfnetlink import BYTE_ORDER
+from diagnose.parse.nft_trace import Code, Event, Packet
 from diagnose.parse.xtables import Block
 from diagnose.parse.xtables_state import Extended, Sibling
 from diagnose.probes.connect import outcome_of, report_icmp_errors
 from diagnose.probes.shadow import legacy, libc
 from diagnose.probes.shadow.copy import Copy
-from diagnose.probes.shadow.netfilter import Tracer
+from diagnose.probes.shadow.netfilter import EntryTracer, Tracer
 from diagnose.probes.shadow.outside import Cable
 
 _PATIENCE = 0.25
@@ -43,6 +44,15 @@ class Matched(Struct, frozen=True):
     siblings: tuple[Sibling, ...]
 
 
+class Met(Struct, frozen=True):
+    """A packet of a probe met a rule or policy of iptables-legacy, or a sibling."""
+
+    packet: Packet
+    hook: str
+    block: Block
+    entry: xtables.Rule | Sibling
+
+
 class Probe(Struct, frozen=True):
     """One connect in the copy."""
 
@@ -53,6 +63,8 @@ class Probe(Struct, frozen=True):
     lost: bool
     """Trace messages were lost: what they said is not known."""
     matched: tuple[Matched, ...]
+    met: tuple[Met, ...] | None = None
+    """What each packet met in iptables-legacy, in order; None: this kernel tells no more than `matched`."""
     left: Endpoint | None = None
     """Where the SYN was sent out of this network namespace, past every rule."""
 
@@ -65,6 +77,7 @@ class Prober:
         self._stack = ExitStack()
         self._tracer = Tracer()
         self._stack.callback(self._tracer.close)
+        self._entries = self._entry_tracer()
         self._listeners: list[socket.socket] = []
         for row in _first(copy.machine.listeners, endpoints):
             self._listen(row.local, row.uid, v6only=row.v6only, device=row.device)
@@ -74,6 +87,16 @@ class Prober:
     def close(self) -> None:
         """Give the sockets back."""
         self._stack.close()
+
+    def _entry_tracer(self) -> EntryTracer | None:
+        if not self._copy.entries_traced:
+            return None
+        try:
+            tracer = EntryTracer()
+        except OSError:
+            return None  # a kernel without this log: what is left are the counters
+        self._stack.callback(tracer.close)
+        return tracer
 
     def _listen(self, endpoint: Endpoint, uid: int, *, v6only: bool | None = None, device: str | None = None) -> None:
         """A listener with the owner that the machine's has, which is who owner rules see behind an answer."""
@@ -103,6 +126,7 @@ class Prober:
         """One connect to it; `until` is by time.monotonic."""
         before = self._counters()
         _, lost = self._read()
+        self._met(0)
         six = family_of(endpoint.address) == "ipv6"
         with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
@@ -115,10 +139,12 @@ class Prober:
             # before the connection is closed: its end is not part of the walk
             last, lost_later = self._read()
             matched = self._deltas(before)
+            met, lost_entries = self._met(port)
             watch.close()
         events = tuple(nft_trace.of_connection((*watch.events, *last), port))
         left = self.sent_out(events)
-        return Probe(endpoint, outcome, source, events, lost or watch.lost or lost_later, matched, left)
+        lost = lost or watch.lost or lost_later or lost_entries
+        return Probe(endpoint, outcome, source, events, lost, matched, met, left)
 
     def sent_out(self, events: Iterable[Event]) -> Endpoint | None:
         """Where a SYN went that passed the last hook on the way out and is for another namespace or machine."""
@@ -168,6 +194,31 @@ class Prober:
                 raise
             return tuple(events), True
         return tuple(events), False
+
+    def _met(self, port: int) -> tuple[tuple[Met, ...] | None, bool]:
+        """What the packets of the connection from this port have met since, and whether some of it was lost."""
+        if self._entries is None:
+            return None, False
+        found: list[Met] = []
+        places: dict[tuple[bool, str, str], list[xtables.Rule | Sibling]] = {}
+        blocks = {(table.block.layout.six, table.block.info.table): table for table in self._copy.tables}
+        try:
+            for payload in self._entries.read():
+                told = xt_trace.entry(payload)
+                if told is None or not told.packet.of_connection(port):
+                    continue
+                table = blocks[told.six, told.table]
+                chain = told.six, told.table, told.chain
+                if chain not in places:
+                    places[chain] = _in_order(table, told.chain)
+                found.append(Met(told.packet, told.hook, table.block, places[chain][told.number - 1]))
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            return tuple(found), True
+        except LookupError:
+            return tuple(found), True  # a table that the copy did not write
+        return tuple(found), False
 
     def _accept(self) -> socket.socket | None:
         """The server's side of a connection, if a server took one."""
@@ -242,7 +293,7 @@ class _Watch:
         self.events += events
         self.lost |= lost
         ours = nft_trace.of_connection(self.events, self._port)
-        if any(event.code in _STOPPING for event in ours) or self._prober.sent_out(ours):
+        if any(event.code in _STOPPING and not event.bypass for event in ours) or self._prober.sent_out(ours):
             return True
         return any(stops(rule) for table in self._prober._deltas(self._before) for rule in table.rules)
 
@@ -251,7 +302,29 @@ def stops(rule: xtables.Rule) -> bool:
     """The rule of iptables-legacy, once it matches, lets the packet go no further."""
     if rule.policy:
         return rule.target == "DROP"
-    return rule.target in ("DROP", "QUEUE", "REJECT", "NFQUEUE", "TARPIT", "DELUDE", "STEAL", "SYNPROXY")
+    if rule.target == "NFQUEUE":
+        return not _bypassed(rule)
+    return rule.target in ("DROP", "QUEUE", "REJECT", "TARPIT", "DELUDE", "STEAL", "SYNPROXY")
+
+
+def _bypassed(rule: xtables.Rule) -> bool:
+    """Its packets go on where no program reads the queue (struct xt_NFQ_info_v3: queue, queues, flags)."""
+    return len(rule.data) >= 6 and bool(int.from_bytes(rule.data[4:6], BYTE_ORDER) & 1)
+
+
+def queues_of(rule: xtables.Rule) -> range:
+    """The queues to which the rule hands packets."""
+    if rule.target != "NFQUEUE":
+        return range(0)
+    first, count = (int.from_bytes(rule.data[at : at + 2], BYTE_ORDER) for at in (0, 2))
+    return range(first, first + max(1, count))
+
+
+def _in_order(table: Extended, chain: str) -> list[xtables.Rule | Sibling]:
+    """All entries of a chain of the copy."""
+    rules: list[tuple[int, xtables.Rule | Sibling]] = [(at, rule) for rule, at in table.rules if rule.chain == chain]
+    rules += [(sibling.offset, sibling) for sibling in table.siblings if sibling.rule.chain == chain]
+    return [entry for _, entry in sorted(rules, key=lambda one: one[0])]
 
 
 def _counted(table: Extended) -> Block:

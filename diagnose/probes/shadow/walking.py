@@ -11,15 +11,17 @@ from diagnose.model.attempt import Outcome
 from diagnose.model.firewall import RuleRef, Step, Walk
 from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
-from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.nft import Chain, ChainKey, Rule, TableKey
 from diagnose.parse.nft_trace import Code, Event, Packet, PacketKind, Said
 from diagnose.parse.xtables import Block
+from diagnose.parse.xtables_state import Sibling
 from diagnose.probes.shadow.copy import Copy
-from diagnose.probes.shadow.probing import Matched, Probe, stops
+from diagnose.probes.shadow.probing import Matched, Met, Probe, queues_of, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
+_MAY_STOP = frozenset({"MASQUERADE"})
+"""Targets that stop a packet when they find no address for it (nf_nat_masquerade.c)."""
 _REWRITES = ("dnat", "redirect", "netmap")
 _ORDER: tuple[PacketKind, ...] = ("syn", "syn-ack", "other", "reset", "icmp")
 """The packets of a connect as each follows from the one before; other: the client's last of the handshake.
@@ -126,7 +128,10 @@ class Walker:
         stop = None if probe.outcome.works else self._stop(probe, rules, evaluations)
         arrives = _arrival(probe.events, self._copy.observer)
         one_way = stop is not None and stop.packet == "syn"
-        steps += [step for table in probe.matched for step in self._legacy_steps(table, one_way=one_way)]
+        if probe.met is None:
+            steps += [step for table in probe.matched for step in self._legacy_steps(table, one_way=one_way)]
+        else:
+            steps += self._met_steps(probe.met)
         depends = tuple(dict.fromkeys(self._depends(probe, rules, stop)))
         stranded = stop is None and not probe.lost and _stranded(probe, evaluations, steps)
         verdict = "unroutable" if stranded else self._verdict(probe, stop, arrives)
@@ -162,7 +167,7 @@ class Walker:
 
     def _native_stops(self, evaluation: Evaluation) -> Iterable[Stop]:
         for event in evaluation.events:
-            if event.code not in _STOPPING or event.said is Said.RETURN:
+            if event.code not in _STOPPING or event.said is Said.RETURN or event.bypass:
                 continue
             reference = self._reader.reference(event)
             if reference is None:
@@ -170,9 +175,6 @@ class Walker:
             rule = self._copy.rules.get((event.chain.table, event.handle)) if event.said is Said.RULE else None
             reject = nft.reject_with(rule) if rule is not None and event.code is Code.DROP else None
             verdict = "reject" if reject else _STOPPING[event.code]
-            if rule is not None and nft.rewrites(rule) is not None:
-                # no address to rewrite to (nf_nat_masquerade.c): one that the machine may have, and the copy has not
-                verdict = "stolen"
             queue = event.queue if event.code is Code.QUEUE else None
             hook = self._reader.hook(evaluation.base)
             yield Stop(evaluation.packet.kind, reference, verdict, reject, hook, evaluation.packet, queue)
@@ -180,8 +182,12 @@ class Walker:
     def _legacy_stop(
         self, probe: Probe, place: str, packet: PacketKind, evaluations: Sequence[Evaluation]
     ) -> Stop | None:
-        """The one rule of iptables-legacy that can have stopped a packet at this hook."""
+        """The rule of iptables-legacy that stopped a packet at this hook; None when it cannot be told."""
         six = ":" in probe.endpoint.address
+        seen = [e.packet for e in evaluations if e.packet.kind == packet]
+        if probe.met is not None:
+            met = [one for one in probe.met if one.packet.kind == packet and one.block.layout.six == six]
+            return self._stopped_by(met[-1], seen[-1]) if met and met[-1].hook == place else None
         found = [
             (table.block, rule)
             for table in probe.matched
@@ -192,12 +198,26 @@ class Walker:
         candidates = _narrowed(found, place, evaluations)
         if len(candidates) != 1:
             return None
-        block, rule = candidates[0]
+        return self._legacy_stop_by(*candidates[0], place, seen[-1])
+
+    def _stopped_by(self, last: Met, headers: Packet) -> Stop | None:
+        """The last entry that a packet met, if it is one that lets a packet go no further."""
+        rule = last.entry
+        if not isinstance(rule, xtables.Rule) or not (stops(rule) or rule.target in _MAY_STOP):
+            return None
+        return self._legacy_stop_by(last.block, rule, last.hook, headers)
+
+    def _legacy_stop_by(self, block: Block, rule: xtables.Rule, hook: str, headers: Packet) -> Stop:
         reject = xtables.reject_with(rule, block.layout)
-        queue = int.from_bytes(rule.data[:2], BYTE_ORDER) if rule.target == "NFQUEUE" else None
+        queue = next(iter(queues_of(rule)), None)
         verdict = "queue" if queue is not None else "reject" if reject else "drop"
-        seen = [e.packet for e in evaluations if e.packet.kind == packet]
-        return Stop(packet, self._words.legacy(block, rule), verdict, reject, place, seen[-1], queue)
+        return Stop(headers.kind, self._words.legacy(block, rule), verdict, reject, hook, headers, queue)
+
+    def _met_steps(self, met: Iterable[Met]) -> Iterable[Step]:
+        for one in met:
+            rule = one.entry
+            if isinstance(rule, xtables.Rule) and (rule.line or rule.policy):
+                yield Step(one.packet.kind, one.hook, self._words.legacy(one.block, rule), _legacy_verdict(rule))
 
     def _legacy_steps(self, table: Matched, *, one_way: bool) -> Iterable[Step]:
         for rule in table.rules:
@@ -223,7 +243,13 @@ class Walker:
                         self._words.rule(rule),
                         nft.intent(rule),
                     )
-        for table in probe.matched:
+        for one in probe.met or ():
+            sibling = one.entry
+            kind = one.packet.kind
+            if isinstance(sibling, Sibling) and kind in told and (sibling.cause != "sender" or kind == "syn-ack"):
+                reference = self._words.legacy(one.block, sibling.rule)
+                yield Step(kind, one.hook, reference, _legacy_verdict(sibling.rule))
+        for table in probe.matched if probe.met is None else ():
             for sibling in table.siblings:
                 if sibling.cause != "sender" or len(told) > 1:
                     reference = self._words.legacy(table.block, sibling.rule)
@@ -242,19 +268,26 @@ class Walker:
             # sent elsewhere and refused there by the kernel's TCP, or out of here: the rules let it pass
             passed = probe.outcome.works or probe.left or (arrives and probe.outcome is Outcome.REFUSED)
             return "accept" if passed else "unknown"
-        if stop.queue is not None and stop.queue in self._copy.machine.queues:
+        if self._read_queues(probe):
             return "unknown"
         if stop.verdict == "stolen":
             return "unknown"
         return "reject" if stop.verdict == "reject" else "drop"
+
+    def _read_queues(self, probe: Probe) -> frozenset[int]:
+        """The queues to which a rule handed packets of the probe, and that a program of the machine reads."""
+        handed = {event.queue for event in probe.events if event.code is Code.QUEUE}
+        for table in probe.matched:
+            handed.update(queue for rule in table.rules for queue in queues_of(rule))
+        return self._copy.machine.queues & handed
 
     def _doubts(self, probe: Probe, stop: Stop | None, depends: Sequence[Step], verdict: str) -> Iterable[str]:
         if probe.lost:
             yield "the kernel told more than could be read of this walk"
         if verdict == "unknown" and stop is None and not probe.lost:
             yield "the probe failed in the copy and the kernel named no rule"
-        if stop is not None and stop.queue is not None and stop.queue in self._copy.machine.queues:
-            yield f"a program on this machine decides about queue {stop.queue}"
+        for queue in sorted(self._read_queues(probe)):
+            yield f"a program on this machine decides about queue {queue}"
         if stop is not None and stop.verdict == "stolen":
             yield "the rule takes the packet out of the way; what then happens to it is not told"
         for step in depends:
