@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
@@ -11,6 +10,7 @@ from diagnose.analysis.rule_owner import brings_back, maker
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
 from diagnose.model.network import Endpoint
+from diagnose.model.rule import iptables_arguments
 
 _OUTWARD = ("output", "postrouting", "egress")
 _NFT_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
@@ -171,7 +171,7 @@ def _removal_nft(decider: RuleRef) -> tuple[Command, Command] | None:
 
 def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
     try:
-        words = shlex.split(decider.text)
+        words = iptables_arguments(decider.text)
     except ValueError:
         return None
     tool = (decider.backend.value, "-t", decider.table)

@@ -112,6 +112,14 @@ FAULTS = {
         [f"iptables-legacy -A {chain} -p tcp --dport {PORT} -j DROP" for chain in ("INPUT", "OUTPUT")],
     ),
     "iptables-legacy raw": (V4, [], [f"iptables-legacy -t raw -A PREROUTING -p tcp --dport {PORT} -j DROP"]),
+    "a comment with quotes and a backslash": (
+        V4,
+        [],
+        [
+            f"iptables-legacy -A INPUT -p tcp --dport {PORT} -m comment "
+            """--comment 'it'"'"'s a "quoted" \\ one' -j DROP"""
+        ],
+    ),
     "ip6tables-legacy": (V6, [], [f"ip6tables-legacy -A INPUT -p tcp --dport {PORT} -j REJECT"]),
     "a policy of iptables-legacy": (
         V4,
