@@ -8,13 +8,12 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates, removal
-from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies
+from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.rule_owner import brings_back, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
-    ban_jail,
     destination_rewrite,
     limits,
     listing_of,
@@ -236,7 +235,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=_in_order(snapshot, attempt, walk, decider),
+        remedies=_in_order(snapshot, attempt, walk),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
@@ -251,30 +250,14 @@ def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
     return POLICY_DROPS if decider.policy else RULE_DROPS
 
 
-def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> tuple[Remedy, ...]:
+def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
     """The owner's own command first where its program is at work, for what goes past it does not last."""
     tools = snapshot.firewall.value.owner_tools if isinstance(snapshot.firewall, Known) else ()
-    unban, general = _unban(attempt, decider), _remedies(walk)
+    banned = attempt.source.address if attempt.source else attempt.address
+    lifted, general = unban(walk, banned, tools), _remedies(walk)
     if FAIL2BAN_CLIENT in tools:
-        return (*unban, *general)
-    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *unban)
-
-
-def _unban(attempt: Attempt, decider: RuleRef) -> tuple[Remedy, ...]:
-    """fail2ban keeps its own list: a rule removed behind its back comes back with the next match."""
-    jail = ban_jail(decider)
-    if jail is None:
-        return ()
-    address = attempt.source.address if attempt.source else attempt.address
-    return (
-        Remedy(
-            summary=f"fail2ban's jail {jail} has banned {address}: lift the ban there. To keep this machine from being "
-            "banned again, set ignoreself = true, and give the jail the clients' addresses instead of a proxy's.",
-            commands=(Command(("fail2ban-client", "set", jail, "unbanip", address), needs_root=True),),
-            undo=(Command(("fail2ban-client", "set", jail, "banip", address), needs_root=True),),
-            survives_reboot=True,
-        ),
-    )
+        return (*lifted, *general)
+    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *lifted)
 
 
 def _reader_first(walk: Walk) -> tuple[Remedy, ...]:

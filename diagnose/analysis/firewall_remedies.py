@@ -67,7 +67,7 @@ def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     accept = _accept(decider, _flow(walk, decider), _traffic(walk))
     removed = removal(decider)
-    element = _element(walk, decider)
+    element = _port_of_set(walk, decider)
     if element is not None:
         yield element
     if removed is not None and _only_this_port(walk, decider):
@@ -75,6 +75,7 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         yield accept
         return
     yield accept
+    yield from _address_of_set(walk, decider)
     if removed is not None:
         yield removed
 
@@ -184,7 +185,7 @@ def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
 _NAMED_SET = re.compile(r"\btcp dport @(\S+)")
 
 
-def _element(walk: Walk, decider: RuleRef) -> Remedy | None:
+def _port_of_set(walk: Walk, decider: RuleRef) -> Remedy | None:
     """The port taken out of the named set that the rule looks into."""
     named = _NAMED_SET.search(decider.text) if decider.backend is Backend.NFT and walk.packet == "syn" else None
     if named is None:
@@ -194,6 +195,34 @@ def _element(walk: Walk, decider: RuleRef) -> Remedy | None:
         summary=f"Take port {walk.port} out of the set {named[1]} of table {_table(decider)}. {_keep(decider)}",
         commands=(Command(("nft", "delete", *where), needs_root=True),),
         undo=(Command(("nft", "add", *where), needs_root=True),),
+        survives_reboot=False,
+    )
+
+
+_NAMED_SOURCES = re.compile(r"\bip6? saddr @(\S+)")
+_IP_SET = re.compile(r"--match-set (\S+) src\b")
+
+
+def _address_of_set(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    """The client's address taken out of the set of sources that the rule looks into (a ban, a block list)."""
+    client = "127.0.0.1" if walk.address.startswith("127.") else walk.address.partition("%")[0]
+    native = decider.backend is Backend.NFT
+    named = (_NAMED_SOURCES if native else _IP_SET).search(decider.text) if walk.packet == "syn" else None
+    if named is None:
+        return
+    where: tuple[str, ...]
+    if native:
+        where = ("element", decider.family, decider.table, named[1], "{", client, "}")
+        command, undo = Command(("nft", "delete", *where), True), Command(("nft", "add", *where), True)
+        place = f"the set {named[1]} of table {_table(decider)}"
+    else:
+        where = (named[1], client)
+        command, undo = Command(("ipset", "del", *where), True), Command(("ipset", "add", *where), True)
+        place = f"the IP set {named[1]}"
+    yield Remedy(
+        summary=f"Take {client} out of {place}. {_keep(decider)}",
+        commands=(command,),
+        undo=(undo,),
         survives_reboot=False,
     )
 
