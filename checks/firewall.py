@@ -218,6 +218,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
     witness, seen = _machine_says(attempt, walk)
     if overruled:
         witness = Witness.OVERRULES
+    walk = _with_programs(attempt, walk)
     cause = _cause_of(walk, decider)
     behind = _listener_behind(snapshot, attempt)
     return Finding(
@@ -238,6 +239,17 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
         remedies=_in_order(snapshot, attempt, walk),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
+
+
+def _with_programs(attempt: Attempt, walk: Walk) -> Walk:
+    """A BPF program may have dropped it instead: a doubt, unless the kernel says that nf_tables itself did.
+
+    Such a program sends no answer, so a reject was none of its doing.
+    """
+    drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
+    if walk.verdict != "drop" or any(one.symbol.startswith("nft_") for one in drops):
+        return walk
+    return replace(walk, doubts=(*walk.doubts, *walk.beside))
 
 
 def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
@@ -517,7 +529,8 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     dropped = _dropped_by_netfilter(attempt)
     excluded = _all_else_excluded(snapshot, attempt) and not _dropped_by_a_filter(attempt)
-    evidence = [connect_evidence(attempt)]
+    beside = _beside_the_rules(snapshot, attempt)
+    evidence = [connect_evidence(attempt), *beside]
     match attempt.drops:
         case Known(value=(first, *_)):
             text = f"the kernel freed our packet: {first.reason} in {first.symbol}"
@@ -541,12 +554,29 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
         explanation=(
             "The connection's first packet gets no answer of any kind. "
             + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
-            + "a firewall swallows it, or a filter on the cgroup of either end. Which one does could not be read."
+            + "a firewall swallows it, or a filter on the cgroup of either end. "
+            + (_ASKS_A_PROGRAM if beside else "Which one does could not be read.")
         ),
         evidence=tuple(evidence),
-        remedies=_look_with_root(snapshot),
+        remedies=(_DETACH,) if beside else _look_with_root(snapshot),
         explains=("resolution/prefers-other-family",),
     )
+
+
+_ASKS_A_PROGRAM = (
+    "No rule stops it in a copy of the rules, but netfilter asks a BPF program as well, and its answer no copy can "
+    "give: what it lets through shows on the machine only."
+)
+_DETACH = Remedy(
+    summary="See who holds the BPF program (`bpftool link` lists it with the pid) and change its settings, or stop it: "
+    "the program goes with the last that holds it, and comes back when that program starts again."
+)
+
+
+def _beside_the_rules(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
+    """What decides about the packets and is no rule."""
+    walk = snapshot.firewall.value.walk(attempt.address) if isinstance(snapshot.firewall, Known) else None
+    return tuple(Evidence(program, "bpf(2)") for program in (walk.beside if walk is not None else ()))
 
 
 def _all_else_excluded(snapshot: Snapshot, attempt: Attempt) -> bool:

@@ -53,6 +53,8 @@ class Walk(Struct, frozen=True):
     """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
     arrives: Endpoint | None = None
     """Where the SYN was sent in the end, when a rule changed its destination."""
+    beside: tuple[str, ...] = ()
+    """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them."""
 
 
 class Shadow(Struct, frozen=True):

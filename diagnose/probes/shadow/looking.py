@@ -20,6 +20,7 @@ from diagnose.model.network import Endpoint
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
     from diagnose.parse.xtables import Block
+    from diagnose.probes.bpf import NetfilterProgram
     from diagnose.probes.shadow.copy import Copy
     from diagnose.probes.shadow.machine import Machine
     from diagnose.probes.shadow.probing import Probe, Prober
@@ -42,7 +43,7 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return NOT_LINUX
     until = time.monotonic() + deadline
     try:
-        return _looked(endpoints, until)
+        return _beside_programs(_looked(endpoints, until))
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
@@ -79,6 +80,34 @@ def _doubted(fact: Fact[Shadow], doubt: str) -> Fact[Shadow]:
             return Known(msgspec.structs.replace(shadow, walks=walks))
         case Unknown():
             return fact
+
+
+def _beside_programs(fact: Fact[Shadow]) -> Fact[Shadow]:
+    """The fact with the BPF programs that netfilter asks beside the rules."""
+    from diagnose.probes import bpf
+
+    try:
+        programs = [one for one in bpf.netfilter_programs() if one.hook != "forward"]
+    except OSError as error:
+        return _doubted(fact, f"whether netfilter asks a BPF program as well could not be seen: {error.strerror}")
+    if isinstance(fact, Unknown) or not programs:
+        return fact
+    walks = tuple(
+        msgspec.structs.replace(walk, beside=tuple(_of_program(one) for one in programs if _is_asked(one.family, walk)))
+        for walk in fact.value.walks
+    )
+    return Known(msgspec.structs.replace(fact.value, walks=walks))
+
+
+def _is_asked(family: str, walk: Walk) -> bool:
+    return family == ("ip6" if ":" in walk.address else "ip")
+
+
+def _of_program(one: NetfilterProgram) -> str:
+    return (
+        f"a BPF program ({one.name or 'without a name'}, id {one.id}) decides as well, at {one.family} {one.hook}, "
+        f"priority {one.priority}, of this network namespace or another: which one is not told"
+    )
 
 
 def _untouched(endpoint: Endpoint) -> Walk:
