@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.firewall_remedies import candidates, removal
+from diagnose.analysis.firewall_remedies import candidates
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
@@ -287,7 +287,6 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
     by_kernel = attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.KERNEL
     behind = _listener_behind(snapshot, attempt)
     agrees = by_kernel and behind  # the kernel does not refuse a port that listens: it was asked for another one
-    removed = removal(rewrite.rule)
     return Finding(
         code=REDIRECTS.code,
         title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} to {walk.arrives}"),
@@ -304,7 +303,7 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
             *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
         ),
         remedies=(
-            *((removed,) if removed is not None else ()),
+            *(one for one in _remedies(walk) if one is not _BY_HAND),
             Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted."),
         ),
         explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
@@ -436,13 +435,22 @@ def _remedies(walk: Walk) -> tuple[Remedy, ...]:
             return tuple(_rehearsed(one) for one in mended) or (_BY_HAND,)
         case Unknown(reason=Reason.TOOL_MISSING) as unknown:
             return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
-        case Unknown():
-            return candidates(walk) or (_BY_HAND,)
+        case Unknown() as unknown:
+            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
 
 
 def _rehearsed(tried: Rehearsed) -> Remedy:
     assert tried.remedy is not None
     return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
+
+
+def _untried(remedy: Remedy, missing: Unknown) -> Remedy:
+    why = f" ({missing.detail})" if missing.detail else ""
+    return replace(
+        remedy,
+        summary=f"{remedy.summary} It was not tried in a copy of the rules{why}: whether another rule stops the packet "
+        "behind this one, and what else it opens, is not known.",
+    )
 
 
 def _described(remedy: Remedy, missing: Unknown) -> Remedy:

@@ -6,7 +6,10 @@ import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from diagnose.analysis.rule_owner import brings_back, maker
+from msgspec.structs import replace
+
+from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker
+from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
 from diagnose.model.network import Endpoint
@@ -19,12 +22,15 @@ MARK = "netdiag"
 
 
 def candidates(walk: Walk) -> tuple[Remedy, ...]:
-    """The remedies for the rule that stopped this walk, the narrowest first; none when no rule is named.
+    """The remedies for the rule that stopped this walk or led it astray, the narrowest first; none when none is named.
 
     They are not rehearsed here: whether another rule stops the packet behind this one shows only in the copy.
     """
     decider = walk.decider
-    if decider is None or walk.verdict not in ("drop", "reject"):
+    if decider is None:
+        rewrite = None if walk.outcome.works else destination_rewrite(walk)
+        return () if rewrite is None else tuple(_for_rule(replace(walk, hook=rewrite.hook), rewrite.rule))
+    if walk.verdict not in ("drop", "reject"):
         return ()
     if decider.policy:
         return tuple(_for_policy(walk, decider))
@@ -85,7 +91,7 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 
 def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
     place = f"chain {decider.chain} of table {_table(decider)}"
-    where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that stops it"
+    where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that {_acts(decider)}"
     command, undo = _accept_nft(decider, match) if decider.backend is Backend.NFT else _accept_xt(decider, match)
     summary = f"Accept {what} {where}. {_keep(decider)}"
     if not undo:
@@ -95,6 +101,13 @@ def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
             f"`nft delete rule {decider.family} {decider.table} {decider.chain} handle` with that number."
         )
     return Remedy(summary=summary, commands=(command,), undo=undo, survives_reboot=False)
+
+
+def _acts(decider: RuleRef) -> str:
+    return "changes its destination" if _NATS.search(decider.text) else "stops it"
+
+
+_NATS = re.compile(r"\b(dnat|redirect|DNAT|REDIRECT|NETMAP)\b")
 
 
 def _accept_nft(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
@@ -249,9 +262,9 @@ def _table(rule: RuleRef) -> str:
 
 
 def _keep(rule: RuleRef) -> str:
-    back = brings_back(maker(rule))
-    if back:
-        return f"{back}. To keep this, change it there as well."
+    made = maker(rule)
+    if made.owner is not Owner.PLAIN:
+        return f"{brings_back(made)}. {keeps(made)}"
     if rule.backend is Backend.NFT:
         return (
             "It lasts until the rules are loaded again: to keep it, change the file or the program that writes this "

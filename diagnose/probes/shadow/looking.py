@@ -260,6 +260,7 @@ class _Expedition:
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
 
     def _rehearsed(self, machine: Machine, walks: list[Walk], words: Words) -> list[Walk]:
+        from diagnose.analysis.firewall_remedies import candidates
         from diagnose.probes.shadow.rehearsing import Rehearsals
 
         until = min(self._until, self._begun + _PATIENCE)
@@ -268,7 +269,7 @@ class _Expedition:
         )
         found: list[Walk] = []
         for walk in walks:
-            if walk.decider is None:
+            if not candidates(walk):
                 found.append(walk)
                 continue
             tried: Fact[tuple[Rehearsed, ...]]
@@ -281,7 +282,9 @@ class _Expedition:
 
 
 def _unrehearsed(walk: Walk) -> Walk:
-    return walk if walk.decider is None else msgspec.structs.replace(walk, rehearsals=_TOO_LATE)
+    from diagnose.analysis.firewall_remedies import candidates
+
+    return msgspec.structs.replace(walk, rehearsals=_TOO_LATE) if candidates(walk) else walk
 
 
 def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:
