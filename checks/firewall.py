@@ -7,14 +7,13 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.firewall_remedies import candidates, removal
-from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies
+from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.rule_owner import brings_back, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
-    ban_jail,
     destination_rewrite,
     limits,
     listing_of,
@@ -226,6 +225,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
     witness, seen = _machine_says(attempt, walk)
     if overruled:
         witness = Witness.OVERRULES
+    walk = _with_programs(attempt, walk)
     cause = _cause_of(walk, decider)
     behind = _listener_behind(snapshot, attempt)
     return Finding(
@@ -243,9 +243,20 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=_in_order(snapshot, attempt, walk, decider),
+        remedies=_in_order(snapshot, attempt, walk),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
+
+
+def _with_programs(attempt: Attempt, walk: Walk) -> Walk:
+    """A BPF program may have dropped it instead: a doubt, unless the kernel says that nf_tables itself did.
+
+    Such a program sends no answer, so a reject was none of its doing.
+    """
+    drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
+    if walk.verdict != "drop" or any(one.symbol.startswith("nft_") for one in drops):
+        return walk
+    return replace(walk, doubts=(*walk.doubts, *walk.beside))
 
 
 def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
@@ -258,30 +269,14 @@ def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
     return POLICY_DROPS if decider.policy else RULE_DROPS
 
 
-def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> tuple[Remedy, ...]:
+def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
     """The owner's own command first where its program is at work, for what goes past it does not last."""
     tools = snapshot.firewall.value.owner_tools if isinstance(snapshot.firewall, Known) else ()
-    unban, general = _unban(attempt, decider), _remedies(walk)
+    banned = attempt.source.address if attempt.source else attempt.address
+    lifted, general = unban(walk, banned, tools), _remedies(walk)
     if FAIL2BAN_CLIENT in tools:
-        return (*unban, *general)
-    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *unban)
-
-
-def _unban(attempt: Attempt, decider: RuleRef) -> tuple[Remedy, ...]:
-    """fail2ban keeps its own list: a rule removed behind its back comes back with the next match."""
-    jail = ban_jail(decider)
-    if jail is None:
-        return ()
-    address = attempt.source.address if attempt.source else attempt.address
-    return (
-        Remedy(
-            summary=f"fail2ban's jail {jail} has banned {address}: lift the ban there. To keep this machine from being "
-            "banned again, set ignoreself = true, and give the jail the clients' addresses instead of a proxy's.",
-            commands=(Command(("fail2ban-client", "set", jail, "unbanip", address), needs_root=True),),
-            undo=(Command(("fail2ban-client", "set", jail, "banip", address), needs_root=True),),
-            survives_reboot=True,
-        ),
-    )
+        return (*lifted, *general)
+    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *lifted)
 
 
 def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
@@ -299,7 +294,6 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
     by_kernel = attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.KERNEL
     behind = _listener_behind(snapshot, attempt)
     agrees = by_kernel and behind  # the kernel does not refuse a port that listens: it was asked for another one
-    removed = removal(rewrite.rule)
     return Finding(
         code=REDIRECTS.code,
         title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} to {walk.arrives}"),
@@ -316,7 +310,7 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
             *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
         ),
         remedies=(
-            *((removed,) if removed is not None else ()),
+            *(one for one in _remedies(walk) if one is not _BY_HAND),
             Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted."),
         ),
         explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
@@ -456,13 +450,22 @@ def _remedies(walk: Walk) -> tuple[Remedy, ...]:
             return tuple(_rehearsed(one) for one in mended) or (_BY_HAND,)
         case Unknown(reason=Reason.TOOL_MISSING) as unknown:
             return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
-        case Unknown():
-            return candidates(walk) or (_BY_HAND,)
+        case Unknown() as unknown:
+            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
 
 
 def _rehearsed(tried: Rehearsed) -> Remedy:
     assert tried.remedy is not None
     return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
+
+
+def _untried(remedy: Remedy, missing: Unknown) -> Remedy:
+    why = f" ({missing.detail})" if missing.detail else ""
+    return replace(
+        remedy,
+        summary=f"{remedy.summary} It was not tried in a copy of the rules{why}: whether another rule stops the packet "
+        "behind this one, and what else it opens, is not known.",
+    )
 
 
 def _described(remedy: Remedy, missing: Unknown) -> Remedy:
@@ -574,7 +577,8 @@ def _handshake_unfinished(snapshot: Snapshot, attempt: Attempt) -> Finding:
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     dropped = _dropped_by_netfilter(attempt)
     excluded = _all_else_excluded(snapshot, attempt) and not _dropped_by_a_filter(attempt)
-    evidence = [connect_evidence(attempt)]
+    beside = _beside_the_rules(snapshot, attempt)
+    evidence = [connect_evidence(attempt), *beside]
     match attempt.drops:
         case Known(value=(first, *_)):
             text = f"the kernel freed our packet: {first.reason} in {first.symbol}"
@@ -598,12 +602,29 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
         explanation=(
             "The connection's first packet gets no answer of any kind. "
             + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
-            + "a firewall swallows it, or a filter on the cgroup of either end. Which one does could not be read."
+            + "a firewall swallows it, or a filter on the cgroup of either end. "
+            + (_ASKS_A_PROGRAM if beside else "Which one does could not be read.")
         ),
         evidence=tuple(evidence),
-        remedies=_look_with_root(snapshot),
+        remedies=(_DETACH,) if beside else _look_with_root(snapshot),
         explains=("resolution/prefers-other-family",),
     )
+
+
+_ASKS_A_PROGRAM = (
+    "No rule stops it in a copy of the rules, but netfilter asks a BPF program as well, and its answer no copy can "
+    "give: what it lets through shows on the machine only."
+)
+_DETACH = Remedy(
+    summary="See who holds the BPF program (`bpftool link` lists it with the pid) and change its settings, or stop it: "
+    "the program goes with the last that holds it, and comes back when that program starts again."
+)
+
+
+def _beside_the_rules(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
+    """What decides about the packets and is no rule."""
+    walk = snapshot.firewall.value.walk(attempt.address) if isinstance(snapshot.firewall, Known) else None
+    return tuple(Evidence(program, "bpf(2)") for program in (walk.beside if walk is not None else ()))
 
 
 def _all_else_excluded(snapshot: Snapshot, attempt: Attempt) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
-from diagnose.analysis.rule_owner import brings_back, maker
+from msgspec.structs import replace
+
+from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker
+from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
 from diagnose.model.network import Endpoint
+from diagnose.model.rule import iptables_arguments
 
 _OUTWARD = ("output", "postrouting", "egress")
 _NFT_WORD = re.compile(r'(?:"[^"]*"|[^\s"])+')
@@ -19,12 +22,15 @@ MARK = "netdiag"
 
 
 def candidates(walk: Walk) -> tuple[Remedy, ...]:
-    """The remedies for the rule that stopped this walk, the narrowest first; none when no rule is named.
+    """The remedies for the rule that stopped this walk or led it astray, the narrowest first; none when none is named.
 
     They are not rehearsed here: whether another rule stops the packet behind this one shows only in the copy.
     """
     decider = walk.decider
-    if decider is None or walk.verdict not in ("drop", "reject"):
+    if decider is None:
+        rewrite = None if walk.outcome.works else destination_rewrite(walk)
+        return () if rewrite is None else tuple(_for_rule(replace(walk, hook=rewrite.hook), rewrite.rule))
+    if walk.verdict not in ("drop", "reject"):
         return ()
     if decider.policy:
         return tuple(_for_policy(walk, decider))
@@ -67,7 +73,7 @@ def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     accept = _accept(decider, _flow(walk, decider), _traffic(walk))
     removed = removal(decider)
-    element = _element(walk, decider)
+    element = _port_of_set(walk, decider)
     if element is not None:
         yield element
     if removed is not None and _only_this_port(walk, decider):
@@ -75,6 +81,7 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         yield accept
         return
     yield accept
+    yield from _address_of_set(walk, decider)
     if removed is not None:
         yield removed
 
@@ -84,7 +91,7 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 
 def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
     place = f"chain {decider.chain} of table {_table(decider)}"
-    where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that stops it"
+    where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that {_acts(decider)}"
     command, undo = _accept_nft(decider, match) if decider.backend is Backend.NFT else _accept_xt(decider, match)
     summary = f"Accept {what} {where}. {_keep(decider)}"
     if not undo:
@@ -94,6 +101,13 @@ def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
             f"`nft delete rule {decider.family} {decider.table} {decider.chain} handle` with that number."
         )
     return Remedy(summary=summary, commands=(command,), undo=undo, survives_reboot=False)
+
+
+def _acts(decider: RuleRef) -> str:
+    return "changes its destination" if _NATS.search(decider.text) else "stops it"
+
+
+_NATS = re.compile(r"\b(dnat|redirect|DNAT|REDIRECT|NETMAP)\b")
 
 
 def _accept_nft(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple[Command, ...]]:
@@ -171,7 +185,7 @@ def _removal_nft(decider: RuleRef) -> tuple[Command, Command] | None:
 
 def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
     try:
-        words = shlex.split(decider.text)
+        words = iptables_arguments(decider.text)
     except ValueError:
         return None
     tool = (decider.backend.value, "-t", decider.table)
@@ -184,7 +198,7 @@ def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
 _NAMED_SET = re.compile(r"\btcp dport @(\S+)")
 
 
-def _element(walk: Walk, decider: RuleRef) -> Remedy | None:
+def _port_of_set(walk: Walk, decider: RuleRef) -> Remedy | None:
     """The port taken out of the named set that the rule looks into."""
     named = _NAMED_SET.search(decider.text) if decider.backend is Backend.NFT and walk.packet == "syn" else None
     if named is None:
@@ -194,6 +208,34 @@ def _element(walk: Walk, decider: RuleRef) -> Remedy | None:
         summary=f"Take port {walk.port} out of the set {named[1]} of table {_table(decider)}. {_keep(decider)}",
         commands=(Command(("nft", "delete", *where), needs_root=True),),
         undo=(Command(("nft", "add", *where), needs_root=True),),
+        survives_reboot=False,
+    )
+
+
+_NAMED_SOURCES = re.compile(r"\bip6? saddr @(\S+)")
+_IP_SET = re.compile(r"--match-set (\S+) src\b")
+
+
+def _address_of_set(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
+    """The client's address taken out of the set of sources that the rule looks into (a ban, a block list)."""
+    client = "127.0.0.1" if walk.address.startswith("127.") else walk.address.partition("%")[0]
+    native = decider.backend is Backend.NFT
+    named = (_NAMED_SOURCES if native else _IP_SET).search(decider.text) if walk.packet == "syn" else None
+    if named is None:
+        return
+    where: tuple[str, ...]
+    if native:
+        where = ("element", decider.family, decider.table, named[1], "{", client, "}")
+        command, undo = Command(("nft", "delete", *where), True), Command(("nft", "add", *where), True)
+        place = f"the set {named[1]} of table {_table(decider)}"
+    else:
+        where = (named[1], client)
+        command, undo = Command(("ipset", "del", *where), True), Command(("ipset", "add", *where), True)
+        place = f"the IP set {named[1]}"
+    yield Remedy(
+        summary=f"Take {client} out of {place}. {_keep(decider)}",
+        commands=(command,),
+        undo=(undo,),
         survives_reboot=False,
     )
 
@@ -220,9 +262,9 @@ def _table(rule: RuleRef) -> str:
 
 
 def _keep(rule: RuleRef) -> str:
-    back = brings_back(maker(rule))
-    if back:
-        return f"{back}. To keep this, change it there as well."
+    made = maker(rule)
+    if made.owner is not Owner.PLAIN:
+        return f"{brings_back(made)}. {keeps(made)}"
     if rule.backend is Backend.NFT:
         return (
             "It lasts until the rules are loaded again: to keep it, change the file or the program that writes this "

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from diagnose.analysis.rule_owner import Owner, called_chain, maker_on
+from diagnose.analysis.walk import ban_jail
 from diagnose.model.fact import Known
 from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import Rehearsed, RuleRef, Walk
@@ -97,6 +98,41 @@ def _panic_off(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         commands=(Command(("firewall-cmd", "--panic-off"), needs_root=True),),
         undo=(Command(("firewall-cmd", "--panic-on"), needs_root=True),),
         survives_reboot=True,
+    )
+
+
+def unban(walk: Walk, banned: str, tools: tuple[str, ...]) -> Iterator[Remedy]:
+    """fail2ban keeps its own list: a rule removed behind its back comes back with the next match."""
+    jail = ban_jail(walk.decider) if walk.decider is not None else None
+    if jail is None:
+        return
+    yield Remedy(
+        summary=f"fail2ban's jail {jail} has banned {banned}: lift the ban there. It stays lifted over a reboot, until "
+        "the next matches in the log. To keep this machine from being banned again, set ignoreself = true, and give "
+        f"the jail the clients' addresses instead of a proxy's. {_what_it_opens(walk)}"
+        + ("" if FAIL2BAN_CLIENT in tools else " fail2ban does not run here now, so its command will not work yet."),
+        commands=(Command((FAIL2BAN_CLIENT, "set", jail, "unbanip", banned), needs_root=True),),
+        undo=(Command((FAIL2BAN_CLIENT, "set", jail, "banip", banned), needs_root=True),),
+        survives_reboot=True,
+    )
+
+
+def _what_it_opens(walk: Walk) -> str:
+    """What taking the ban away opened in the copy, by the rehearsal of a command that does just that."""
+    lifted = next((one for one in _tried(walk) if one.mended and _takes_away(one)), None)
+    if lifted is None:
+        return "fail2ban itself could not be tried in the copy of the rules."
+    told = "fail2ban itself was not tried in the copy of the rules; taking the ban away was, and it mends this"
+    return (
+        f"{told} and opens besides: {', '.join(lifted.opens)}." if lifted.opens else f"{told} and opens nothing else."
+    )
+
+
+def _takes_away(tried: Rehearsed) -> bool:
+    """Whether the commands do nothing but take out an element or a rule."""
+    return all(
+        command.argv[:2] in (("nft", "delete"), ("ipset", "del")) or "-D" in command.argv[:4]
+        for command in tried.commands
     )
 
 

@@ -163,3 +163,39 @@ def brings_back(made: Maker) -> str:
         case _:
             assert_never(made.owner)
     return f"The rule is {made.name}'s: {how}"
+
+
+def keeps(made: Maker) -> str:
+    """Where a change has to be made to outlive that, as a sentence; empty: nobody known."""
+    match made.owner:
+        case Owner.UFW:
+            where = "a rule given to ufw (`ufw allow`, `ufw delete`), or its files before.rules and before6.rules"
+        case Owner.FIREWALLD:
+            where = "a zone or policy of firewalld, with `--permanent`"
+        case Owner.DOCKER:
+            where = (
+                "what the container publishes, its network's options, or DOCKER-USER, a chain that Docker leaves alone"
+            )
+        case Owner.PODMAN:
+            where = "what the container publishes, or its network's options"
+        case Owner.CNI:
+            where = "the plugin's configuration, often in /etc/cni/net.d"
+        case Owner.KUBERNETES:
+            where = "the Service or NetworkPolicy behind it"
+        case Owner.SERVICE_MESH:
+            where = "the annotations of the pod that exclude ports"
+        case Owner.LIBVIRT:
+            where = "the definition of the network (`virsh net-edit`) or of its filter (`virsh nwfilter-edit`)"
+        case Owner.FAIL2BAN:
+            where = "fail2ban's own list (`fail2ban-client set JAIL unbanip`), and `ignoreip` in the jail"
+        case Owner.CROWDSEC:
+            where = "CrowdSec's own list (`cscli decisions delete --ip`), and an allow list there"
+        case Owner.VPN | Owner.APPLICATION_FIREWALL:
+            where = f"the settings of {made.name}"
+        case Owner.SYSTEMD:
+            where = "the .network file of the interface"
+        case Owner.PLAIN:
+            return ""
+        case _:
+            assert_never(made.owner)
+    return f"To keep this over a reboot, change it there as well: {where}."

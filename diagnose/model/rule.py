@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Literal
 
@@ -47,3 +48,23 @@ class Step(Struct, frozen=True):
     rule: RuleRef
     verdict: str
     """accept, drop, reject, jump X, goto X, return, continue, queue, redirect, dnat ..."""
+
+
+_STRING = re.compile(r'(?<= )"(?:[^"\\]|\\.)*"', re.DOTALL)
+"""As iptables prints one (xtables_save_string, libxtables/xtables.c): line ends stand in it as they are."""
+_WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|(\S+)', re.DOTALL)
+
+
+def string_is_open(text: str) -> bool:
+    """Whether a string in a rule of iptables has no end."""
+    return ' "' in text and ' "' in _STRING.sub("", text)
+
+
+def iptables_arguments(text: str) -> tuple[str, ...]:
+    """A rule as iptables prints it, in the arguments that make it; ValueError when a string in it has no end.
+
+    A backslash keeps what follows it as it is, in strings only (add_param_to_argv, iptables/xshared.c).
+    """
+    if string_is_open(f" {text}"):
+        raise ValueError("a string has no end")
+    return tuple(plain or re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL) for quoted, plain in _WORD.findall(text))

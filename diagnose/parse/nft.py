@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import IntEnum
 from itertools import groupby, pairwise
 from operator import attrgetter
+from typing import Literal
 
 from msgspec import Struct
 
@@ -780,60 +781,81 @@ def _shape(rule: Rule, anonymous: _Held) -> list[tuple[str, bytes]]:
 
 # ------ nft's own listing: the words for people
 
+_HANDLE = re.compile(r"^(?P<text>.*?)\s*# handle (?P<handle>\d+)$", re.DOTALL)
+
 
 def listing(text: str, wanted: Mapping[tuple[str, str, str], tuple[int, ...]]) -> dict[tuple[str, str, str, int], str]:
     """The text of each rule in `nft -a list ruleset`, by (family, table, chain, handle).
 
     `wanted` gives the handles of each chain in order, as the kernel has them: a chain whose listing does not show
-    exactly these (a comment that looks like a rule, another version of nft) is left out rather than guessed.
+    exactly these (another version of nft) is left out rather than guessed. ValueError when the listing cannot be one
+    of these chains: a string with line ends (a comment) can look like any part of a listing, but it can hide none.
     """
     found: dict[tuple[str, str, str, int], str] = {}
+    seen: set[tuple[str, str, str]] = set()
     for where, lines in _chain_blocks(text):
+        if where in seen:
+            raise ValueError(f"chain {where[2]!r} is listed twice")
+        seen.add(where)
         expected = wanted.get(where)
-        if expected is None:
-            continue
-        rules = _rules_of(lines, expected)
-        if rules is not None:
+        rules = None if expected is None else _rules_of(lines, expected)
+        if expected is not None and rules is not None:
             found.update({(*where, handle): rule for handle, rule in zip(expected, rules, strict=True)})
     return found
 
 
 _TABLE_LINE = re.compile(r"^table (\w+) (\S+) \{")
 _CHAIN_LINE = re.compile(r"^\tchain (\S+) \{")
+_OTHER_LINE = re.compile(r"^\t\w[^\"]* \{(?: # handle \d+)?$")
+"""A set, map, object or flowtable begins."""
 _BASE_LINE = re.compile(r"^type \w+ hook \w+ (device|devices|priority)\b")
 
 
 def _chain_blocks(text: str) -> Iterator[tuple[tuple[str, str, str], list[str]]]:
     table: tuple[str, str] | None = None
-    where: tuple[str, str, str] | None = None
+    block: tuple[str, str, str] | Literal["another"] | None = None
     lines: list[str] = []
     for line in text.split("\n"):
-        if where is not None:
+        if block is not None:
             if line == "\t}":
-                yield where, lines
-                where = None
-            else:
+                if block != "another":
+                    yield block, lines
+                block = None
+                continue
+            if (line[:1] == "t" and _TABLE_LINE.match(line)) or (line[:2] == "\tc" and _CHAIN_LINE.match(line)):
+                raise ValueError("a table or chain begins within another one")
+            if block != "another":
                 lines.append(line)
+            elif _HANDLE.match(line):
+                raise ValueError("a rule outside of a chain")
+        elif line == "\t}":
+            raise ValueError("a chain ends that has not begun")
         elif opened := _CHAIN_LINE.match(line):
-            where, lines = (*table, opened[1]) if table else None, []
+            if table is None:
+                raise ValueError("a chain outside of a table")
+            block, lines = (*table, opened[1]), []
         elif opened := _TABLE_LINE.match(line):
             table = opened[1], opened[2]
+        elif _OTHER_LINE.match(line):
+            block = "another"
 
 
 def _rules_of(lines: list[str], expected: tuple[int, ...]) -> list[str] | None:
     rules: list[str] = []
-    pending: list[str] = []
+    pending = ""
     position = 0
     for line in lines:
+        quoted = pending.count('"') % 2
         stripped = line.strip()
         if not pending and (_BASE_LINE.match(stripped) or stripped.startswith("comment ") or not stripped):
             continue
-        pending.append(stripped)
-        words, _, handle = " ".join(pending).rpartition("# handle ")
-        if not (handle.isascii() and handle.isdecimal()):
+        # what stands within quotes is told as it is, line ends included
+        pending = f"{pending}\n{line}" if quoted else f"{pending} {line.lstrip()}" if pending else line.lstrip()
+        ended = _HANDLE.match(pending) if "# handle " in line else None
+        if ended is None:
             continue
-        if position >= len(expected) or int(handle) != expected[position]:
+        if position >= len(expected) or int(ended["handle"]) != expected[position] or ended["text"].count('"') % 2:
             return None
-        rules.append(words.rstrip())
-        pending, position = [], position + 1
+        rules.append(ended["text"])
+        pending, position = "", position + 1
     return rules if not pending and position == len(expected) else None

@@ -11,20 +11,18 @@ import errno
 import os
 import socket
 import struct
-import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook, ListenerCgroup
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.parse.unified import Mount, directory, mounts, place
+from diagnose.probes import bpf
 from diagnose.probes.netlink import Netlink, attributes
 from diagnose.probes.sockets import listener_cgroups
 
-_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
-"""Number of the system call, for 64-bit programs (asm/unistd.h)."""
 _PIDFD_GETFD = 438
-_NEXT_ID, _FD_BY_ID, _INFO_BY_FD, _QUERY = 11, 13, 15, 16
+_NEXT_ID, _QUERY = 11, 16
 _TYPE_LSM = struct.pack("=I", 29)
 """BPF_PROG_TYPE_LSM, as struct bpf_prog_info begins with it."""
 _HOOKS = {
@@ -39,9 +37,6 @@ _HOOKS = {
 _EFFECTIVE = 1
 """BPF_F_QUERY_EFFECTIVE: with what the cgroups above have in force here."""
 _PROGRAMS = 256
-_UNION_SIZE = 128
-_INFO_SIZE, _NAME_AT, _NAME_SIZE = 256, 64, 16
-"""struct bpf_prog_info (linux/bpf.h)."""
 _CGROUPS = 20_000
 """Directories that are looked through for a cgroup that is known by its number only."""
 _SO_GET_FILTER = 26
@@ -152,7 +147,9 @@ def _cgroup(path: str, mounted: tuple[Mount, ...]) -> Fact[Cgroup]:
             for hook in Hook:
                 for number in _query(open_[0][1], hook, _EFFECTIVE):
                     attached = next((one for one, at in open_ if number in _query(at, hook, 0)), None)
-                    programs.append(CgroupProgram(hook, number, _name(number), _text(attached) if attached else None))
+                    programs.append(
+                        CgroupProgram(hook, number, bpf.name(number), _text(attached) if attached else None)
+                    )
     except PermissionError:
         return Unknown(Reason.NEEDS_ROOT, "bpf(2) is forbidden here, to root as well", "run it on the host as root")
     except OSError as error:
@@ -178,53 +175,12 @@ def _query(cgroup: int, hook: Hook, flags: int) -> list[int]:
     # target_fd, attach_type, query_flags, attach_flags, prog_ids, prog_cnt
     request = struct.pack("=IIIIQI", cgroup, _HOOKS[hook], flags, 0, ctypes.addressof(ids), _PROGRAMS)
     try:
-        _, answer = _bpf(_QUERY, request)
+        _, answer = bpf.call(_QUERY, request)
     except OSError as error:
         if error.errno == errno.EINVAL:
             return []
         raise
     return list(ids[: struct.unpack_from("=I", answer, 24)[0]])
-
-
-def _name(number: int) -> str:
-    """What its maker called the program; empty where it is gone or has no name."""
-    name = _info(number)[_NAME_AT : _NAME_AT + _NAME_SIZE]
-    return name.partition(b"\0")[0].decode(errors="backslashreplace")
-
-
-def _info(number: int) -> bytes:
-    """The program's struct bpf_prog_info; empty where it is gone."""
-    try:
-        descriptor, _ = _bpf(_FD_BY_ID, struct.pack("=III", number, 0, 0))
-    except FileNotFoundError:
-        return b""
-    try:
-        info = ctypes.create_string_buffer(_INFO_SIZE)
-        _bpf(_INFO_BY_FD, struct.pack("=IIQ", descriptor, _INFO_SIZE, ctypes.addressof(info)))
-    finally:
-        os.close(descriptor)
-    return info.raw
-
-
-def _bpf(command: int, request: bytes) -> tuple[int, bytes]:
-    """What bpf(2) returns, and its union afterwards; OSError with the kernel's errno."""
-    call = _BPF.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
-    if call is None:
-        raise OSError(errno.ENOSYS, "the number of bpf(2) is not known on this machine")
-    union = ctypes.create_string_buffer(request, _UNION_SIZE)
-    result = _syscall(call, command, ctypes.byref(union), _UNION_SIZE)
-    return result, union.raw
-
-
-def _syscall(number: int, *arguments: object) -> int:
-    result: int = _libc.syscall(number, *arguments)
-    if result < 0:
-        failed = ctypes.get_errno()
-        raise OSError(failed, os.strerror(failed))
-    return result
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _own_filter(inode: int, pids: Collection[int]) -> Fact[bool]:
@@ -254,7 +210,7 @@ def _has_filter(pid: int, number: int) -> bool:
     """sk_get_filter, net/core/filter.c: a length of 0 is none, EACCES one that cannot be shown (eBPF)."""
     process = os.pidfd_open(pid)
     try:
-        with socket.socket(fileno=_syscall(_PIDFD_GETFD, process, number, 0)) as listener:
+        with socket.socket(fileno=bpf.syscall(_PIDFD_GETFD, process, number, 0)) as listener:
             return bool(_filter_length(listener))
     except PermissionError as error:
         if error.errno == errno.EACCES:
@@ -267,7 +223,7 @@ def _has_filter(pid: int, number: int) -> bool:
 def _filter_length(listener: socket.socket) -> int:
     """How many instructions it has: with no room for them the kernel tells the count (socket(7))."""
     length = ctypes.c_uint32(0)
-    result = _libc.getsockopt(listener.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, None, ctypes.byref(length))
+    result = bpf.LIBC.getsockopt(listener.fileno(), socket.SOL_SOCKET, _SO_GET_FILTER, None, ctypes.byref(length))
     if result < 0:
         failed = ctypes.get_errno()
         raise OSError(failed, os.strerror(failed))
@@ -293,12 +249,12 @@ def _security_modules() -> tuple[str, ...]:
     ids = (ctypes.c_uint64 * _MODULES)()
     size = ctypes.c_uint32(ctypes.sizeof(ids))
     try:
-        count = _syscall(_LSM_LIST_MODULES, ids, ctypes.byref(size), 0)
+        count = bpf.syscall(_LSM_LIST_MODULES, ids, ctypes.byref(size), 0)
     except OSError as error:
         return (f"a security module: they are not told ({errno.errorcode.get(error.errno or 0, '?')})",)
     found = [_SUSPECTS[one] for one in sorted(ids[:count]) if one in _SUSPECTS]
     if _BPF_MODULE in ids[:count]:
-        found += [f"BPF, by the program {_name(one) or one}" for one in _programs_of_bpf_module()]
+        found += [f"BPF, by the program {bpf.name(one) or one}" for one in _programs_of_bpf_module()]
     return tuple(f"a security module ({one})" for one in found)
 
 
@@ -307,11 +263,11 @@ def _programs_of_bpf_module() -> Iterator[int]:
     number = 0
     while True:
         try:
-            _, answer = _bpf(_NEXT_ID, struct.pack("=II", number, 0))
+            _, answer = bpf.call(_NEXT_ID, struct.pack("=II", number, 0))
         except FileNotFoundError:
             return
         number = struct.unpack_from("=I", answer, 4)[0]
-        if _info(number)[:4] == _TYPE_LSM:
+        if bpf.info(number)[:4] == _TYPE_LSM:
             yield number
 
 

@@ -38,7 +38,23 @@ def test_a_redirect_to_a_dead_port_hides_a_healthy_server(machine: Machine, scen
     machine.serve()
     nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
     machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} redirect to :{machine.port + 7}")
-    scenario.says(proven(REDIRECTS), as_nobody=no_cause())
+    answer = scenario.says(proven(REDIRECTS), as_nobody=no_cause())
+    assert answer.cause
+    removed, narrower, prose = answer.cause["remedies"]
+    assert (removed["rehearsal"], narrower["rehearsal"]) == ({"mended": True, "opens": []},) * 2
+    assert "changes its destination" in narrower["summary"]
+    assert not prose["commands"]
+
+
+def test_a_redirect_of_many_ports_is_passed_by_for_the_one_dialled(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    match = ("-p", "tcp", "-m", "multiport", "--dports", f"{machine.port},{machine.port + 1}")
+    machine.run("iptables-nft", "-t", "nat", "-A", "OUTPUT", *match, "-j", "REDIRECT", "--to-ports", "9")
+    answer = scenario.says(proven(REDIRECTS), as_nobody=no_cause())
+    assert answer.cause
+    first = answer.cause["remedies"][0]
+    assert first["rehearsal"]["mended"]
+    assert "-I" in first["commands"][0]["argv"]
 
 
 def test_a_redirect_by_iptables_hides_a_healthy_server(machine: Machine, scenario: Scenario) -> None:

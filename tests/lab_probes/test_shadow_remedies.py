@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+from contextlib import ExitStack
 
 import pytest
 
+from checks.firewall import _remedies
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known
 from diagnose.model.finding import Command
@@ -112,6 +115,14 @@ FAULTS = {
         [f"iptables-legacy -A {chain} -p tcp --dport {PORT} -j DROP" for chain in ("INPUT", "OUTPUT")],
     ),
     "iptables-legacy raw": (V4, [], [f"iptables-legacy -t raw -A PREROUTING -p tcp --dport {PORT} -j DROP"]),
+    "a comment with quotes and a backslash": (
+        V4,
+        [],
+        [
+            f"iptables-legacy -A INPUT -p tcp --dport {PORT} -m comment "
+            """--comment 'it'"'"'s a "quoted" \\ one' -j DROP"""
+        ],
+    ),
     "ip6tables-legacy": (V6, [], [f"ip6tables-legacy -A INPUT -p tcp --dport {PORT} -j REJECT"]),
     "a policy of iptables-legacy": (
         V4,
@@ -244,7 +255,7 @@ def test_a_port_that_the_network_reaches_already_is_not_told_as_opened() -> None
     sh("ip addr add 192.0.2.5/24 dev eth0")
     nft(f"table inet filter {{ {INPUT} iif lo tcp dport {PORT} drop\n }} }}")
     (walk,) = shadow(V4).walks
-    assert [one.opens for one in rehearsed(walk)] == [(), ()]
+    assert [one.opens for one in rehearsed(walk)] == [(f"[::1]:{PORT} from this machine",), ()]
 
 
 @in_namespace
@@ -255,3 +266,46 @@ def test_a_port_closed_to_the_network_by_iptables_legacy_is_told_as_opened_too()
     (walk,) = shadow(V4).walks
     opened = {one.commands[0].argv[3]: one.opens for one in rehearsed(walk)}
     assert opened == {"-D": (f"192.0.2.5:{PORT} from the network",), "-I": ()}
+
+
+@in_namespace
+def test_the_same_port_on_another_address_is_told_when_a_remedy_opens_it() -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    (walk,) = shadow(V4).walks
+    opened = {one.commands[0].argv[1]: one.opens for one in rehearsed(walk)}
+    assert opened["insert"] == ()
+    assert opened["delete"] == (f"[::1]:{PORT} from this machine",)
+
+
+@in_namespace
+def test_a_listener_on_the_machine_s_own_address_is_dialled_from_the_machine_as_well() -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 192.0.2.5/24 dev eth0")
+    nft(f"table inet filter {{ {INPUT} tcp dport {{ 9001, {PORT} }} iif lo drop\n }} }}")
+    with socket.create_server(("192.0.2.5", 9001)):
+        (walk,) = shadow(V4).walks
+    wide = rehearsed(walk)[-1]
+    assert "192.0.2.5:9001 from this machine" in wide.opens
+    assert not any("network" in one for one in wide.opens)
+
+
+@in_namespace
+def test_more_listeners_than_can_be_tried_are_told_as_not_tried() -> None:
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    with ExitStack() as stack:
+        for port in range(9100, 9200):
+            stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        (walk,) = shadow(V4).walks
+    assert all(one.opens[-1].endswith("more listeners were not tried from this machine") for one in rehearsed(walk))
+
+
+@in_namespace
+def test_the_remedy_with_the_smallest_opening_comes_first_in_the_report() -> None:
+    sh("ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up")
+    sh("ip addr add 192.0.2.5/24 dev eth0")
+    nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
+    (walk,) = shadow(V4).walks
+    assert [one.commands[0].argv[1] for one in rehearsed(walk)] == ["delete", "insert"]
+    ordered = _remedies(walk)
+    assert [one.commands[0].argv[1] for one in ordered] == ["insert", "delete"]
+    assert [len(one.rehearsal.opens) if one.rehearsal else None for one in ordered] == [0, 2]

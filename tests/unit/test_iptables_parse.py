@@ -127,11 +127,11 @@ def test_the_text_of_iptables_legacy_fits_the_kernels_table() -> None:
         "*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -j DROP\n",
         "*filter\n:INPUT ACCEPT [0:0]\n-A OTHER -j DROP\nCOMMIT\n",
         "*filter\n:INPUT ACCEPT [0:0]\nsomething else\nCOMMIT\n",
-        '*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment "a\nb" -j DROP\nCOMMIT\n',
+        '*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment "a\nb -j DROP\nCOMMIT\n',
         "*filter\n:INPUT ACCEPT [0:0]\n:INPUT ACCEPT [0:0]\nCOMMIT\n",
         "iptables v1.8.9: can't initialize table",
     ],
-    ids=["no end", "unknown chain", "foreign line", "comment of two lines", "chain twice", "an error message"],
+    ids=["no end", "unknown chain", "foreign line", "string without an end", "chain twice", "an error message"],
 )
 def test_what_is_no_whole_listing_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):

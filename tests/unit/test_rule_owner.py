@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from diagnose.analysis.owner_remedies import owner_remedies
-from diagnose.analysis.rule_owner import Owner, brings_back, maker, maker_on
+from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker, maker_on
 from diagnose.analysis.walk import ban_jail
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known, Reason, Unknown
@@ -78,7 +78,10 @@ def test_the_native_names_of_tables_say_nothing_of_an_iptables_rule() -> None:
 def test_what_brings_a_rule_back_is_told_of_every_maker_that_is_known(owner: Owner) -> None:
     told = brings_back(replace(maker(xt("ufw-user-input")), owner=owner, name=owner.value))
     assert bool(told) is (owner is not Owner.PLAIN)
-    assert "flush" not in told
+    lasting = keeps(replace(maker(xt("ufw-user-input")), owner=owner, name=owner.value))
+    assert bool(lasting) is (owner is not Owner.PLAIN)
+    for words in (told, lasting):
+        assert not any(word in words for word in ("flush", "disable", "stop the firewall"))
 
 
 def test_jails_are_read_from_chains_and_sets() -> None:

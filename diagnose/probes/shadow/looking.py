@@ -20,6 +20,7 @@ from diagnose.model.network import Endpoint
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
     from diagnose.parse.xtables import Block
+    from diagnose.probes.bpf import NetfilterProgram
     from diagnose.probes.shadow.copy import Copy
     from diagnose.probes.shadow.machine import Machine
     from diagnose.probes.shadow.probing import Probe, Prober
@@ -44,7 +45,7 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return NOT_LINUX
     until = time.monotonic() + deadline
     try:
-        return _looked(endpoints, until)
+        return _beside_programs(_looked(endpoints, until))
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
@@ -86,6 +87,34 @@ def _doubted(fact: Fact[Shadow], doubt: str) -> Fact[Shadow]:
             return Known(msgspec.structs.replace(shadow, walks=walks))
         case Unknown():
             return fact
+
+
+def _beside_programs(fact: Fact[Shadow]) -> Fact[Shadow]:
+    """The fact with the BPF programs that netfilter asks beside the rules."""
+    from diagnose.probes import bpf
+
+    try:
+        programs = [one for one in bpf.netfilter_programs() if one.hook != "forward"]
+    except OSError as error:
+        return _doubted(fact, f"whether netfilter asks a BPF program as well could not be seen: {error.strerror}")
+    if isinstance(fact, Unknown) or not programs:
+        return fact
+    walks = tuple(
+        msgspec.structs.replace(walk, beside=tuple(_of_program(one) for one in programs if _is_asked(one.family, walk)))
+        for walk in fact.value.walks
+    )
+    return Known(msgspec.structs.replace(fact.value, walks=walks))
+
+
+def _is_asked(family: str, walk: Walk) -> bool:
+    return family == ("ip6" if ":" in walk.address else "ip")
+
+
+def _of_program(one: NetfilterProgram) -> str:
+    return (
+        f"a BPF program ({one.name or 'without a name'}, id {one.id}) decides as well, at {one.family} {one.hook}, "
+        f"priority {one.priority}, of this network namespace or another: which one is not told"
+    )
 
 
 def _untouched(endpoint: Endpoint) -> Walk:
@@ -247,6 +276,7 @@ class _Expedition:
         spare: tuple[Copy, Prober] | None = None,
     ) -> Fact[Shadow]:
         """The shadow with these walks and their rehearsals; without them it stands from now on, if time runs out."""
+        from diagnose.analysis.firewall_remedies import candidates
         from diagnose.probes.shadow.rehearsing import Latest, Rehearsals
 
         self._fact = Known(msgspec.structs.replace(shadow, walks=tuple(map(_unrehearsed, walks))))
@@ -254,7 +284,7 @@ class _Expedition:
         rehearsals = Rehearsals(lambda: self._copied(machine, rehearsal=True), spare, words, latest)
         found: list[Walk] = []
         for walk in walks:
-            if walk.decider is None:
+            if not candidates(walk):
                 found.append(walk)
                 continue
             tried: Fact[tuple[Rehearsed, ...]]
@@ -267,7 +297,9 @@ class _Expedition:
 
 
 def _unrehearsed(walk: Walk) -> Walk:
-    return walk if walk.decider is None else msgspec.structs.replace(walk, rehearsals=_TOO_LATE)
+    from diagnose.analysis.firewall_remedies import candidates
+
+    return msgspec.structs.replace(walk, rehearsals=_TOO_LATE) if candidates(walk) else walk
 
 
 def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:

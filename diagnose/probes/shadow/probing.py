@@ -88,6 +88,12 @@ class Prober:
         """Give the sockets back."""
         self._stack.close()
 
+    def listen_on_the_face(self) -> None:
+        """Stand-ins for the listeners at addresses that the copy was given only now."""
+        faces = {address.address for address in self._copy.face}
+        for row in _first([one for one in self._copy.machine.listeners if one.local.address in faces], ()):
+            self._listen(row.local, row.uid, v6only=row.v6only, device=row.device)
+
     def _entry_tracer(self) -> EntryTracer | None:
         if not self._copy.entries_traced:
             return None

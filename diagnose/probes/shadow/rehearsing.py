@@ -25,8 +25,8 @@ from diagnose.probes.shadow.words import Moved, Words, backend_of
 
 _STEPS = 4
 """So many rules in a row are mended at most."""
-_NEIGHBOURS = 32
-"""So many other listeners are dialled at most, to see what a remedy opens beside."""
+_NEIGHBOURS = 64
+"""So many other listeners are dialled at most, to see what a remedy opens beside; the rest is told as not tried."""
 
 Copied = Callable[[], AbstractContextManager[tuple[Copy, Prober]]]
 """Makes a copy for one rehearsal."""
@@ -100,10 +100,11 @@ class Rehearsals:
         until = self._latest.until
         with self._copy() as (copy, prober):
             copy.face_the_network()
+            prober.listen_on_the_face()
             stage = _Stage(copy, prober, self._words, until)
+            inside, outside = _neighbours(copy, endpoints), doors(copy.machine.listeners, copy.face)
             if self._shut is None:
-                inside = _neighbours(copy, endpoints)
-                self._shut = stage.shut(inside), stage.shut_outside(doors(copy.machine.listeners, copy.face))
+                self._shut = stage.shut(inside[:_NEIGHBOURS]), stage.shut_outside(outside[:_NEIGHBOURS])
             shut, shut_outside = self._shut
             applied = stage.apply_until_it_works(remedy, endpoint)
             if applied is None:
@@ -112,6 +113,8 @@ class Rehearsals:
             opens = (
                 *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
                 *(f"{one} from this machine" for one in sorted(shut - stage.shut(shut))),
+                *_untried(len(inside[_NEIGHBOURS:]), "this machine"),
+                *_untried(len(outside[_NEIGHBOURS:]), "the network"),
             )
             whole = combined(applied)
             if endpoint in mends and whole.undo and not stage.undoes(whole.undo):
@@ -172,7 +175,7 @@ class _Stage:
     def shut_outside(self, endpoints: Iterable[Endpoint]) -> frozenset[Endpoint]:
         """Those that a packet from the network does not reach."""
         known = frozenset(endpoints)
-        return known - self._prober.reached_from_outside(sorted(known)[:_NEIGHBOURS])
+        return known - self._prober.reached_from_outside(sorted(known))
 
     def undoes(self, commands: Sequence[Command]) -> bool:
         """Whether these commands restore the rules as they were, counters aside."""
@@ -209,16 +212,19 @@ class _Stage:
 
 
 def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
-    """On what other ports the machine listens, as one dials them from the machine itself."""
-    ports = {endpoint.port for endpoint in endpoints}
+    """Where else the machine listens, as one dials it from the machine itself."""
     found: set[Endpoint] = set()
     for row in copy.machine.listeners:
         address = row.local.address
         if is_wildcard(address):
             address = "127.0.0.1" if row.family == "ipv4" else "::1"
-        if is_loopback(address) and row.local.port not in ports:
+        if is_loopback(address) or any(one.address == address for one in copy.face):
             found.add(Endpoint(address, row.local.port))
-    return sorted(found)[:_NEIGHBOURS]
+    return sorted(found - set(endpoints))
+
+
+def _untried(count: int, where: str) -> tuple[str, ...]:
+    return (f"{count} more listeners were not tried from {where}",) if count else ()
 
 
 def _for_endpoint(tried: Tried, endpoint: Endpoint) -> Rehearsed:

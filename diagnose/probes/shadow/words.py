@@ -16,6 +16,8 @@ from diagnose.probes.shadow.tool import Run, find
 _IPTABLES = frozenset({b"filter", b"nat", b"mangle", b"raw", b"security"})
 _BUILT_IN = frozenset({b"PREROUTING", b"INPUT", b"FORWARD", b"OUTPUT", b"POSTROUTING"})
 _IP, _IP6 = 2, 10
+_TRANSLATED = frozenset({"comment", "tcp", "udp", "multiport", "mark", "conntrack", "REJECT"})
+"""xt extensions that nft tells in words of its own; of others some versions tell nothing, or a name alone."""
 
 
 class Listings(Struct):
@@ -70,8 +72,9 @@ class Asking:
         if backend is Backend.NFT:
             found.nft = nft.listing(text, handles(self._rules))
             return
-        legacy = backend in (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
-        if ("nf_tables" in text.partition("\n")[0]) == legacy and text:
+        head = text.partition("\n")[0]
+        native = "(nf_tables)" in head or "-nft-save" in head  # which of the two depends on the version
+        if native if backend in _LEGACY else "-legacy-save" in head:
             raise ValueError("this program is of the other backend")
         found.save[backend] = iptables_save.rules(text)
 
@@ -81,6 +84,7 @@ class Asking:
             run.end()
 
 
+_LEGACY = (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
 _SAVE = {
     Backend.IPTABLES_NFT: ("iptables-nft-save", "iptables-save"),
     Backend.IP6TABLES_NFT: ("ip6tables-nft-save", "ip6tables-save"),
@@ -147,7 +151,7 @@ class Words:
             family,
             table,
             chain,
-            self._listings.nft.get((family, table, chain, rule.handle), ""),
+            self._listed(rule),
             handle=rule.handle,
             comment=nft.comment(rule),
             before=behind[0].handle if behind else None,
@@ -158,6 +162,14 @@ class Words:
         if rule.chain not in self._places:
             self._places[rule.chain] = {one.handle: at for at, one in enumerate(self._chains[rule.chain])}
         return self._places[rule.chain][rule.handle]
+
+    def _listed(self, rule: Rule) -> str:
+        """In nft's words; empty where these leave out what the rule asks of iptables' own extensions."""
+        told = self._listings.nft.get((*_names(rule.chain), rule.handle), "")
+        if told and (b"match\0" in rule.expressions or b"target\0" in rule.expressions):
+            asked = {nft.extension(part)[0] for part in nft.expressions(rule) if part.name in ("match", "target")}
+            return told if asked <= _TRANSLATED else ""
+        return told
 
     def claimed(self, decider: RuleRef) -> Rule | None:
         """The rule of nf_tables that a reference in the words of iptables-nft stands for."""
@@ -186,6 +198,8 @@ class Words:
         texts = self._listings.save.get(backend, {}).get((table, rule.chain), ())
         told = line > 0 and len(texts) == self._legacy_length(block, rule.chain)
         text = texts[line - 1] if told else ""
+        if text and not iptables_save.tells(text, rule.comment):
+            text = ""
         return RuleRef(backend, family, table, rule.chain, text, line=rule.line, comment=rule.comment)
 
     def _legacy_length(self, block: Block, chain: str) -> int | None:
