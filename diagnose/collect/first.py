@@ -24,6 +24,8 @@ from diagnose.probes.connect import IS_LINUX, Dial
 
 if TYPE_CHECKING:
     from diagnose.collect.deep import DeepLook
+    from diagnose.model.attempt import AckWitness
+    from diagnose.probes.deferral import Deferrals
     from diagnose.probes.wire import Recorder
 
 RESOLVER_SECONDS = 15.0
@@ -42,6 +44,7 @@ class Collection:
         self._recorder: Recorder | None = None
         self._deep: DeepLook | None = None
         self._cases: tuple[Case, ...] = ()
+        self._deferrals: Deferrals | None = None
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Looks, in waves, and writes down what it saw."""
@@ -132,7 +135,14 @@ class Collection:
     def _dial(self, endpoint: Endpoint, link_fact: Fact[Links]) -> Dial:
         local = _is_local(endpoint.address, link_fact)
         timeout = self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
-        return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side)
+        return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side, held_back=self._held_back)
+
+    def _held_back(self, server: Endpoint, client: Endpoint, age: float) -> Fact[AckWitness]:
+        if self._deferrals is None:
+            from diagnose.probes.deferral import Deferrals  # only where a connection stays half-open
+
+            self._deferrals = Deferrals()
+        return self._deferrals.held_back(server, client, age)
 
     def _snapshot(self, case: Case, machine: Machine, started: datetime, duration: float) -> Snapshot:
         port = case.target.port
