@@ -34,7 +34,7 @@ from diagnose.analysis.wire import (
     sender,
 )
 from diagnose.analysis.wording import connect_evidence, row_text, title
-from diagnose.model.attempt import Acceptance, Attempt, Drop, Outcome
+from diagnose.model.attempt import AckWitness, Attempt, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Stage
@@ -103,20 +103,27 @@ def _suspect(snapshot: Snapshot, attempt: Attempt) -> bool:
     match attempt.outcome:
         case Outcome.UNANSWERED:
             return not _dropped_at_listener(attempt)
+        case Outcome.NOT_ACCEPTED:
+            return attempt.half_open
+        case Outcome.RESET:
+            return _rejected_later(snapshot, attempt)
         case Outcome.REFUSED:
             whose = refusal(attempt)
             if whose is Refusal.KERNEL:
                 return _listener_behind(snapshot, attempt) or _sent_elsewhere(snapshot, attempt)
             return whose is not Refusal.UNCLEAR or _listener_behind(snapshot, attempt)
-        case Outcome.NOT_ACCEPTED:
-            return _unfinished(attempt)
         case _:
             return rejected_by_icmp(attempt)
 
 
-def _unfinished(attempt: Attempt) -> bool:
-    """Whether the last packet of the handshake did not reach the server."""
-    return attempt.acceptance == Known(Acceptance.HALF_OPEN)
+def _rejected_later(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether a rule answers no to a packet that follows the first."""
+    match snapshot.firewall:
+        case Known(value=shadow):
+            walk = shadow.walk(attempt.address)
+            return walk is not None and walk.verdict == "reject" and walk.packet != "syn"
+        case Unknown():
+            return False
 
 
 def _sent_elsewhere(snapshot: Snapshot, attempt: Attempt) -> bool:
@@ -208,7 +215,7 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
 
 def _stopped_by_a_rule(attempt: Attempt) -> bool:
     """Whether the machine itself says that a rule stopped the packet, whatever happened to it in the copy."""
-    if attempt.outcome is Outcome.UNANSWERED:
+    if attempt.outcome is Outcome.UNANSWERED or attempt.half_open:
         return _dropped_by_netfilter(attempt)
     if rejected_by_icmp(attempt):
         return True
@@ -239,6 +246,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
             *(Evidence(f"powerless: {rule_line(rule)}", listing_of(rule)) for rule in powerless_accepts(walk)),
             *(walk_lines(walk, TRACE) if overruled else (*walk_lines(walk), *traced_lines(attempt))),
             *seen,
+            *(_ack_evidence(attempt) if attempt.half_open else ()),
             connect_evidence(attempt),
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
@@ -353,15 +361,15 @@ def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence
 
 def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
     """What the drop reason, the server's end, the error queue or the counter of resets says."""
-    if _unfinished(attempt):
-        return (Witness.AGREES if walk.packet == "ack" else Witness.DISAGREES), (_HALF_OPEN,)
     match attempt.drops:
         case Known(value=(first, *_) as drops):
             agrees = any(_by_netfilter(one) for one in drops)
-            said = Evidence(f"the kernel freed our packet: {first.reason} in {first.symbol}", "tracefs skb:kfree_skb")
+            said = _freed(first)
             return (Witness.AGREES if agrees else Witness.DISAGREES), (said,)
         case _:
             pass
+    if attempt.half_open:
+        return (Witness.AGREES if walk.packet == "ack" else Witness.DISAGREES), _ack_evidence(attempt)
     if walk.verdict == "drop":
         return Witness.SILENT, ()
     icmp = icmp_text(attempt)
@@ -370,6 +378,11 @@ def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidenc
     if attempt.outcome is Outcome.REFUSED:
         return _reset_says(attempt)
     return Witness.SILENT, ()
+
+
+def _freed(drop: Drop) -> Evidence:
+    packet = {"syn": "our packet", "reply": "the answer", "ack": "our ACK of the answer"}[drop.packet]
+    return Evidence(f"the kernel freed {packet}: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
 
 
 def _reset_says(attempt: Attempt) -> tuple[Witness, tuple[Evidence, ...]]:
@@ -396,17 +409,13 @@ def _confidence(witness: Witness, walk: Walk) -> Confidence:
 
 def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witness, behind: bool) -> str:
     what = "The policy of this chain" if decider.policy else "This rule"
-    packet = {
-        "syn": "the connection's first packet",
-        "reply": "the answer on its way back",
-        "ack": "the last packet of the handshake",
-    }[walk.packet]
+    packet = _PACKETS[walk.packet]
     felt = {
         "drop": "the client hears nothing and waits until its timeout",
         "reject": f"the client gets {attempt.errno or 'an error'}, as if nothing listened",
     }.get(walk.verdict, "it does not arrive")
-    if attempt.outcome is Outcome.NOT_ACCEPTED:
-        felt = "the client believes that it is connected, and the server never hears of it"
+    if walk.packet == "ack" and walk.verdict == "drop":
+        felt = "the client takes the connection for made, and the server never gets it"
     text = f"{what} stops {packet}: {felt}."
     if walk.verdict == "reject" and walk.reject_with:
         text += f" It rejects with {walk.reject_with}."
@@ -431,6 +440,13 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
     return text
 
 
+_PACKETS = {
+    "syn": "the connection's first packet",
+    "reply": "the answer on its way back",
+    "ack": "the handshake's last packet, the client's ACK",
+}
+
+
 def _does(walk: Walk) -> str:
     if queue_rule(walk):
         return "queues, for a program that is not there,"
@@ -438,7 +454,8 @@ def _does(walk: Walk) -> str:
 
 
 def _packet(attempt: Attempt, walk: Walk) -> str:
-    return f"replies from {attempt.endpoint}" if walk.packet == "reply" else str(attempt.endpoint)
+    ours = {"reply": f"replies from {attempt.endpoint}", "ack": f"the last ACK to {attempt.endpoint}"}
+    return ours.get(walk.packet, str(attempt.endpoint))
 
 
 def _remedies(walk: Walk) -> tuple[Remedy, ...]:
@@ -481,8 +498,8 @@ _BY_HAND = Remedy(
 
 def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Without a rule to name: what errno, error queue, counters and the drop reason tell any user."""
-    if attempt.outcome is Outcome.NOT_ACCEPTED:
-        yield _handshake_unfinished(snapshot, attempt)
+    if attempt.half_open:
+        yield _ack_lost(snapshot, attempt)
         return
     if attempt.outcome is Outcome.UNANSWERED:
         half_open = _half_open(snapshot, attempt)
@@ -552,26 +569,38 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
     )
 
 
-_HALF_OPEN = Evidence(
-    "the server's end of our connection is half open (SYN-RECV), and no last packet of a handshake came "
-    "(TCPDeferAcceptDrop did not rise)",
-    "sock_diag, /proc/net/netstat",
-)
-
-
-def _handshake_unfinished(snapshot: Snapshot, attempt: Attempt) -> Finding:
+def _ack_lost(snapshot: Snapshot, attempt: Attempt) -> Finding:
+    match attempt.drops:
+        case Known(value=(first, *_)):
+            seen: tuple[Evidence, ...] = (_freed(first),)
+        case _:
+            seen = ()
     return Finding(
         code=RULE_DROPS.code,
-        title=title(f"The last packet of the handshake with {attempt.endpoint} is lost; to which rule is not known"),
+        title=title(f"The last ACK to {attempt.endpoint} does not arrive; which rule is not known"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY,
-        explanation="The client has the server's answer and believes that it is connected. Its own last packet of the "
-        "handshake does not arrive, so the server never hears of the connection. On one machine that is a firewall "
-        "rule that takes only some of a connection's packets, or a filter on the cgroup of either end.",
-        evidence=(_HALF_OPEN, connect_evidence(attempt)),
+        confidence=Confidence.POSSIBLE if _dropped_by_a_filter(attempt) else Confidence.LIKELY,
+        explanation="The connection's first packet has arrived and its answer has come back, so that the client takes "
+        "the connection for made. The client's ACK, the third packet of the handshake, does not reach the server: the "
+        "program never gets it. On one machine that is a firewall rule (one that looks at TCP's flags or at the "
+        "connection's state), or a filter on the cgroup of either end.",
+        evidence=(*seen, *_ack_evidence(attempt), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
+
+
+def _ack_evidence(attempt: Attempt) -> tuple[Evidence, ...]:
+    """Why the half-open connection is no deferred accept."""
+    half_open = Evidence(f"the server's end of our connection to {attempt.endpoint} is SYN-RECV", "sock_diag")
+    match attempt.ack:
+        case Known(value=AckWitness(distinct=True, held_back=False, source="TCPDeferAcceptDrop", probes=probes)):
+            text = f"and not because it defers: of {probes} more connects the kernel held back fewer ACKs"
+            return half_open, Evidence(text, "/proc/net/netstat TCPDeferAcceptDrop")
+        case Known(value=AckWitness(distinct=True, held_back=False, counted=times)):
+            return half_open, Evidence(f"it has sent its SYN-ACK again (times: {times})", "sock_diag idiag_retrans")
+        case _:
+            return (half_open,)
 
 
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
@@ -581,8 +610,7 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     evidence = [connect_evidence(attempt), *beside]
     match attempt.drops:
         case Known(value=(first, *_)):
-            text = f"the kernel freed our packet: {first.reason} in {first.symbol}"
-            evidence.append(Evidence(text, "tracefs skb:kfree_skb"))
+            evidence.append(_freed(first))
         case _:
             pass
     match attempt.queue:

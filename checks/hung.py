@@ -70,7 +70,8 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     if stopped:
         yield _process_stopped(snapshot, attempt, rows, stopped)
     if attempt.outcome is Outcome.NOT_ACCEPTED:
-        if not stopped:  # else the wait was ended early, and proves nothing more
+        # a stopped one ended the wait early, which proves nothing more; a half-open one is not made for the server
+        if not stopped and not attempt.half_open:
             yield _not_accepting(snapshot, attempt, rows)
     elif rows:
         yield from _queue_full(snapshot, attempt)

@@ -71,7 +71,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     for attempt in failing(snapshot):
         if attempt.outcome is Outcome.DENIED and attempt.errno == _FORBIDDEN:
             yield from _forbidden(snapshot, attempt)
-        elif attempt.local and attempt.outcome is Outcome.UNANSWERED:
+        elif attempt.local and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
             yield from _silence(snapshot, attempt)
 
 
@@ -84,6 +84,8 @@ def _silence(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing
     match attempt.drops:
         case Known(value=(_, *_) as drops):
             yield from _as_witnessed(snapshot, attempt, drops)
+        case _ if attempt.half_open:
+            return  # a filter that takes the first packet and not the last is none that anybody would suspect
         case _:
             yield from _by_exclusion(snapshot, attempt)
 
@@ -108,9 +110,9 @@ def _as_witnessed(snapshot: Snapshot, attempt: Attempt, drops: tuple[Drop, ...])
 def _place(drop: Drop) -> Place | None:
     """ip_finish_output of net/ipv4 and its like of IPv6 name the hook; a socket's input filters share one reason."""
     if drop.reason == "BPF_CGROUP_EGRESS":
-        return Place(End.OURS if drop.packet == "syn" else End.LISTENER, Hook.EGRESS)
+        return Place(End.LISTENER if drop.packet == "reply" else End.OURS, Hook.EGRESS)
     if drop.reason == "SOCKET_FILTER":
-        return Place(End.LISTENER if drop.packet == "syn" else End.OURS, Hook.INGRESS)
+        return Place(End.OURS if drop.packet == "reply" else End.LISTENER, Hook.INGRESS)
     return None
 
 
@@ -120,7 +122,7 @@ def _only_the_cgroup_s(filters: tuple[Filter, ...], drop: Drop) -> bool:
 
 
 def _said(drop: Drop) -> Evidence:
-    packet = "packet" if drop.packet == "syn" else "packet's answer"
+    packet = {"syn": "packet", "reply": "packet's answer", "ack": "ACK of the answer"}[drop.packet]
     return Evidence(f"the kernel freed our {packet}: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
 
 

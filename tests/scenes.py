@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from diagnose.model.attempt import (
     Acceptance,
+    AckWitness,
     Attempt,
     BindAttempt,
     Drop,
@@ -208,6 +209,13 @@ def not_accepted(where: str) -> Attempt:
     return replace(_attempt(where, Outcome.NOT_ACCEPTED, None, 1000.0), acceptance=Known(Acceptance.PENDING))
 
 
+def half_open(where: str, *, drops: Fact[tuple[Drop, ...]] = NEEDS_ROOT) -> Attempt:
+    """Made for the client, and the server's end has not got the client's last ACK."""
+    lost = AckWitness(held_back=False, distinct=True, source="TCPDeferAcceptDrop", probes=3)
+    attempt = _attempt(where, Outcome.NOT_ACCEPTED, None, 1000.0)
+    return replace(attempt, acceptance=Known(Acceptance.HALF_OPEN), ack=Known(lost), drops=drops)
+
+
 def ended(where: str, outcome: Outcome) -> Attempt:
     """The connection was made, and then ended like this."""
     errno = "ECONNRESET" if outcome is Outcome.RESET else None
@@ -346,7 +354,7 @@ def walk_to(
     verdict: Literal["accept", "drop", "reject", "unknown"] = "drop",
     *,
     port: int = 8080,
-    packet: Literal["syn", "reply"] = "syn",
+    packet: Literal["syn", "reply", "ack"] = "syn",
     doubts: tuple[str, ...] = (),
     reject_with: str | None = None,
 ) -> Walk:

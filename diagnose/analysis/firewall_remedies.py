@@ -200,7 +200,7 @@ _NAMED_SET = re.compile(r"\btcp dport @(\S+)")
 
 def _port_of_set(walk: Walk, decider: RuleRef) -> Remedy | None:
     """The port taken out of the named set that the rule looks into."""
-    named = _NAMED_SET.search(decider.text) if decider.backend is Backend.NFT and walk.packet == "syn" else None
+    named = _NAMED_SET.search(decider.text) if decider.backend is Backend.NFT and walk.packet != "reply" else None
     if named is None:
         return None
     where = ("element", decider.family, decider.table, named[1], "{", str(walk.port), "}")

@@ -93,7 +93,7 @@ def powerless_accepts(walk: Walk) -> tuple[RuleRef, ...]:
     decider = walk.decider
     if decider is None:
         return ()
-    packets = ("syn", "other") if walk.packet == "syn" else ("syn-ack", "reset", "other")
+    packets = ("syn-ack", "reset", "other") if walk.packet == "reply" else ("syn", "other")
     met = [s.rule for s in walk.steps if s.verdict == "accept" and s.packet in packets and not s.rule.policy]
     place = (decider.backend, decider.family, decider.table, decider.chain)
     elsewhere = [rule for rule in met if (rule.backend, rule.family, rule.table, rule.chain) != place]

@@ -23,6 +23,7 @@ from diagnose.model.network import Endpoint, SocketRow
 from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
+from diagnose.probes.deferral import Deferrals
 from diagnose.probes.witness import Silence, Witnesses
 
 T = TypeVar("T")
@@ -49,6 +50,7 @@ class DeepLook:
         self._side = side
         self._recorder = recorder
         self._witnesses = Witnesses()
+        self._deferrals = Deferrals()
         self._silences: dict[Endpoint, Silence] = {}
 
     def close(self) -> None:
@@ -129,8 +131,8 @@ class DeepLook:
     def _break_silence(self, case: Case) -> None:
         """Ends the wait for a silent local address where a witness tells what the timeout would tell."""
         for dial in case.dials:
-            if dial.local and dial.silent:
-                silence = self._witnesses.silent(dial.endpoint)
+            if dial.local and (dial.silent or dial.half_open):
+                silence = self._witnesses.silent(dial.endpoint, half_open=dial.half_open)
                 self._silences[dial.endpoint] = silence
                 if silence.settled:
                     dial.settle()
@@ -162,7 +164,7 @@ class DeepLook:
     def _finished(self, dial: Dial, witnessed: dict[Endpoint, Attempt]) -> Attempt:
         attempt = dial.attempt()
         silence = self._silences.get(dial.endpoint)
-        if silence and attempt.outcome is Outcome.UNANSWERED:
+        if silence and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
             return replace(attempt, drops=silence.drops, queue=silence.queue)
         return replace(attempt, reset=witnessed[dial.endpoint].reset)
 
@@ -175,7 +177,13 @@ class DeepLook:
         tried = {one.endpoint for one in case.attempts}
         others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if refused else []
         dials = [
-            Dial(where, local=True, timeout=CANDIDATE_WAIT, server_side=sockets.ServerSide())
+            Dial(
+                where,
+                local=True,
+                timeout=CANDIDATE_WAIT,
+                server_side=sockets.server_side,
+                held_back=self._deferrals.held_back,
+            )
             for where in others[:_CANDIDATES]
         ]
         connect.wait(dials, monotonic() + CANDIDATE_WAIT + SILENCE)
@@ -245,6 +253,8 @@ def _fact(asked: Asked[T] | Unknown) -> Fact[T]:
 def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
     """Whether the rules must be looked at: where the kernel itself refused, for a NAT rule only, and as root only."""
     if icmp_text(attempt):
+        return True
+    if attempt.half_open:
         return True
     if attempt.outcome is Outcome.UNANSWERED:
         # else the kernel has completed it, and the program tarries

@@ -26,6 +26,8 @@ from diagnose.probes.connect import IS_LINUX, Dial
 
 if TYPE_CHECKING:
     from diagnose.collect.deep import DeepLook
+    from diagnose.model.attempt import AckWitness
+    from diagnose.probes.deferral import Deferrals
     from diagnose.probes.side import Arrived
     from diagnose.probes.side_files import SideFiles
     from diagnose.probes.wire import Recorder
@@ -47,6 +49,7 @@ class Collection:
         self._recorder: Recorder | None = None
         self._deep: DeepLook | None = None
         self._cases: tuple[Case, ...] = ()
+        self._deferrals: Deferrals | None = None
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Looks, in waves, and writes down what it saw."""
@@ -102,9 +105,8 @@ class Collection:
         if not self.order.passive:
             _make_room_for(sum(len(case.addresses) for case in cases))
             self._listen_to_the_wire(cases, link_fact)
-            server_side = sockets.ServerSide()
             for case in cases:
-                self._try(case, link_fact, server_side)
+                self._try(case, link_fact)
             self._listen_to_ourselves(cases)
         ports = frozenset(case.target.port for case in cases)
         tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
@@ -142,17 +144,24 @@ class Collection:
             sources = [dial.source for case in cases for dial in case.dials]
             self._recorder.narrow({one.port for one in sources if one is not None})
 
-    def _try(self, case: Case, link_fact: Fact[Links], server_side: sockets.ServerSide) -> None:
+    def _try(self, case: Case, link_fact: Fact[Links]) -> None:
         endpoints = [Endpoint(address, case.target.port) for address in case.addresses]
         if self.order.intent is Intent.BIND:
             case.binds = tuple(bind.attempt(one.address, one.port) for one in endpoints)
         else:
-            case.dials = [self._dial(endpoint, link_fact, server_side) for endpoint in endpoints]
+            case.dials = [self._dial(endpoint, link_fact) for endpoint in endpoints]
 
-    def _dial(self, endpoint: Endpoint, link_fact: Fact[Links], server_side: sockets.ServerSide) -> Dial:
+    def _dial(self, endpoint: Endpoint, link_fact: Fact[Links]) -> Dial:
         local = _is_local(endpoint.address, link_fact)
         timeout = self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
-        return Dial(endpoint, local=local, timeout=timeout, server_side=server_side)
+        return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side, held_back=self._held_back)
+
+    def _held_back(self, server: Endpoint, client: Endpoint, age: float) -> Fact[AckWitness]:
+        if self._deferrals is None:
+            from diagnose.probes.deferral import Deferrals  # only where a connection stays half-open
+
+            self._deferrals = Deferrals()
+        return self._deferrals.held_back(server, client, age)
 
     def _snapshot(self, case: Case, machine: Machine, started: datetime, duration: float) -> Snapshot:
         port = case.target.port

@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from diagnose.model.fact import NOT_NEEDED, Fact
+from diagnose.model.fact import NOT_NEEDED, Fact, Known
 from diagnose.model.network import Endpoint, Family
 from diagnose.model.rule import Step
 
@@ -44,7 +44,7 @@ class Acceptance(StrEnum):
     DEFERRED = "deferred"
     """SYN-RECV: the server waits for data first (TCP_DEFER_ACCEPT); healthy."""
     HALF_OPEN = "half-open"
-    """SYN-RECV, and no last packet of a handshake has come since our connect: ours was lost."""
+    """SYN-RECV: for the client it is made, and the server's end does not have the client's last ACK."""
 
 
 class IcmpError(Struct, frozen=True):
@@ -68,6 +68,21 @@ class ResetWitness(Struct, frozen=True):
     background: int = 0
 
 
+class AckWitness(Struct, frozen=True):
+    """Whether a connection is half-open because the listener wants data first, or because our last ACK was lost."""
+
+    held_back: bool
+    """False: the ACK did not reach the listener."""
+    distinct: bool
+    """False: other traffic moved the counter as well, so it proves nothing."""
+    source: Literal["TCPDeferAcceptDrop", "retransmissions"]
+    """The counter of ACKs held back, or whether the kernel sent its SYN-ACK again, as it does for a lost ACK alone."""
+    probes: int = 1
+    """Connects that stayed half-open."""
+    counted: int = 0
+    background: int = 0
+
+
 class Drop(Struct, frozen=True):
     """Where and why the kernel freed our packet (tracepoint skb:kfree_skb)."""
 
@@ -75,7 +90,8 @@ class Drop(Struct, frozen=True):
     """Name from enum skb_drop_reason: NETFILTER_DROP, NO_SOCKET ..."""
     symbol: str
     """The function that dropped it, without offset: nft_do_chain, nf_hook_slow ..."""
-    packet: Literal["syn", "reply"] = "syn"
+    packet: Literal["syn", "reply", "ack"] = "syn"
+    """ack: our last one of the handshake."""
 
 
 class QueueWitness(Struct, frozen=True):
@@ -127,6 +143,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
     """The error queue; known and empty: no ICMP error was behind it."""
     acceptance: Fact[Acceptance] = NOT_NEEDED
+    ack: Fact[AckWitness] = NOT_NEEDED
     reset: Fact[ResetWitness] = NOT_NEEDED
     drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
     queue: Fact[QueueWitness] = NOT_NEEDED
@@ -142,6 +159,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     def endpoint(self) -> Endpoint:
         """What was dialled."""
         return Endpoint(self.address, self.port)
+
+    @property
+    def half_open(self) -> bool:
+        """Whether our last ACK of the handshake is known not to have arrived."""
+        return self.acceptance == Known(Acceptance.HALF_OPEN) and not self.outcome.works
 
 
 class BindAttempt(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Literal
 
-from diagnose.model.attempt import Acceptance, Attempt, IcmpError, Outcome
+from diagnose.model.attempt import Acceptance, AckWitness, Attempt, IcmpError, Outcome
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, family_of
 
@@ -36,6 +36,12 @@ _SELECT_TURN = 0.010
 """Seconds after which it is the turn of those beyond that number."""
 _POLL_FIRST = 0.0005
 _POLL_LAST = 0.008
+SENT_AGAIN = 1.1
+"""Seconds after its SYN when the kernel has surely sent a SYN-ACK again whose ACK did not come."""
+_LONGER = 0.15
+"""Seconds that a wait may last longer for that."""
+_HALF_OPEN_LOOKS = 2
+"""Looks after which a connection that is still half-open is more than the last instant of its handshake."""
 
 _OUTCOMES = {
     errno.ECONNREFUSED: Outcome.REFUSED,
@@ -117,23 +123,39 @@ class _Phase(Enum):
 
 
 ServerSide = Callable[[Endpoint, Endpoint], Fact[Acceptance]]
+HeldBack = Callable[[Endpoint, Endpoint, float], Fact[AckWitness]]
+
+
+def _nobody_asks(_server: Endpoint, _client: Endpoint, _age: float) -> Fact[AckWitness]:
+    return NOT_NEEDED
 
 
 class Dial:
     """One connect under way; `attempt` is what it is so far."""
 
-    def __init__(self, endpoint: Endpoint, *, local: bool, timeout: float, server_side: ServerSide) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        local: bool,
+        timeout: float,
+        server_side: ServerSide,
+        held_back: HeldBack = _nobody_asks,
+    ) -> None:
         self.endpoint = endpoint
         self.local = local
         self.timeout = timeout
         self.phase = _Phase.CONNECTING
         self._server_side = server_side
+        self._held_back = held_back
         self._sock: socket.socket | None = None
         self._source: Endpoint | None = None
         self._outcome = Outcome.UNANSWERED
         self._errno: int | None = None
         self._icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
         self._acceptance: Fact[Acceptance] = NOT_NEEDED
+        self._ack: Fact[AckWitness] = NOT_NEEDED
+        self._half_open_looks = 0
         self._self_connected = 0
         self._pause = _POLL_FIRST
         self._taken_at = 0.0
@@ -170,8 +192,8 @@ class Dial:
 
     @property
     def half_open(self) -> bool:
-        """Whether the last packet of the handshake is known to be lost so far."""
-        return self.queued and self._acceptance == Known(Acceptance.HALF_OPEN)
+        """Whether the server's end of it is known to lack our last ACK."""
+        return self.queued and self._acceptance == Known(Acceptance.HALF_OPEN) and isinstance(self._ack, Known)
 
     @property
     def source(self) -> Endpoint | None:
@@ -208,6 +230,7 @@ class Dial:
             self_connected=self._self_connected,
             icmp=self._icmp,
             acceptance=self._acceptance,
+            ack=self._ack,
         )
 
     def settle(self) -> None:
@@ -233,7 +256,7 @@ class Dial:
         if self.phase is _Phase.TAKEN and now - self._taken_at >= CLOSE_GRACE:
             self._end(Outcome.CONNECTED)
         if self.phase is not _Phase.DONE and now - self._started >= self.timeout:
-            self.settle()
+            self._give_up()
 
     def _begin(self) -> None:
         family = socket.AF_INET6 if ":" in self.endpoint.address else socket.AF_INET
@@ -290,13 +313,46 @@ class Dial:
         assert self._source is not None
         self._acceptance = self._server_side(self.endpoint, self._source)
         match self._acceptance:
-            case Known(value=Acceptance.PENDING | Acceptance.HALF_OPEN):
+            case Known(value=Acceptance.PENDING):
                 self.next_look = now + self._pause
                 self._pause = min(self._pause * 2, _POLL_LAST)
-            case Known(value=Acceptance.DEFERRED):
-                self._end(Outcome.CONNECTED)
+            case Known(value=Acceptance.HALF_OPEN):
+                self._while_half_open(now)
             case _:  # taken, or not to be seen: then a made connection is all that can be known
                 self._taken(now)
+
+    def _while_half_open(self, now: float) -> None:
+        """The last instant of a handshake, a deferred accept, or an ACK that was lost; a lost one may still be late."""
+        self._half_open_looks += 1
+        if self._half_open_looks == _HALF_OPEN_LOOKS or (self._untold and self.age >= SENT_AGAIN):
+            assert self._source is not None
+            self._ack = self._held_back(self.endpoint, self._source, self.age)
+        match self._ack:
+            case Known(value=AckWitness(held_back=True, distinct=True)):
+                self._acceptance = Known(Acceptance.DEFERRED)
+                self._end(Outcome.CONNECTED)
+            case Unknown() as unknown if self._half_open_looks > _HALF_OPEN_LOOKS:
+                self._acceptance = unknown
+                self._taken(now)
+            case _:
+                if self._untold and self.timeout + _LONGER >= SENT_AGAIN:
+                    self.timeout = max(self.timeout, SENT_AGAIN + _POLL_LAST)
+                self.next_look = now + self._pause
+                self._pause = min(self._pause * 2, _POLL_LAST)
+
+    @property
+    def _untold(self) -> bool:
+        """Whether the counter has not told whose wish it is that the connection is half-open."""
+        return isinstance(self._ack, Known) and not self._ack.value.distinct
+
+    def _give_up(self) -> None:
+        """At the deadline: a connection of which it is not known that it failed was made."""
+        if self._untold and self._acceptance == Known(Acceptance.HALF_OPEN):
+            busy = "others move the counter that tells a deferred accept from a lost ACK (TCPDeferAcceptDrop)"
+            self._acceptance = Unknown(Reason.NOT_VISIBLE, busy, "allow it more than a second (--timeout)")
+            self._end(Outcome.CONNECTED)
+        else:
+            self.settle()
 
     def _taken(self, now: float) -> None:
         self.phase = _Phase.TAKEN

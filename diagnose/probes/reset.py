@@ -161,7 +161,7 @@ class _Experiment:
 
     def __init__(self, counter: _Counter, group: tuple[Endpoint, ...]) -> None:
         self._counter = counter
-        self._dialled = tuple(_Dialled(endpoint) for endpoint in group)
+        self._dialled = tuple(Dialled(endpoint) for endpoint in group)
         self._probes: list[int] = []
         self._controls: list[int] = []
         self._length = 0.0
@@ -245,7 +245,7 @@ class _Experiment:
             return self._counter.read() > 0
 
 
-class _Dialled:
+class Dialled:
     """An endpoint in the form that connect(2) takes."""
 
     def __init__(self, endpoint: Endpoint) -> None:

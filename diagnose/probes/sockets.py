@@ -93,9 +93,9 @@ def server_side(server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
     """What the server's end of our own connection shows: one lookup by the four-tuple, about 30 microseconds.
 
     Only a program that accepted can have closed: when a listener goes, the kernel resets what waits in its queue
-    (inet_csk_listen_stop, net/ipv4/inet_connection_sock.c), and CLOSE-WAIT becomes LAST-ACK when it closes. DEFERRED
-    may be the last instant of a handshake: ask again before believing it. Unknown where the row is not in this
-    namespace: remote, translated, or gone.
+    (inet_csk_listen_stop, net/ipv4/inet_connection_sock.c), and CLOSE-WAIT becomes LAST-ACK when it closes. HALF_OPEN
+    may be the last instant of a handshake, a deferred accept (deferral.held_back tells), or a lost ACK. Unknown where
+    the row is not in this namespace: remote, translated, or gone.
     """
     if not LINUX:
         return NOT_LINUX
@@ -105,7 +105,7 @@ def server_side(server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
             if row is None:
                 return Unknown(Reason.NOT_VISIBLE, f"no socket {server} with peer {client} in this network namespace")
             if row.state is TcpState.SYN_RECV:
-                return Known(Acceptance.PENDING if _queue_full(netlink, server) else Acceptance.DEFERRED)
+                return Known(Acceptance.PENDING if _queue_full(netlink, server) else Acceptance.HALF_OPEN)
     except OSError as error:
         return _unknown(error)
     if row.inode == 0 and row.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT):
@@ -113,34 +113,20 @@ def server_side(server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
     return Known(Acceptance.ACCEPTED)
 
 
-class ServerSide:
-    """The server's end of connections that are begun after this was made.
+def sent_again(server: Endpoint, client: Endpoint) -> Fact[int]:
+    """How often the kernel has repeated its SYN-ACK of a connection of ours that is still half-open (idiag_retrans).
 
-    Tells a deferred accept, whose last packet of the handshake the kernel counts (TCPDeferAcceptDrop, tcp_check_req in
-    net/ipv4/tcp_minisocks.c), from a handshake whose last packet never came. Others' deferred accepts, and a kernel
-    that does not count, leave it a deferred one.
+    The first time is a second after the SYN (tcp_timeout_init), and not at all while an ACK is held back
+    (syn_ack_recalc, net/ipv4/inet_connection_sock.c). Unknown where it is not half-open any more.
     """
-
-    def __init__(self) -> None:
-        self._before = _deferred_accepts()
-
-    def __call__(self, server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
-        """What the row of this connection shows."""
-        found = server_side(server, client)
-        if found == Known(Acceptance.DEFERRED) and self._before is not None and _deferred_accepts() == self._before:
-            return Known(Acceptance.HALF_OPEN)
-        return found
-
-
-def _deferred_accepts() -> int | None:
-    """TcpExt: TCPDeferAcceptDrop of this network namespace; None where it cannot be read."""
-    if not LINUX:
-        return None
     try:
-        with open("/proc/thread-self/net/netstat", encoding="ascii", errors="backslashreplace") as file:
-            return proc_net.counter(file.read(), "TcpExt", "TCPDeferAcceptDrop")
-    except (OSError, ValueError):
-        return None
+        with Netlink(SOCK_DIAG) as netlink:
+            body = _server_end(netlink, server, client)
+    except OSError as error:
+        return _unknown(error)
+    if body is None or _row(body).state is not TcpState.SYN_RECV:
+        return Unknown(Reason.NOT_VISIBLE, f"no half-open connection {server} with peer {client} any more")
+    return Known(_MESSAGE.unpack_from(body)[3])
 
 
 def listener_witness(address: str, port: int) -> Rows:
@@ -175,7 +161,13 @@ def listener_cgroups(port: int) -> Fact[dict[int, int]]:
 
 
 def _server_row(netlink: Netlink, server: Endpoint, client: Endpoint) -> SocketRow | None:
-    """The server's row of a connection: over lo first, as a socket bound to lo is found by no other device."""
+    """The server's row of a connection."""
+    body = _server_end(netlink, server, client)
+    return None if body is None else _row(body)
+
+
+def _server_end(netlink: Netlink, server: Endpoint, client: Endpoint) -> bytes | None:
+    """The server's end of a connection: over lo first, as a socket bound to lo is found by no other device."""
     local, peer = _packed(server.address), _packed(client.address)
     if len(local) != len(peer):
         return None
@@ -194,10 +186,10 @@ def _server_row(netlink: Netlink, server: Endpoint, client: Endpoint) -> SocketR
             replies = netlink.request(_BY_FAMILY, 0, request)
         except FileNotFoundError:
             continue
-        for row in map(_row, replies):
+        for body in replies:
             # without a connection the lookup answers with the listener, as it would for a SYN
-            if row.state is not TcpState.LISTEN:
-                return row
+            if _row(body).state is not TcpState.LISTEN:
+                return body
     return None
 
 

@@ -84,11 +84,13 @@ class Told(Struct, frozen=True):
     """The addresses of our SYN and of what answered it."""
     left: bool = False
     """The socket has left SYN-SENT: an answer came, and addresses of packets may be used again."""
+    ack: tuple[Drop, ...] = ()
+    """Where the ACK of that answer was freed, as long as the kernel was at work on nothing else meanwhile."""
 
 
 def told(trace: Sequence[Event], thread: int, source: int, target: int) -> Told:
     """Joins the events to the connect that `thread` made from port `source` to port `target`."""
-    ours, left = _window(trace, thread, source, target)
+    ours, after, left = _window(trace, thread, source, target)
     syns: set[str] = set()
     replies: set[str] = set()
     drops: list[Drop] = []
@@ -112,14 +114,47 @@ def told(trace: Sequence[Event], thread: int, source: int, target: int) -> Told:
             received[event.cpu] = packet
         elif event.name == "net_dev_queue" and packet not in syns and _answers_one_of(event, syns, received):
             replies.add(packet)
-    return Told(tuple(drops), kernel_reset, frozenset(syns | replies), left)
+    ack = _ack_freed(after, thread, replies, received)
+    return Told(tuple(drops), kernel_reset, frozenset(syns | replies), left, ack)
 
 
-def _window(trace: Sequence[Event], thread: int, source: int, target: int) -> tuple[list[Event], bool]:
-    """The events while the socket was in SYN-SENT, and whether it left that state."""
+def _ack_freed(after: Sequence[Event], thread: int, replies: set[str], received: dict[int, str]) -> tuple[Drop, ...]:
+    """Where the ACK was freed that TCP sent for the answer: on its way out, or when it was received in our thread.
+
+    Once another packet is received there, the ACK has gone its way, and its address may be another's.
+    """
+    ack, place = None, None
+    for event in after:
+        if event.pid != thread:
+            continue
+        sent = _sends_ack(event, replies, received)
+        if event.name == "net_dev_queue" and ack is None and sent:
+            ack = event.packet
+        elif event.name == "netif_receive_skb" and event.in_softirq:
+            received[event.cpu] = event.packet
+            if place == event.cpu:
+                return ()
+            place = event.cpu if ack is not None and event.packet == ack else place
+        elif event.name == "kfree_skb" and (drop := event.drop()):
+            arriving = event.in_softirq and place == event.cpu and event.packet == ack
+            if arriving or (ack is None and sent):
+                return (Drop(*drop, packet="ack"),)
+    return ()
+
+
+def _sends_ack(event: Event, replies: set[str], received: dict[int, str]) -> bool:
+    """By its stack: sent by TCP for the answer, within connect, which had the socket locked, or at once."""
+    if "__tcp_transmit_skb" not in event.stack or any(name.startswith(_SENDS_ANOTHER) for name in event.stack):
+        return False
+    within = event.in_task and "tcp_rcv_state_process" in event.stack and "tcp_connect" not in event.stack
+    return within or _answers_one_of(event, replies, received)
+
+
+def _window(trace: Sequence[Event], thread: int, source: int, target: int) -> tuple[list[Event], list[Event], bool]:
+    """The events while the socket was in SYN-SENT, those after it, and whether it left that state."""
     inside: list[Event] = []
     begun = False
-    for event in trace:
+    for number, event in enumerate(trace):
         if event.name == "inet_sock_set_state":
             fields = event.fields()
             if (fields.get("sport"), fields.get("dport")) != (str(source), str(target)):
@@ -127,10 +162,10 @@ def _window(trace: Sequence[Event], thread: int, source: int, target: int) -> tu
             if fields.get("newstate") == "TCP_SYN_SENT" and event.pid == thread and event.in_task:
                 begun, inside = True, []
             elif begun and fields.get("oldstate") == "TCP_SYN_SENT":
-                return inside, True
+                return inside, list(trace[number + 1 :]), True
         elif begun:
             inside.append(event)
-    return inside, False
+    return inside, [], False
 
 
 def _whose(
@@ -266,9 +301,10 @@ class Tracer:
             self._closed = True
         atexit.unregister(self._at_exit)
 
-    def probe(self, address: str, port: int, wait: float) -> TracedConnect:
+    def probe(self, address: str, port: int, wait: float, *, half_open: bool = False) -> TracedConnect:
         """Connects from this thread and reads what the kernel told, until it did or for at most `wait` seconds.
 
+        With `half_open` it reads on after the answer, for what became of our ACK.
         OSError when the instance or a socket cannot be had.
         """
         with self._lock:
@@ -277,11 +313,11 @@ class Tracer:
             self._discard()
             self._follow(threading.get_native_id())
             try:
-                return self._connect(address, port, wait)
+                return self._connect(address, port, wait, half_open)
             finally:
                 self._write("tracing_on", "0")
 
-    def _connect(self, address: str, port: int, wait: float) -> TracedConnect:
+    def _connect(self, address: str, port: int, wait: float, half_open: bool) -> TracedConnect:
         numeric = address.encode()  # of a str getaddrinfo makes IDNA, and loads its tables for that
         found = socket.getaddrinfo(numeric, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0]
         family, sockaddr = found[0], found[4]
@@ -294,30 +330,33 @@ class Tracer:
             story = _Story(threading.get_native_id(), source, port)
             for pause in _pauses(began + wait):
                 number, connected = _progress(sock, number)
-                self._read(story, sock, began + wait)
-                if connected or number or self._closing.is_set():
+                self._read(story, sock, began + wait, half_open)
+                waits_on = half_open and connected and not story.told.ack
+                if (connected and not waits_on) or number or self._closing.is_set():
                     break
                 if story.told.drops:  # a rule that rejects sends its answer before it frees our packet
                     _await(sock, _REJECTION)
                     number, connected = _progress(sock, number)
                     break
                 _await(sock, pause)
-            self._read(story, sock, began + wait)
+            self._read(story, sock, began + wait, half_open)
             return TracedConnect(
                 connected=connected,
                 errno=errno_name(number) if number else None,
                 source=_source(sock),
-                drops=self._drops(story.told, sock, connected),
+                drops=self._drops(story.told, sock, connected, half_open),
                 reset=_reset(story.told, sock, number),
                 ms=round((time.monotonic() - began) * 1000, 3),
             )
 
-    def _drops(self, story: Told, sock: socket.socket, connected: bool) -> Fact[tuple[Drop, ...]]:
+    def _drops(self, story: Told, sock: socket.socket, connected: bool, half_open: bool) -> Fact[tuple[Drop, ...]]:
         # Once an answer came, our packet's address may be another packet's: the line that says so must have been
         # read, or the socket must still wait for the answer.
         if story.drops and (story.left or _awaits_answer(sock)):
             return Known(story.drops)
-        if connected:
+        if story.ack:
+            return Known(story.ack)
+        if connected and not half_open:
             return Known(())
         if lost := self._lost():
             return Unknown(Reason.FAILED, f"{lost} events of the trace were lost: this machine is busy", "run again")
@@ -334,10 +373,11 @@ class Tracer:
                 return
         os.close(os.open(f"{self._path}/trace", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC))
 
-    def _read(self, story: _Story, sock: socket.socket, deadline: float) -> None:
+    def _read(self, story: _Story, sock: socket.socket, deadline: float, half_open: bool) -> None:
         """Reads until the story is told or the buffer is empty, and no further: each line costs the kernel time."""
         for count in range(_READS):
-            if story.told.left or (story.told.drops and _awaits_answer(sock)):
+            left = story.told.ack if half_open else story.told.left
+            if left or (story.told.drops and _awaits_answer(sock)):
                 return
             chunk = self._chunk()
             story.add(chunk.decode(errors="backslashreplace"))

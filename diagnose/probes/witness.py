@@ -23,6 +23,7 @@ TRACE_WAIT = 0.1
 RESETS_SECONDS = 2.0
 """For all targets together."""
 _QUEUE_LOOKS = 3
+_TCP_INPUT = ("tcp_v4_rcv", "tcp_v6_rcv")
 
 
 class Silence(Struct, frozen=True):
@@ -34,8 +35,13 @@ class Silence(Struct, frozen=True):
     @property
     def settled(self) -> bool:
         """Whether the kernel has told what the timeout would tell."""
-        dropped = isinstance(self.drops, Known) and bool(self.drops.value)
+        dropped = isinstance(self.drops, Known) and not all(map(_arrived, self.drops.value))
         return dropped or (isinstance(self.queue, Known) and self.queue.value.dropped_ours)
+
+
+def _arrived(drop: Drop) -> bool:
+    """An ACK that TCP itself freed has come to the listener, which may hold it back (tcp_check_req)."""
+    return drop.packet == "ack" and drop.symbol in _TCP_INPUT and drop.reason != "SOCKET_FILTER"
 
 
 class Witnesses:
@@ -69,10 +75,13 @@ class Witnesses:
         traced = self._traced(endpoint)
         return traced.reset if traced is not None and isinstance(traced.reset, Known) else counted
 
-    def silent(self, endpoint: Endpoint) -> Silence:
-        """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose."""
+    def silent(self, endpoint: Endpoint, *, half_open: bool = False) -> Silence:
+        """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose.
+
+        `half_open`: it is answered, and asked for is who dropped the ACK of that answer.
+        """
         before = sockets.listener_witness(endpoint.address, endpoint.port)
-        traced = self._traced(endpoint)
+        traced = self._traced(endpoint, half_open=half_open)
         if traced is None:
             drops: Fact[tuple[Drop, ...]] = self._tracer if isinstance(self._tracer, Unknown) else _NO_TRACE
             _nudge(endpoint)
@@ -80,7 +89,7 @@ class Witnesses:
             drops = traced.drops
         return Silence(drops, _queue(endpoint, before))
 
-    def _traced(self, endpoint: Endpoint) -> TracedConnect | None:
+    def _traced(self, endpoint: Endpoint, *, half_open: bool = False) -> TracedConnect | None:
         if self._tracer is None:
             from diagnose.probes.tracing import open_tracer  # only where the counters do not settle it
 
@@ -88,7 +97,7 @@ class Witnesses:
         if isinstance(self._tracer, Unknown):
             return None
         try:
-            return self._tracer.value.probe(endpoint.address, endpoint.port, TRACE_WAIT)
+            return self._tracer.value.probe(endpoint.address, endpoint.port, TRACE_WAIT, half_open=half_open)
         except OSError as error:
             self.close()
             self._tracer = Unknown(Reason.FAILED, f"tracefs: {error}")

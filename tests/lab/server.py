@@ -96,6 +96,17 @@ def defers(address: str, port: int, options: frozenset[str]) -> None:
     take(listener)
 
 
+def defers_all_the_time(address: str, port: int, options: frozenset[str]) -> None:
+    """A noisy neighbour: clients without data at a server that wants some, as fast as it can."""
+    listener = bound(address, port, options)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 30)
+    listener.listen(128)
+    ready()
+    while True:
+        with socket.create_connection((address, port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
 def hangs_up(address: str, port: int, options: frozenset[str]) -> None:
     """Takes every connection and ends it without a word: a forwarder whose far side refuses."""
     listener = bound(address, port, options)
@@ -250,6 +261,7 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         accepts,
         accepts_late,
         defers,
+        defers_all_the_time,
         hangs_up,
         never_accepts,
         full,

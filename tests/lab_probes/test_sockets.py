@@ -226,13 +226,22 @@ def test_a_connection_whose_listener_went_before_it_was_taken_is_not_visible() -
     client.close()
 
 
-def test_a_deferred_accept_is_healthy() -> None:
+def test_a_deferred_accept_is_half_open_and_its_answer_is_not_sent_again() -> None:
     with socket.socket() as server:
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 10)
         server.bind(("127.0.0.1", PORT))
         server.listen()
         client, end = dial("127.0.0.1")
-        assert server_side(end) is Acceptance.DEFERRED
+        assert server_side(end) is Acceptance.HALF_OPEN
+        time.sleep(1.1)
+        assert sockets.sent_again(LOCALHOST, end) == Known(0)
+        client.close()
+
+
+def test_a_connection_that_is_made_is_not_half_open() -> None:
+    with listener("127.0.0.1"):
+        client, end = dial("127.0.0.1")
+        assert isinstance(sockets.sent_again(LOCALHOST, end), Unknown)
         client.close()
 
 

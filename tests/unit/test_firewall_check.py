@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from checks.firewall import CHECK
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, Drop, Outcome
-from diagnose.model.fact import NOT_NEEDED, Known, Reason, Unknown
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Walk
 from diagnose.model.network import SocketRow, TcpState
@@ -25,6 +25,7 @@ from tests.scenes import (
     dialled,
     ended,
     full_queue,
+    half_open,
     listening,
     not_accepted,
     refused,
@@ -332,3 +333,32 @@ def test_with_nothing_failing_the_check_is_clear() -> None:
 def test_passive_without_the_rules_the_check_is_skipped() -> None:
     seen = dialled(HERE, passive=True, names=resolved("127.0.0.1", "127.0.0.1"), firewall=Unknown(Reason.PASSIVE))
     assert diagnose(seen, [CHECK]).checks[0].outcome is CheckOutcome.SKIPPED
+
+
+# the handshake's last packet
+
+LOST_ACK: Fact[tuple[Drop, ...]] = Known((Drop("NETFILTER_DROP", "nft_do_chain", packet="ack"),))
+
+
+def test_a_rule_that_stops_only_the_last_ack_is_proven_by_copy_and_drop_reason() -> None:
+    drops_ack = walk_to("127.0.0.1", rule("tcp flags == ack drop"), packet="ack")
+    snapshot = met(half_open(HERE, drops=LOST_ACK), drops_ack)
+    assert said(snapshot) == [("firewall/rule-drops", *PROVEN)]
+    assert "last ACK" in root(snapshot).title
+
+
+def test_an_ordinary_user_is_told_that_the_last_ack_is_lost_and_what_names_the_rule() -> None:
+    snapshot = dialled(HERE, half_open(HERE), listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(snapshot) == [("firewall/rule-drops", *LIKELY)]
+    found = root(snapshot)
+    assert found.remedies[0].commands == (Command(("netdiag", "run", HERE), needs_root=True),)
+    assert any("TCPDeferAcceptDrop" in one.source for one in found.evidence)
+
+
+def test_a_reset_after_the_connection_was_made_is_a_rule_s_where_the_copy_says_so() -> None:
+    rejects_ack = walk_to("127.0.0.1", rule("reject with tcp reset"), "reject", packet="ack")
+    assert said(met(ended(HERE, Outcome.RESET), rejects_ack)) == [("firewall/rule-rejects", *LIKELY)]
+
+
+def test_a_connection_that_is_only_not_accepted_is_no_rule_s_doing() -> None:
+    assert said(met(not_accepted(HERE), DROPS)) == []

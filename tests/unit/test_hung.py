@@ -19,6 +19,7 @@ from tests.scenes import (
     dialled,
     ended,
     full_queue,
+    half_open,
     held,
     listening,
     not_accepted,
@@ -214,3 +215,7 @@ def test_for_someone_who_wants_to_bind_nothing_hangs() -> None:
 def test_behind_the_first_working_address_it_is_information() -> None:
     seen = dialled("localhost:8080", connected("[::1]:8080"), not_accepted(HERE), listeners=SERVER, holders=RUNS)
     assert said(seen) == [("hung/not-accepting", Severity.INFO, Confidence.PROVEN)]
+
+
+def test_a_connection_whose_last_ack_was_lost_is_not_one_that_the_program_does_not_accept() -> None:
+    assert not list(CHECK.judge(dialled(HERE, half_open(HERE), listeners=SERVER)))

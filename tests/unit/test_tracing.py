@@ -157,3 +157,39 @@ def test_an_event_whose_stack_may_still_come_is_not_complete() -> None:
     assert complete(trace.lines) == 1
     assert complete(trace.lines[:1]) == 0
     assert complete(trace.begun().lines) == len(trace.lines) - 1
+
+
+SENDING_ACK = ("__dev_queue_xmit", "__tcp_transmit_skb", "tcp_rcv_state_process", "__release_sock", "__sys_connect")
+TAKING_ACK = ("nft_do_chain", "handle_softirqs", *SENDING_ACK)
+ACK_DROPPED = (Drop("NETFILTER_DROP", "nft_do_chain", packet="ack"),)
+
+
+def answered() -> Trace:
+    """The SYN has come in, its answer as well, and the socket has taken it."""
+    trace = Trace().begun().queued("aa").received("aa").queued("bb", context="s", stack=ANSWERING).received("bb")
+    return trace.state("SYN_SENT", "ESTABLISHED")
+
+
+def test_the_drop_of_the_ack_that_answers_the_answer_is_told() -> None:
+    trace = answered().queued("cc", stack=SENDING_ACK).received("cc").freed("cc", stack=TAKING_ACK)
+    assert trace.told().ack == ACK_DROPPED
+    assert not trace.told().drops
+
+
+def test_the_drop_of_an_ack_on_its_way_out_is_told() -> None:
+    assert answered().freed("cc", context=".", stack=("nft_do_chain", *SENDING_ACK)).told().ack == ACK_DROPPED
+
+
+def test_an_ack_that_arrived_is_not_mixed_up_with_a_later_packet_at_its_address() -> None:
+    trace = answered().queued("cc", stack=SENDING_ACK).received("cc").received("dd").received("cc")
+    assert not trace.freed("cc", stack=TAKING_ACK).told().ack
+
+
+def test_an_ack_freed_in_another_thread_is_not_told() -> None:
+    trace = answered().queued("cc", stack=SENDING_ACK).received("cc")
+    assert not trace.freed("cc", pid=14, stack=TAKING_ACK).told().ack
+
+
+def test_what_a_rule_sends_meanwhile_is_not_the_ack() -> None:
+    rejecting = ("nf_hook_slow", "nf_send_reset", "nft_reject_inet_eval", *SENDING_ACK)
+    assert not answered().freed("cc", context=".", stack=rejecting).told().ack
