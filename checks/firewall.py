@@ -83,7 +83,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Which rule or policy stands in the way, on the word of two witnesses."""
     if snapshot.intent is Intent.BIND:
         return
-    if not snapshot.attempts and snapshot.scope.passive and isinstance(snapshot.firewall, Unknown):
+    if not snapshot.attempts and snapshot.only_looked and isinstance(snapshot.firewall, Unknown):
         yield Missing("firewall rules", snapshot.firewall)
     for attempt in failing(snapshot):
         if not _suspect(snapshot, attempt):

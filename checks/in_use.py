@@ -76,15 +76,18 @@ def _listening(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         case Known(value=rows):
             pass
     port = snapshot.target.port
+    unnamed = snapshot.only_looked and isinstance(snapshot.names, Unknown)
     reaching = {row for address in _addresses(snapshot) for row in reached(rows, address, port)}
-    for held in _by_endpoint(reaching):
+    for held in _by_endpoint(listeners_on(rows, port) if unnamed else reaching):
         yield from _hidden_owners(snapshot, held)
         yield Finding(
             code=LISTENER.code,
             title=title(f"{_who(snapshot, held)} listens on {held[0].local}"),
             severity=Severity.INFO,
             confidence=Confidence.PROVEN,
-            explanation="This is who listens there.",
+            explanation="This is who listens on the port; what the name means is not known."
+            if unnamed
+            else "This is who listens there.",
             evidence=_row_evidence(snapshot, held),
         )
 

@@ -64,7 +64,7 @@ _TABLES = {253: "default", 254: "main", 255: "local"}
 
 
 class _Concerned(Struct, frozen=True):
-    """An address of this machine that did not work, or in passive mode might not."""
+    """An address of this machine that did not work, or where nothing was tried might not."""
 
     address: str
     """As the kernel looks it up: of the family that decides."""
@@ -138,7 +138,7 @@ def _tried(snapshot: Snapshot) -> tuple[Attempt | BindAttempt, ...]:
 
 
 def _only_looked(snapshot: Snapshot) -> bool:
-    return snapshot.scope.passive and not _tried(snapshot)
+    return snapshot.only_looked and not _tried(snapshot)
 
 
 def _concerned(snapshot: Snapshot, links: Links) -> tuple[_Concerned, ...]:

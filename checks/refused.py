@@ -52,7 +52,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
             yield from _refused_here(snapshot, attempt)
         else:
             yield from _refused_there(snapshot, attempt)
-    if not snapshot.attempts and snapshot.scope.passive:
+    if not snapshot.attempts and snapshot.only_looked:
         yield from _unlistened(snapshot)
 
 
@@ -379,7 +379,7 @@ def _closed_there(snapshot: Snapshot, attempt: Attempt, why: str, confidence: Co
 
 
 def _unlistened(snapshot: Snapshot) -> Iterator[Finding | Missing]:
-    """--passive: nothing was sent, so the socket table is all there is."""
+    """Nothing was sent, so the socket table is all there is."""
     match snapshot.listeners, snapshot.names:
         case (Unknown() as unknown, _):
             yield Missing("listeners", unknown)
@@ -390,15 +390,18 @@ def _unlistened(snapshot: Snapshot) -> Iterator[Finding | Missing]:
                 return
             if any(may_be_reached(rows, address, port) for address in own):
                 return
+            passive = snapshot.scope.passive
+            without, again = ("--passive", "without --passive") if passive else ("that needs root", "as root")
+            table = "sock_diag" if passive else "/proc/PID/net/tcp"
             yield Finding(
                 code=NOTHING_LISTENING.code,
                 title=title(f"No socket takes connections to {snapshot.target.address}"),
                 severity=Severity.PROBLEM,
                 confidence=Confidence.POSSIBLE,
-                explanation="Nothing was sent (--passive). By the socket table alone a connection would be refused, "
+                explanation=f"Nothing was sent ({without}). By the socket table alone a connection would be refused, "
                 "unless a firewall or NAT rule takes it first.",
-                evidence=tuple(Evidence(f"no TCP socket takes {Endpoint(one, port)}", "sock_diag") for one in own),
-                remedies=(Remedy(summary="Run it again without --passive to know."),),
+                evidence=tuple(Evidence(f"no TCP socket takes {Endpoint(one, port)}", table) for one in own),
+                remedies=(Remedy(summary=f"Run it again {again} to know."),),
             )
         case _:
             return

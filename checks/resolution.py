@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from diagnose.analysis import hosts_edit
 from diagnose.analysis.reach import failing, listeners_on, may_be_reached, reached, severity
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
+from diagnose.analysis.their_files import about_theirs, reader, whose
 from diagnose.analysis.wire import BoxOnTheWay, HostItself, ThisMachine, Undetermined, sender
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
@@ -48,12 +49,18 @@ _EAI = {
     "EAI_IDN_ENCODE": "the name cannot be encoded for DNS",
 }
 """gai_strerror(3) of glibc."""
+_SOURCES = {"hosts file": "/etc/hosts", "files and DNS": "hosts file and DNS, read by us"}
 _LIKE_IPV4 = re.compile(r"[0-9][0-9.]*|0x[0-9a-f]+(\.(0x[0-9a-f]+|[0-9]+))*", re.IGNORECASE)
 """Digits and dots: no top-level domain is all numeric (RFC 3696 section 2), so it was meant as an address."""
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """The name, its order of addresses, and the files behind it."""
+    for said in _judged(snapshot):
+        yield about_theirs(said, snapshot) if isinstance(said, Finding) else said
+
+
+def _judged(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     match snapshot.names:
         case Unknown() as unknown:
             yield Missing("name resolution", unknown)
@@ -85,8 +92,7 @@ def _asked(names: Resolution) -> Evidence:
         said = f"{names.error}{meaning}"
     else:
         said = ", ".join(one.address for one in names.addresses)
-    where = "/etc/hosts" if names.source == "hosts file" else "getaddrinfo(3)"
-    return Evidence(f"{names.host} -> {said} in {names.ms:.1f} ms", where)
+    return Evidence(f"{names.host} -> {said} in {names.ms:.1f} ms", _SOURCES.get(names.source, "getaddrinfo(3)"))
 
 
 def _without_answer(names: Resolution) -> Iterator[Finding | Missing]:
@@ -160,7 +166,7 @@ def _no_address(names: Resolution) -> Finding:
 def _not_found(snapshot: Snapshot, names: Resolution) -> Finding:
     return Finding(
         code=NOT_FOUND.code,
-        title=title(_not_found_title(names)),
+        title=title(_not_found_title(names, whose(snapshot) or "this machine")),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN,
         explanation=_why_not_found(snapshot, names),
@@ -169,18 +175,19 @@ def _not_found(snapshot: Snapshot, names: Resolution) -> Finding:
     )
 
 
-def _not_found_title(names: Resolution) -> str:
+def _not_found_title(names: Resolution, here: str) -> str:
     match names.error:
         case "EAI_AGAIN":
             return f"{names.host} does not resolve: the name service did not answer"
         case "EAI_NONAME" | "EAI_NODATA" | "EAI_ADDRFAMILY":
-            return f"{names.host} does not resolve: this machine knows no such name"
+            return f"{names.host} does not resolve: {here} knows no such name"
         case error:
             return f"{names.host} does not resolve ({error})"
 
 
 def _why_not_found(snapshot: Snapshot, names: Resolution) -> str:
-    host = names.host
+    host, owner = names.host, whose(snapshot)
+    where = f"in the place of {owner}" if owner else "on this machine"
     if host.endswith(".") and _is_localhost(host):
         return "The dot at the end skips the hosts file's localhost: the C library compares the names as they stand."
     if _skips_files(snapshot):
@@ -195,11 +202,11 @@ def _why_not_found(snapshot: Snapshot, names: Resolution) -> str:
         )
     if names.error == "EAI_AGAIN":
         return (
-            "The hosts file does not have the name, and the DNS servers of this machine gave no usable answer. Whether "
+            "The hosts file does not have the name, and the DNS servers gave no usable answer. Whether "
             "the name exists is not known: DNS is what fails here."
         )
     return (
-        f"Programs on this machine get no address for {host}, so no packet is sent. Either the name is misspelt, or it "
+        f"Programs {where} get no address for {host}, so no packet is sent. Either the name is misspelt, or it "
         "is known only elsewhere (another network's DNS, a container's network, a VPN)."
     )
 
@@ -333,7 +340,7 @@ def _missing_file(snapshot: Snapshot, hosts: HostsFile, names: Resolution) -> Fi
 
 
 def _unreadable(snapshot: Snapshot, hosts: HostsFile, names: Resolution, *, certain: bool) -> Finding:
-    user = snapshot.vantage.user
+    user = reader(snapshot)
     by_mode = not hosts.mode & 0o004
     open_it = Remedy(
         summary=f"Let every user read {hosts.path}; it holds no secrets",

@@ -236,11 +236,14 @@ def _arrived(origin: str | None) -> Arrived | None:
 
     try:
         arrived = find(asked)
+    except NoSuchSideError as error:
+        _refuse(str(error))
+    try:
         arrived.enter()
     except NoSuchSideError as error:
         _refuse(str(error))
     except PermissionError:
-        _refuse(f"--from {asked} needs root to look from there; try it with sudo")
+        _line(f"--from {asked} needs root: nothing is tried from there, and only what /proc shows of it to you is read")
     return arrived
 
 

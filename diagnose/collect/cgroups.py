@@ -16,7 +16,8 @@ def look(case: Case, machine: Machine, *, always: bool) -> Fact[CgroupFilters]:
     outcomes = [one.outcome for one in case.attempts] + [one.outcome for one in case.binds]
     forbidden = Outcome.DENIED in outcomes
     silent = any(one.local and one.outcome is Outcome.UNANSWERED for one in case.attempts)
-    if not (forbidden or silent or always):
+    side = machine.vantage.side
+    if not (forbidden or silent or always or (side is not None and side.pid is not None)):
         return NOT_NEEDED
     if not IS_LINUX:
         return NOT_LINUX
@@ -24,8 +25,12 @@ def look(case: Case, machine: Machine, *, always: bool) -> Fact[CgroupFilters]:
 
     listeners = _listeners(case, machine)
     port = case.target.port
-    asked = Asked("cgroup filters", lambda: cgroup_filters.look(listeners, port, forbidden=forbidden), PROBE_SECONDS)
-    return asked.fact()
+    there = side.pid if side is not None else None
+
+    def probe() -> Fact[CgroupFilters]:
+        return cgroup_filters.look(listeners, port, forbidden=forbidden, there=there)
+
+    return Asked("cgroup filters", probe, PROBE_SECONDS).fact()
 
 
 def _listeners(case: Case, machine: Machine) -> dict[int, tuple[int, ...]]:

@@ -53,11 +53,17 @@ class Collection:
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Looks, in waves, and writes down what it saw."""
+        if self._side is not None and not self._side.side.entered:
+            from diagnose.collect import outside  # only where --from lacks the right
+
+            return outside.look(self.order, self._side)
         started, clock = datetime.now(UTC), monotonic()
         cases = self._resolved()
         machine = self._first_wave(cases)
         if self.order.deep or any(case.troubled for case in cases):
             machine = self._look_deeper(cases, machine)
+        elif self._side is not None:
+            self._ask_their_cgroup(cases, machine)
         if self._side is not None:
             machine = replace(machine, vantage=replace(machine.vantage, side=self._side.now()))
         duration = round((monotonic() - clock) * 1000, 3)
@@ -121,6 +127,13 @@ class Collection:
             case.attempts = [dial.attempt() for dial in case.dials]
             case.ufw = _ufw_beside_an_engine(case, machine)
         return machine
+
+    def _ask_their_cgroup(self, cases: Sequence[Case], machine: Machine) -> None:
+        """What works for us may be forbidden to the processes of that side."""
+        from diagnose.collect import cgroups
+
+        for case in cases:
+            case.cgroup_filters = cgroups.look(case, machine, always=False)
 
     def _vantage(self) -> Vantage:
         """Ours, or that of the side that we stand on."""

@@ -61,6 +61,8 @@ class CgroupFilters(Struct, frozen=True):
     listeners: tuple[ListenerCgroup, ...] = ()
     rivals: Fact[tuple[str, ...]] = NOT_NEEDED
     """What else on this machine can answer EPERM to a connect or bind of ours."""
+    theirs: Fact[Cgroup] = NOT_NEEDED
+    """Of the process that --from names: its programs judge that process's connections, and not ours."""
 
     def listener(self, inode: int) -> ListenerCgroup | None:
         """The one of this socket."""

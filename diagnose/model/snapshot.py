@@ -88,6 +88,12 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     candidates: tuple[Attempt, ...] = ()
     """Connects to where else in this namespace the port listens: does it answer there?"""
 
+    @property
+    def only_looked(self) -> bool:
+        """Nothing was sent or bound: by --passive, or because the side that --from names may not be entered."""
+        side = self.vantage.side
+        return self.scope.passive or (side is not None and not side.entered)
+
     def facts(self) -> tuple[tuple[str, Unknown], ...]:
         """The facts of the whole snapshot that are not known, by their names for people."""
         named = {

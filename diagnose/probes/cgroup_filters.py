@@ -50,10 +50,13 @@ _SUSPECTS, _BPF_MODULE = {102: "SMACK", 103: "TOMOYO"}, 109
 _ROOT_ONLY = Unknown(Reason.NEEDS_ROOT, "programs on cgroups are shown to root only", "run it again with sudo")
 
 
-def look(listeners: Mapping[int, Collection[int]], port: int, *, forbidden: bool) -> Fact[CgroupFilters]:
+def look(
+    listeners: Mapping[int, Collection[int]], port: int, *, forbidden: bool, there: int | None = None
+) -> Fact[CgroupFilters]:
     """The programs on our own cgroup and on those of the listening sockets (inode -> pids of its holders).
 
-    `forbidden`: something was answered with EPERM, so ask what else may have said it.
+    `there` is the process that --from names. `forbidden`: something was answered with EPERM, so ask what else may
+    have said it.
     """
     if os.geteuid() != 0:
         return _ROOT_ONLY
@@ -72,6 +75,7 @@ def look(listeners: Mapping[int, Collection[int]], port: int, *, forbidden: bool
                 ListenerCgroup(inode, _of_socket(inode, pids, made_in, mounted), _own_filter(inode, pids))
                 for inode, pids in sorted(listeners.items())
             ),
+            theirs=NOT_NEEDED if there is None else _of_process(str(there), mounted),
             rivals=_rivals() if forbidden else NOT_NEEDED,
         )
     )

@@ -21,12 +21,14 @@ from diagnose.probes import side_engine, side_files
 from diagnose.probes.namespaces import NAMES
 from diagnose.probes.processes import describe
 from diagnose.probes.side_engine import Described
-from diagnose.probes.side_files import SideFiles
+from diagnose.probes.side_files import Reader, SideFiles
 from diagnose.probes.syscalls import enter_network
 
 OVERLAYS = "/etc/netns"
 """`ip netns exec NAME` mounts the files of /etc/netns/NAME over those of /etc (ip-netns(8))."""
 _FILE_SECONDS = 2.0
+_READ_ALL = 0b110
+"""CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (linux/capability.h)."""
 _SHORT_ID = 12
 _FEWEST_DIGITS = 4
 """Of a container's id that is looked for in /proc without the engine's word."""
@@ -62,17 +64,36 @@ class Arrived:
     def enter(self) -> None:
         """Reads its files, and takes this thread and all that it starts into its network namespace.
 
-        PermissionError: that needs root. Call it before any thread starts.
+        PermissionError: that needs root. NoSuchSideError: it ended just now. Call it before any thread starts.
         """
         if self._namespace is None:
             raise PermissionError(errno.EPERM, "its network namespace may not be opened")
+        try:
+            self._move(self._namespace)
+        except PermissionError:
+            raise
+        except OSError as error:
+            raise NoSuchSideError(f"{self.side.name} cannot be looked from: {error.strerror}") from None
+
+    def _move(self, namespace: int) -> None:
         files = self._read_files()
-        if not _is_our_own(self._namespace):
-            enter_network(self._namespace)
+        if not _is_our_own(namespace):
+            enter_network(namespace)
         else:
             self.side = replace(self.side, namespace=None)
         self.files = files
-        self.side = replace(self.side, own_files=files is None, confined=self._confinement())
+        self.side = replace(self.side, own_files=files is None, entered=True, confined=self._confinement())
+
+    def process(self) -> int | None:
+        """A process in its network namespace that we may see; None: there is none."""
+        if self.side.pid is not None or self._namespace is None:
+            return self.side.pid
+        wanted = os.fstat(self._namespace)
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+            with suppress(OSError):
+                if _same(os.stat(f"/proc/{pid}/ns/net"), wanted):
+                    return pid
+        return None
 
     def now(self) -> Side:
         """The side with what has become of its process meanwhile."""
@@ -86,7 +107,7 @@ class Arrived:
         try:
             if _same(os.fstat(root), os.stat("/")) and self._shares("mnt"):
                 return None
-            return side_files.read(root, _FILE_SECONDS, inside=self.side.name)
+            return side_files.read(root, _FILE_SECONDS, inside=self.side.name, reader=self._reader())
         finally:
             os.close(root)
 
@@ -94,12 +115,25 @@ class Arrived:
         theirs = os.stat(f"ns/{namespace}", dir_fd=self._directory)
         return _same(theirs, os.stat(f"/proc/self/ns/{namespace}"))
 
+    def _status(self) -> dict[str, str]:
+        """proc_pid_status(5)."""
+        return dict(line.split(":\t", 1) for line in self.text("status").splitlines() if ":\t" in line)
+
+    def _reader(self) -> Reader:
+        status = self._status()
+        groups = (status["Gid"].split()[1], *status["Groups"].split())
+        return Reader(
+            uid=int(status["Uid"].split()[1]),
+            groups=tuple(int(group) for group in groups),
+            may_read_all=bool(int(status["CapEff"], 16) & _READ_ALL),
+        )
+
     def _confinement(self) -> tuple[str, ...]:
         """What bounds the process and not us; nothing for a namespace alone."""
         if self._directory is None:
             return ()
         try:
-            status = dict(line.split(":\t", 1) for line in self.text("status").splitlines() if ":\t" in line)
+            status = self._status()
             label = self._label()
         except OSError as error:
             return (f"what else is not known (/proc/{self.side.pid}: {error.strerror})",)
@@ -151,7 +185,7 @@ def _named(origin: OfNamespace) -> Arrived:
     if os.fstat(namespace).st_dev != os.stat("/proc/self/ns/net").st_dev:
         os.close(namespace)
         raise NoSuchSideError(f"{path} is no network namespace, but what one left behind; ip netns delete removes it")
-    return Arrived(origin, Side(f"network namespace {origin.name}", path), namespace=namespace)
+    return Arrived(origin, Side(f"network namespace {origin.name}", path, entered=False), namespace=namespace)
 
 
 def _process(origin: Origin, pid: int, container: Container | None = None) -> Arrived:
@@ -173,7 +207,7 @@ def _process(origin: Origin, pid: int, container: Container | None = None) -> Ar
     container = container or process.container
     inside = isinstance(origin, OfContainer) and container
     name = f"container {_called(inside)}" if inside else f"process {pid} ({process.program})"
-    side = Side(name, f"/proc/{pid}/ns/net", pid=pid, user=process.user)
+    side = Side(name, f"/proc/{pid}/ns/net", pid=pid, user=process.user, entered=False)
     return Arrived(origin, side, container=container, namespace=namespace, directory=directory)
 
 

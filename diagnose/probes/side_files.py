@@ -77,6 +77,20 @@ class SideFile(msgspec.Struct, frozen=True):
     content: bytes = b""
 
 
+class Reader(msgspec.Struct, frozen=True):
+    """As whom the files are read over there."""
+
+    uid: int
+    groups: tuple[int, ...]
+    may_read_all: bool
+    """It has CAP_DAC_OVERRIDE or CAP_DAC_READ_SEARCH."""
+
+    def reads(self, file: SideFile) -> bool:
+        """By the permission bits (path_resolution(7)); access control lists are not looked at."""
+        shift = 6 if self.uid == file.owner else 3 if file.group in self.groups else 0
+        return self.may_read_all or bool(file.mode >> shift & 4)
+
+
 class SideFiles(msgspec.Struct, frozen=True):
     """What that side's resolver reads, by the path that it has for it."""
 
@@ -85,17 +99,29 @@ class SideFiles(msgspec.Struct, frozen=True):
     """Its C library is musl, which knows neither nsswitch.conf nor gai.conf."""
     inside: str | None = None
     """Whose they are; None: they are files of this machine."""
+    reader: Reader | None = None
+    """None: root."""
+
+    def readable(self, file: SideFile) -> bool:
+        """By the process that would read it."""
+        return file.exists and (self.reader is None or self.reader.reads(file))
 
     def content(self, path: str) -> Fact[bytes]:
-        """Empty where there is no such file."""
+        """Empty where there is no such file, or where that process may not read it."""
         match self.files[path]:
             case Known(value=file):
-                return Known(file.content)
+                return Known(file.content if self.readable(file) else b"")
             case Unknown() as unknown:
                 return unknown
 
 
-def read(root: int, seconds: float, paths: Mapping[str, str] | None = None, inside: str | None = None) -> SideFiles:
+def read(
+    root: int,
+    seconds: float,
+    paths: Mapping[str, str] | None = None,
+    inside: str | None = None,
+    reader: Reader | None = None,
+) -> SideFiles:
     """The files below this directory; `paths` says where one lies instead. Call it before any thread starts."""
     loader = f"/lib/ld-musl-{_MUSL.get(platform.machine(), platform.machine())}.so.1"
     places = {path: (paths or {}).get(path, path) for path in FILES} | {loader: loader}
@@ -111,7 +137,7 @@ def read(root: int, seconds: float, paths: Mapping[str, str] | None = None, insi
     except OSError as error:
         found = dict.fromkeys(places, Unknown(Reason.FAILED, f"fork: {error.strerror}"))
     library = found.pop(loader)
-    return SideFiles(found, isinstance(library, Known) and library.value.exists, inside)
+    return SideFiles(found, isinstance(library, Known) and library.value.exists, inside, reader)
 
 
 def _look(root: int, places: Mapping[str, str], loader: str, writing: int) -> None:

@@ -59,7 +59,7 @@ def hosts_file(files: SideFiles) -> Fact[HostsFile]:
     """Its hosts file."""
     match files.files[HOSTS]:
         case Known(value=file):
-            return Known(_hosts(file, files.inside))
+            return Known(_hosts(file, files))
         case Unknown() as unknown:
             return unknown
 
@@ -74,16 +74,18 @@ def configuration(files: SideFiles) -> Fact[ResolverConfig]:
             return next(one for one in contents if isinstance(one, Unknown))
 
 
-def _hosts(file: SideFile, inside: str | None) -> HostsFile:
+def _hosts(file: SideFile, files: SideFiles) -> HostsFile:
+    readable = files.readable(file)
+    content = file.content if readable else b""
     return HostsFile(
         file.path,
         file.mode,
         file.owner,
-        readable=file.exists,
-        bom=starts_with_bom(file.content),
-        entries=parse_hosts(file.content),
+        readable=readable,
+        bom=starts_with_bom(content),
+        entries=parse_hosts(content),
         exists=file.exists,
-        inside=inside,
+        inside=files.inside,
     )
 
 
@@ -162,7 +164,7 @@ def _resolution(addresses: tuple[str, ...], library: _Library, started: float, d
 
 def _from_hosts(host: str, library: _Library) -> tuple[tuple[str, ...], str]:
     file = library.hosts
-    if not file.exists:
+    if not file.readable:
         return (), "unavail"
     lines = [one for one in file.mapping(host) if not library.exact or host in one.names]
     found = tuple(one.address for one in (lines if library.every_line else lines[:1]))

@@ -319,14 +319,24 @@ def _from_proc(ports: Collection[int], error: OSError) -> SocketTables:
     )
 
 
+def of_process(pid: int | None, ports: Collection[int]) -> Rows:
+    """The TCP sockets of that process's network namespace on these ports, and its listeners: any user may read them."""
+    if pid is None:
+        return Unknown(Reason.NEEDS_ROOT, "no process of ours is in there through which its sockets could be read")
+    return _from_table(ports, "tcp", proc_net.tcp, f"/proc/{pid}/net")
+
+
 def _from_table(
-    ports: Collection[int], protocol: str, parse: Callable[[str, Family, Collection[int]], Iterator[SocketRow]]
+    ports: Collection[int],
+    protocol: str,
+    parse: Callable[[str, Family, Collection[int]], Iterator[SocketRow]],
+    folder: str = "/proc/net",
 ) -> Rows:
     """The rows of /proc/net/tcp and tcp6, or udp and udp6; a kernel without IPv6 has only the first."""
     rows: list[SocketRow] = []
     tables: tuple[tuple[str, Family], ...] = (("", "ipv4"), ("6", "ipv6"))
     for suffix, family in tables:
-        path = f"/proc/net/{protocol}{suffix}"
+        path = f"{folder}/{protocol}{suffix}"
         try:
             with open(path, encoding="utf-8", errors="backslashreplace") as table:
                 rows.extend(parse(table.read(), family, ports))
