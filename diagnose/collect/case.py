@@ -6,15 +6,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.attempt import Acceptance, Attempt, Behind, BindAttempt, Outcome
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
-from diagnose.model.network import Links, PortPolicy, Routing
+from diagnose.model.network import Endpoint, Links, PortPolicy, Routing
 from diagnose.model.process import Holders
 from diagnose.model.snapshot import Program, Vantage
 from diagnose.model.target import Intent, Target
@@ -66,6 +67,7 @@ class Case:
         self.candidates: tuple[Attempt, ...] = ()
         self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
         self.ufw: Fact[bool] = NOT_NEEDED
+        self.behind: dict[Endpoint, Fact[Behind]] = {}
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -75,6 +77,17 @@ class Case:
                 return tuple(dict.fromkeys(one.address for one in resolution.addresses))
             case Unknown():
                 return ()
+
+    def beyond(self, attempt: Attempt) -> Attempt:
+        """The attempt with what its end in another network namespace shows, which decides whether it works."""
+        found = self.behind.get(attempt.endpoint, NOT_NEEDED)
+        match found:
+            case Known(value=Behind(acceptance=Acceptance.PENDING, ms=ms)) if attempt.outcome is Outcome.CONNECTED:
+                return replace(attempt, behind=found, outcome=Outcome.NOT_ACCEPTED, ms=ms)
+            case Known(value=Behind(acceptance=acceptance)) if isinstance(attempt.acceptance, Unknown):
+                return replace(attempt, behind=found, acceptance=Known(acceptance))
+            case _:
+                return replace(attempt, behind=found)
 
     @property
     def troubled(self) -> bool:

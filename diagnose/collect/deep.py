@@ -159,7 +159,7 @@ class DeepLook:
 
     def _finish(self, case: Case) -> None:
         witnessed = {attempt.endpoint: attempt for attempt in case.attempts}
-        case.attempts = [self._finished(dial, witnessed) for dial in case.dials]
+        case.attempts = [case.beyond(self._finished(dial, witnessed)) for dial in case.dials]
 
     def _finished(self, dial: Dial, witnessed: dict[Endpoint, Attempt]) -> Attempt:
         attempt = dial.attempt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import monotonic
@@ -14,6 +15,7 @@ from diagnose.analysis.ports import near, near_misses
 from diagnose.analysis.publication import PAST_UFW
 from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
+from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import Resolution
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from diagnose.probes.side_files import SideFiles
     from diagnose.probes.wire import Recorder
 
+DOCKER_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock")
+"""Where one of these is, a hidden process of root may be docker-proxy."""
 RESOLVER_SECONDS = 15.0
 """glibc gives up by itself after 10 s with one silent server (resolv.conf(5): timeout 5, attempts 2)."""
 _FEW = 100
@@ -125,8 +129,22 @@ class Collection:
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
         for case in cases:
             case.attempts = [dial.attempt() for dial in case.dials]
+            self._look_behind(case, machine)
             case.ufw = _ufw_beside_an_engine(case, machine)
         return machine
+
+    def _look_behind(self, case: Case, machine: Machine) -> None:
+        """Connections that were taken for others: a forwarder's, and those that NAT leads to another namespace."""
+        for attempt in case.attempts:
+            if not (attempt.local and attempt.outcome is Outcome.CONNECTED and IS_LINUX):
+                continue
+            forwarder = _forwarding(attempt, machine)
+            if forwarder is None and not _translated(attempt):
+                continue
+            from diagnose.probes import behind  # for containers only
+
+            case.behind[attempt.endpoint] = behind.look(attempt.endpoint, forwarder, self._timeout(local=True))
+        case.attempts = [case.beyond(attempt) for attempt in case.attempts]
 
     def _ask_their_cgroup(self, cases: Sequence[Case], machine: Machine) -> None:
         """What works for us may be forbidden to the processes of that side."""
@@ -166,8 +184,11 @@ class Collection:
 
     def _dial(self, endpoint: Endpoint, link_fact: Fact[Links]) -> Dial:
         local = _is_local(endpoint.address, link_fact)
-        timeout = self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
+        timeout = self._timeout(local=local)
         return Dial(endpoint, local=local, timeout=timeout, server_side=sockets.server_side, held_back=self._held_back)
+
+    def _timeout(self, *, local: bool) -> float:
+        return self.order.timeout or (LOCAL_TIMEOUT if local else REMOTE_TIMEOUT)
 
     def _held_back(self, server: Endpoint, client: Endpoint, age: float) -> Fact[AckWitness]:
         if self._deferrals is None:
@@ -278,6 +299,23 @@ def _settle_stopped(case: Case, machine: Machine) -> None:
         states = [one.process.state for one in holders.found if one.inode in inodes]
         if dial.queued and states and all(state == "T" for state in states):
             dial.settle()
+
+
+def _forwarding(attempt: Attempt, machine: Machine) -> int | None:
+    """The docker-proxy that took the connection, by the pid that holds the listener; 0: its holder is hidden."""
+    rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
+    inodes = {row.inode for row in reached(rows, attempt.address, attempt.port) if row.uid == 0}
+    if not inodes or not isinstance(machine.holders, Known):
+        return None
+    held = [one.process for one in machine.holders.value.found if one.inode in inodes]
+    if not held:
+        return 0 if any(os.path.exists(path) for path in DOCKER_SOCKETS) else None
+    return next((one.pid for one in held if one.program == "docker-proxy"), None)
+
+
+def _translated(attempt: Attempt) -> bool:
+    """Whether the server's end of the connection is not in this network namespace."""
+    return isinstance(attempt.acceptance, Unknown) and attempt.acceptance.reason is Reason.NOT_VISIBLE
 
 
 def _ufw_beside_an_engine(case: Case, machine: Machine) -> Fact[bool]:

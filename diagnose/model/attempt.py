@@ -125,6 +125,20 @@ class WireReply(Struct, frozen=True):
     """Since our first packet left; None: none was seen to leave."""
 
 
+class Behind(Struct, frozen=True):
+    """The end of our connection in another network namespace: behind a forwarder, or behind a NAT rule."""
+
+    server: Endpoint
+    """As it is called in there."""
+    pid: int
+    """A process in there."""
+    acceptance: Acceptance
+    ms: float
+    """How long it was watched."""
+    forwarder: str | None = None
+    """The program that took our connection and dialled for us; None: NAT led it there."""
+
+
 class Attempt(Struct, frozen=True, kw_only=True):
     """One connect to one address."""
 
@@ -152,6 +166,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     """Packets of this attempt that were seen to leave, the SYN and its repetitions."""
     first_hop: Fact[tuple[WireReply, ...]] = NOT_NEEDED
     """What answered a SYN that may pass no router (TTL 1)."""
+    behind: Fact[Behind] = NOT_NEEDED
+    """Asked for where the connection does not end in this network namespace: who took it took it for others."""
     traced: Fact[tuple[Step, ...]] = NOT_NEEDED
     """What nf_tables on the machine itself did to one more SYN and its answer (--trace); not iptables-legacy."""
 

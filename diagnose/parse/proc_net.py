@@ -19,18 +19,20 @@ def tcp(text: str, family: Family, ports: Collection[int]) -> Iterator[SocketRow
             yield _row(fields, family, TcpState(int(fields[3], 16)))
 
 
+def connections(text: str, family: Family, peers: Collection[int]) -> Iterator[SocketRow]:
+    """The rows with one of these ports at the other end; ValueError when it is no such table."""
+    wanted = {f"{port:04X}" for port in peers}
+    for fields in _lines(text):
+        if fields[2].rpartition(":")[2] in wanted and fields[3] != _LISTEN:
+            yield _row(fields, family, TcpState(int(fields[3], 16)))
+
+
 def udp(text: str, family: Family, ports: Collection[int]) -> Iterator[SocketRow]:
     """The rows on one of the local ports; ValueError when it is no such table."""
     wanted = {f"{port:04X}" for port in ports}
     for fields in _lines(text):
         if fields[1].rpartition(":")[2] in wanted:
             yield _row(fields, family, TcpState(int(fields[3], 16)), drops=int(fields[12]))
-
-
-def counter(text: str, group: str, name: str) -> int:
-    """A counter of /proc/net/netstat or snmp (a line of names and one of numbers); ValueError when it has none."""
-    names, numbers = (line.split() for line in text.splitlines() if line.startswith(f"{group}:"))
-    return int(numbers[names.index(name)])
 
 
 def _lines(text: str) -> Iterator[list[str]]:

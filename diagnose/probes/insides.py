@@ -44,6 +44,16 @@ def container_of(pid: int) -> Container | None:
     return membership(_text(f"/proc/{pid}/cgroup")).container
 
 
+def has_address(namespace: Namespace, address: str) -> bool:
+    """Whether the address belongs to the namespace."""
+    return address in _addresses(namespace.pids)
+
+
+def frozen(pid: int) -> Fact[bool]:
+    """Whether the process stands still by the freezer of its cgroup."""
+    return _frozen(pid, _text("/proc/self/mountinfo"))
+
+
 def _inside(namespace: Namespace, mounted: str) -> Iterator[Inside]:
     for container, pid in _containers(namespace.pids[:_PROCESSES]).items():
         yield Inside(

@@ -1,0 +1,151 @@
+"""The end of a connection that was taken for others: in a container, behind docker-proxy or behind a NAT rule.
+
+The kernel completes a connection for a server that does not take it, and so does a forwarder. Whether the server
+itself took it shows in the table of its own network namespace, which any user may read through /proc/PID/net.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Collection, Iterable, Iterator
+
+from diagnose.model.attempt import Acceptance, Behind
+from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of
+from diagnose.parse import proc_net
+from diagnose.probes import forwarders, insides, namespaces
+from diagnose.probes.namespaces import Namespace
+
+_SURVEY_SECONDS = 0.5
+_CONNECT_SECONDS = 0.25
+_PAUSE = 0.004
+_GRACE = 0.1
+"""Seconds for the far end of the connection to appear; a forwarder dials at once."""
+_TABLES: tuple[tuple[str, Family], ...] = (("tcp", "ipv4"), ("tcp6", "ipv6"))
+
+
+def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behind]:
+    """Watches one more connection to the endpoint until the program in there takes it, at most so long.
+
+    `forwarder`: the pid of the docker-proxy that took the first one; 0: some process that is hidden from us may be
+    one; None: there is none, and NAT leads to another namespace.
+    """
+    try:
+        target, program = _target(dialled, forwarder)
+        others = namespaces.survey(_SURVEY_SECONDS)
+        if isinstance(others, Unknown):
+            return others
+        if target is None and forwarder is not None:
+            return Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
+        earlier = _dialling(target)
+        wanted = [one for one in others.value if target is None or insides.has_address(one, target.address)]
+        with _connected(dialled) as sock:
+            watch = _Watch(sock, target, earlier, wanted)
+            return watch.until_taken(seconds, program)
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"one more connection to {dialled}: {error.strerror or error}")
+    except ValueError as error:
+        return Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}")
+
+
+def _target(dialled: Endpoint, forwarder: int | None) -> tuple[Endpoint | None, str | None]:
+    """Where the forwarder of this port dials, and what it is."""
+    if forwarder is None:
+        return None, None
+    match forwarders.look({dialled.port}, _SURVEY_SECONDS):
+        case Known(value=found):
+            ours = [one for one in found if forwarder in (0, one.pid)]
+            if len({one.target for one in ours}) == 1:
+                return ours[0].target, f"{ours[0].program} (pid {ours[0].pid})"
+        case Unknown():
+            pass
+    return None, None
+
+
+def _connected(dialled: Endpoint) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6 if ":" in dialled.address else socket.AF_INET, socket.SOCK_STREAM)
+    sock.settimeout(_CONNECT_SECONDS)
+    try:
+        sock.connect((dialled.address, dialled.port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+class _Watch:
+    """One connection of ours, and its far end in another network namespace."""
+
+    def __init__(
+        self, sock: socket.socket, target: Endpoint | None, earlier: Collection[int], others: Iterable[Namespace]
+    ) -> None:
+        self._own = sock.getsockname()[1]
+        self._target = target
+        self._earlier = frozenset(earlier)
+        self._others = tuple(others)
+
+    def until_taken(self, seconds: float, program: str | None) -> Fact[Behind]:
+        """What the far end shows when a program has taken it, or in the end."""
+        began = time.monotonic()
+        seen: tuple[SocketRow, int] | None = None
+        while True:
+            seen = self._far_end() or seen
+            waited = time.monotonic() - began
+            if seen is None and waited < _GRACE:
+                time.sleep(_PAUSE)
+                continue
+            if seen is None or seen[0].inode or waited >= seconds or insides.frozen(seen[1]) == Known(True):
+                break
+            time.sleep(_PAUSE)
+        if seen is None:
+            return Unknown(Reason.NOT_VISIBLE, "the far end of the connection was not seen in any network namespace")
+        row, pid = seen
+        acceptance = Acceptance.ACCEPTED if row.inode else Acceptance.PENDING
+        return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program))
+
+    def _far_end(self) -> tuple[SocketRow, int] | None:
+        """One that nobody has taken yet, else one that was taken; with a pid there.
+
+        Connections are taken in the order in which they came: as long as one of these waits, the last one does.
+        """
+        ports = {self._own} if self._target is None else _dialling(self._target) - self._earlier
+        found = [
+            (row, namespace.pids[0])
+            for namespace in (self._others if ports else ())
+            for row in _in(namespace, self._target, ports)
+            if row.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
+        ]
+        return next((one for one in found if one[0].inode == 0), found[0] if found else None)
+
+
+def _dialling(target: Endpoint | None) -> set[int]:
+    """The near ports of this namespace's connections to the target."""
+    if target is None:
+        return set()
+    rows = _rows("/proc/thread-self/net", family_of(target.address), {target.port})
+    return {row.local.port for row in rows if _plain(row.peer) == target}
+
+
+def _in(namespace: Namespace, target: Endpoint | None, ports: set[int]) -> Iterator[SocketRow]:
+    for pid in namespace.pids:
+        try:
+            families = [family for _, family in _TABLES]
+            rows = [row for family in families for row in _rows(f"/proc/{pid}/net", family, ports)]
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended; another one may be there
+        except PermissionError:
+            return
+        yield from (row for row in rows if target is None or _plain(row.local) == target)
+        return
+
+
+def _plain(endpoint: Endpoint) -> Endpoint:
+    """127.0.0.1 for ::ffff:127.0.0.1, as an IPv6 socket shows a peer of IPv4."""
+    return Endpoint(endpoint.address.removeprefix("::ffff:"), endpoint.port)
+
+
+def _rows(folder: str, family: Family, peers: set[int]) -> list[SocketRow]:
+    name = "tcp" if family == "ipv4" else "tcp6"
+    with open(f"{folder}/{name}", encoding="ascii", errors="backslashreplace") as file:
+        return list(proc_net.connections(file.read(), family, peers))
