@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
+from diagnose.analysis.publication import may_be_translated
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.rule_owner import brings_back, maker_on
@@ -511,9 +512,13 @@ def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Findin
         yield _rejected_by_somebody(snapshot, attempt, whose, behind)
 
 
+_OR_A_CONTAINER = ", or the far end of a NAT rule that leads into a container."
+
+
 def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, behind: bool) -> Finding:
     by_icmp = whose is Refusal.ICMP
     icmp = icmp_text(attempt)
+    translated = may_be_translated(snapshot, attempt.address, attempt.port)
     seen = (
         Evidence(icmp, "error queue (IP_RECVERR)")
         if icmp
@@ -523,11 +528,11 @@ def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, 
         code=RULE_REJECTS.code,
         title=title(f"A firewall rule rejects {attempt.endpoint}; which one is not known"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY if by_icmp or behind else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if (by_icmp or behind) and not translated else Confidence.POSSIBLE,
         explanation=(
             f"Clients show {attempt.errno or attempt.outcome.value}, as if nothing listened. But a closed port on "
             "this machine is refused by the kernel's TCP, and this refusal was not: something between the client "
-            "and the socket made it. On one machine that is a firewall rule."
+            f"and the socket made it. On one machine that is a firewall rule{_OR_A_CONTAINER if translated else '.'}"
         ),
         evidence=(
             seen,
@@ -606,6 +611,7 @@ def _ack_evidence(attempt: Attempt) -> tuple[Evidence, ...]:
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     dropped = _dropped_by_netfilter(attempt)
     excluded = _all_else_excluded(snapshot, attempt) and not _dropped_by_a_filter(attempt)
+    translated = may_be_translated(snapshot, attempt.address, attempt.port)
     beside = _beside_the_rules(snapshot, attempt)
     evidence = [connect_evidence(attempt), *beside]
     match attempt.drops:
@@ -626,11 +632,13 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
         code=SILENT.code,
         title=title(f"No answer from {attempt.endpoint}: the packets vanish on this machine"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY if dropped or excluded else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if (dropped or excluded) and not translated else Confidence.POSSIBLE,
         explanation=(
             "The connection's first packet gets no answer of any kind. "
             + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
-            + "a firewall swallows it, or a filter on the cgroup of either end. "
+            + "a firewall swallows it, or a filter on the cgroup of either end"
+            + (_OR_A_CONTAINER if translated else ".")
+            + " "
             + (_ASKS_A_PROGRAM if beside else "Which one does could not be read.")
         ),
         evidence=tuple(evidence),

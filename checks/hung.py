@@ -8,7 +8,7 @@ from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, row_text, title
-from diagnose.model.attempt import Acceptance, Attempt, Outcome
+from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
@@ -51,7 +51,11 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if attempt.acceptance == Known(Acceptance.HALF_OPEN):
             continue  # the program has nothing to take: the handshake was not finished
         if attempt.local and attempt.outcome in _HUNG:
-            yield from _hung(snapshot, attempt)
+            match attempt.behind:
+                case Known(value=behind):
+                    yield _not_taken_behind(snapshot, attempt, behind)
+                case Unknown():
+                    yield from _hung(snapshot, attempt)
         elif attempt.outcome in (Outcome.CLOSED, Outcome.RESET):
             yield _closed(snapshot, attempt)
 
@@ -143,6 +147,30 @@ def _terminate(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
         "This cannot be undone; start the program again afterwards.",
         commands=(Command(("kill", "-TERM", *pids), needs_root), Command(("kill", "-CONT", *pids), needs_root)),
         risk=Risk.DISRUPTIVE,
+    )
+
+
+def _not_taken_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind) -> Finding:
+    """Something on this machine took it, or NAT led it away, and the server at the far end does not take it."""
+    who = (
+        f"{behind.forwarder} took our connection and dialled {behind.server}" if behind.forwarder else "NAT leads there"
+    )
+    inside = Command(("netdiag", "run", "--from", f"pid:{behind.pid}", str(behind.server)), needs_root=True)
+    return Finding(
+        code=NOT_ACCEPTING.code,
+        title=title(f"The server behind {attempt.endpoint}, {behind.server}, does not take the connection"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation=f"The connection ends at {behind.server} in another network namespace, and waits in the accept "
+        f"queue there: after {behind.ms / 1000:.1f} s the program had not called accept(2). It may be stopped, paused, "
+        "busy or blocked.",
+        evidence=(
+            connect_evidence(attempt),
+            Evidence(who, "/proc/PID/cmdline" if behind.forwarder else "/proc/PID/net/tcp"),
+            Evidence(f"its end at {behind.server} has no inode", f"/proc/{behind.pid}/net/tcp"),
+        ),
+        remedies=(Remedy(summary="Ask from in there: netdiag names the program and its state", commands=(inside,)),),
+        explains=_ON_OTHER_ADDRESSES,
     )
 
 

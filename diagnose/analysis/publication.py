@@ -135,6 +135,18 @@ def holder_of(snapshot: Snapshot, address: str, port: int) -> Process | None:
     return held[0] if len({one.pid for one in held}) == 1 else None
 
 
+def may_be_translated(snapshot: Snapshot, address: str, port: int) -> bool:
+    """Whether a NAT rule may lead this port into a container, where the rules are not known.
+
+    An engine is here, and what keeps the port is hidden from us or only keeps it.
+    """
+    seen = containers_of(snapshot)
+    if seen is None or not (seen.engines or seen.insides):
+        return False
+    holder = holder_of(snapshot, address, port)
+    return holder is None or holder.program in RESERVES
+
+
 def listening_inside(inside: Inside, port: int) -> tuple[SocketRow, ...] | None:
     """The listeners on a port in the container; None: not known."""
     return listeners_on(inside.listeners.value, port) if isinstance(inside.listeners, Known) else None

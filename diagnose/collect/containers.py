@@ -21,9 +21,9 @@ from diagnose.probes.namespaces import Others
 if TYPE_CHECKING:
     from diagnose.probes.engines import Question
 
-SECONDS = 1.0
+SECONDS = 2.0
 """For all of it."""
-_ENGINE_SECONDS = 0.7
+_ENGINE_SECONDS = 1.5
 _FORWARDER_SECONDS = 0.3
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from diagnose.analysis.publication import RESERVES
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
@@ -254,7 +255,7 @@ def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
     """Whether the rules must be looked at: where the kernel itself refused, for a NAT rule only, and as root only."""
     if icmp_text(attempt):
         return True
-    if attempt.half_open:
+    if attempt.half_open or _kept_for_nat(attempt, machine):
         return True
     if attempt.outcome is Outcome.UNANSWERED:
         # else the kernel has completed it, and the program tarries
@@ -267,6 +268,14 @@ def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
         return True
     rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
     return bool(reached(rows, attempt.address, attempt.port))
+
+
+def _kept_for_nat(attempt: Attempt, machine: Machine) -> bool:
+    """Whether an engine only keeps the port from others: a NAT rule is what should have led the packet away."""
+    rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
+    inodes = {row.inode for row in reached(rows, attempt.address, attempt.port)}
+    holders = machine.holders.value.found if isinstance(machine.holders, Known) else ()
+    return any(one.inode in inodes and one.process.program in RESERVES for one in holders)
 
 
 def _dialled_as(row: SocketRow) -> Endpoint:

@@ -20,6 +20,8 @@ from tests.lab.machine import Machine, wait_for
 BUSYBOX = "/bin/busybox"
 """Static, from Debian's busybox-static: all that the image holds."""
 IMAGE = "lab"
+SOON = ("--stop-timeout", "1")
+"""Seconds that `docker stop` waits for a first process that does not heed SIGTERM, as busybox's do not."""
 APPLETS = [
     "cat",
     "echo",
@@ -93,7 +95,7 @@ class DockerMachine(Machine):
 
     def container(self, name: str, *command: str, options: Sequence[str] = ()) -> str:
         """Run a container in the background; its id."""
-        found = self.docker("run", "--detach", "--name", name, *options, IMAGE, *command).strip()
+        found = self.docker("run", "--detach", "--name", name, *SOON, *options, IMAGE, *command).strip()
         wait_for(lambda: "tentative" not in self.run("ip", "-6", "address"), "its cable's addresses to be the host's")
         return found
 
@@ -113,6 +115,17 @@ class DockerMachine(Machine):
         """Waits until the engine says so of the container."""
         form = "{{.State.Status}}"
         wait_for(lambda: self.docker("inspect", "--format", form, name).strip() == status, f"{name} to be {status}", 10)
+
+    def rest(self) -> None:
+        """Waits until bridges and links have done what follows from a container's end or start."""
+        seen = [self.fingerprint()]
+
+        def stands() -> bool:
+            time.sleep(0.1)
+            seen.append(self.fingerprint())
+            return seen[-1] == seen[-2]
+
+        wait_for(stands, "the machine to come to rest", 10)
 
     def inspect(self, name: str) -> dict[str, object]:
         """What the engine says of it."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from tests.lab.docker import DockerMachine
+from tests.lab.docker import SOON, DockerMachine
 from tests.lab.machine import Answer
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 WITHOUT_PROXY = pytest.mark.parametrize("machine", [("--userland-proxy=false",)], ids=["no proxy"], indirect=True)
 HANGS_UP = (proven("hung/closes-at-once"), likely("hung/closes-at-once"))
 """What an ordinary user sees of a forwarder whose far side refuses."""
+NOTHING_LISTENS = (proven("refused/nothing-listening"), likely("refused/nothing-listening"))
 
 
 def published(port: int, inside: int, address: str = "127.0.0.1") -> tuple[str, ...]:
@@ -113,7 +116,8 @@ def test_a_container_that_has_exited_is_started_again(machine: DockerMachine, sc
     machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("kill", "app")
-    answer = scenario.says(proven("container/not-running"), as_nobody=proven("refused/nothing-listening"))
+    machine.rest()
+    answer = scenario.says(proven("container/not-running"), as_nobody=NOTHING_LISTENS)
     assert "137" in said(answer)
     assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "start", "app"]  # type: ignore[index]
 
@@ -122,15 +126,27 @@ def test_a_container_that_keeps_crashing_is_told_by_its_exit_code(machine: Docke
     options = (*published(machine.port, 80), "--restart", "always")
     machine.container("app", "sh", "-c", "sleep 0.2; exit 3", options=options)
     machine.until_status("app", "restarting")
-    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}")
-    assert answer.cause
-    # it may be up for a moment, with nothing in it that listens
-    assert answer.cause["code"] in ("container/not-running", "container/wrong-container-port"), answer
+    said = set()
+    for _ in range(10):
+        report = json.loads(machine.run("netdiag", "run", "--json", f"127.0.0.1:{machine.port}", check=False))
+        said.add(report["root_cause"] and report["root_cause"]["code"])
+        if "container/not-running" in said:
+            break
+    # it is up for a moment again and again, with nothing in it that listens: then less can be said, and nothing false
+    assert "container/not-running" in said
+    assert said <= {
+        "container/not-running",
+        "container/wrong-container-port",
+        "hung/closes-at-once",
+        "refused/nothing-listening",
+        None,
+    }
 
 
 def test_a_container_that_was_only_created_is_started(machine: DockerMachine, scenario: Scenario) -> None:
-    machine.docker("create", "--name", "app", *published(machine.port, 80), "lab", "httpd", "-f", "-h", "/www")
-    scenario.says(proven("container/not-running"), as_nobody=proven("refused/nothing-listening"))
+    command = ("lab", "httpd", "-f", "-h", "/www")
+    machine.docker("create", "--name", "app", *SOON, *published(machine.port, 80), *command)
+    scenario.says(proven("container/not-running"), as_nobody=NOTHING_LISTENS)
 
 
 def test_a_stopped_container_is_no_cause_while_another_program_has_the_port(
@@ -138,6 +154,7 @@ def test_a_stopped_container_is_no_cause_while_another_program_has_the_port(
 ) -> None:
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("kill", "app")
+    machine.rest()
     machine.serve().stop()
     scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))
 
@@ -207,7 +224,9 @@ def test_a_paused_container_goes_on(machine: DockerMachine, scenario: Scenario) 
     machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("pause", "app")
-    answer = scenario.says(proven("container/paused"), as_nobody=(proven("hung/not-accepting"), works()))
+    answer = scenario.says(
+        proven("container/paused"), as_nobody=(likely("container/paused"), proven("hung/not-accepting"))
+    )
     assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "unpause", "app"]  # type: ignore[index]
 
 
