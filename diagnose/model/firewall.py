@@ -53,6 +53,8 @@ class Walk(Struct, frozen=True):
     """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
     arrives: Endpoint | None = None
     """Where the SYN was sent in the end, when a rule changed its destination."""
+    reader: str | None = None
+    """The program to which the decider hands the packet (NFQUEUE), which decides; None: none was there."""
     beside: tuple[str, ...] = ()
     """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them."""
 

@@ -141,6 +141,7 @@ class Walker:
             seen_as=None if stop is None else _seen_as(stop, probe.endpoint),
             depends=depends,
             arrives=arrives,
+            reader=None if stop is None or stop.queue is None else self._copy.machine.queues.get(stop.queue),
         )
 
     # ------ who stopped it
@@ -251,7 +252,7 @@ class Walker:
         if self._verdict(probe, stop, arrives) == "unknown" and stop is None and not probe.lost:
             yield "the probe failed in the copy and the kernel named no rule"
         if stop is not None and stop.queue is not None and stop.queue in self._copy.machine.queues:
-            yield f"a program on this machine decides about queue {stop.queue}"
+            yield f"a program on this machine decides about queue {stop.queue}: {self._copy.machine.queues[stop.queue]}"
         if stop is not None and stop.verdict == "stolen":
             yield "the rule takes the packet out of the way; what then happens to it is not told"
         for step in depends:
