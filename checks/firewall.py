@@ -195,6 +195,11 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
     if told is not None and not (walk and (told.rule == walk.decider or limits(walk))):
         yield _told_by_the_machine(snapshot, attempt, walk, told)
         return
+    if walk is not None and walk.decider is not None and walk.reader is not None:
+        yield _left_to_a_program(snapshot, attempt, walk, walk.decider)
+        if not _nothing_behind(walk):
+            yield from _by_witnesses_alone(snapshot, attempt)
+        return
     if walk is None or walk.verdict == "unknown":
         doubts = "; ".join((*(walk.doubts if walk else ()), *shadow.uncarried)) or "the copy gave no walk"
         yield Missing("firewall walk", Unknown(Reason.FAILED, doubts))
@@ -212,6 +217,52 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
         yield _limited(snapshot, attempt, walk)
     else:
         yield from _by_witnesses_alone(snapshot, attempt)
+
+
+def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> Finding:
+    """Likely where nothing else stops it: what follows the queue, the copy shows only with the rule passed by."""
+    elsewhere = _dropped_by_netfilter(attempt) or _dropped_by_a_filter(attempt) or not _nothing_behind(walk)
+    excluded = _all_else_excluded(snapshot, attempt) and not elsewhere
+    _, seen = _machine_says(attempt, walk)
+    silent = attempt.outcome is Outcome.UNANSWERED
+    return Finding(
+        code=(RULE_DROPS if silent else RULE_REJECTS).code,
+        title=title(f"{rule_name(decider)} hands {attempt.endpoint} to a program, which says no"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY if excluded else Confidence.POSSIBLE,
+        explanation=f"This rule leaves the connection's first packet to a program: {walk.reader}. It reads the queue, "
+        "so it has the packet; the connection goes no further. Application firewalls (OpenSnitch, Portmaster) and "
+        "intrusion detections (Suricata) work so. "
+        + (
+            "With this rule passed by, nothing else in the copy of the rules stops it. "
+            if _nothing_behind(walk)
+            else ""
+        )
+        + ("The server itself is there, and its queue has room. " if excluded else "")
+        + (f"{brings_back(maker_on(walk))}." if brings_back(maker_on(walk)) else ""),
+        evidence=(
+            Evidence(rule_line(decider), listing_of(decider)),
+            Evidence(f"the queue is read by {walk.reader}", "/proc/net/netfilter/nfnetlink_queue"),
+            *walk_lines(walk),
+            *seen,
+            connect_evidence(attempt),
+        ),
+        remedies=(
+            Remedy(
+                summary=f"Allow this connection in the settings of the program that decides, {walk.reader}: it keeps "
+                "that over a reboot, while a change to the rule lasts until the program starts again. Whether it mends "
+                "this could not be tried in the copy of the rules, where nobody reads the queue."
+            ),
+            *(one for one in _remedies(walk) if one is not _BY_HAND),
+        ),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
+    )
+
+
+def _nothing_behind(walk: Walk) -> bool:
+    """Whether in the copy one command against this rule alone has let the connection through."""
+    tried = walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
+    return any(one.mended and len(one.commands) == 1 for one in tried)
 
 
 def _stopped_by_a_rule(attempt: Attempt) -> bool:

@@ -30,7 +30,7 @@ def candidates(walk: Walk) -> tuple[Remedy, ...]:
     if decider is None:
         rewrite = None if walk.outcome.works else destination_rewrite(walk)
         return () if rewrite is None else tuple(_for_rule(replace(walk, hook=rewrite.hook), rewrite.rule))
-    if walk.verdict not in ("drop", "reject"):
+    if walk.verdict not in ("drop", "reject") and walk.reader is None:
         return ()
     if decider.policy:
         return tuple(_for_policy(walk, decider))

@@ -56,6 +56,8 @@ class Walk(Struct, frozen=True):
     """Where the SYN was sent in the end, when a rule changed its destination."""
     leaves: bool = False
     """It was sent out of this network namespace, to a container for example: what happens there no copy tells."""
+    reader: str | None = None
+    """The program to which the decider hands the packet (NFQUEUE), which decides; None: none was there."""
     beside: tuple[str, ...] = ()
     """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them."""
 

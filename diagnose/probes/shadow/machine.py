@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from msgspec import Struct
 
@@ -102,8 +102,8 @@ class Machine(Struct, frozen=True):
     """Those that rules know by their index; none when no rule asks for one."""
     local_table_first: bool
     """Packets to oneself go by the local table, whatever mark they bear."""
-    queues: frozenset[int]
-    """NFQUEUE numbers that a program serves."""
+    queues: Mapping[int, str]
+    """NFQUEUE numbers that a program serves, and which."""
 
     def is_elsewhere(self, address: str) -> bool:
         """Whether packets to this address leave this network namespace."""
@@ -219,15 +219,25 @@ def sysctls(rerouting: Collection[str]) -> dict[str, str]:
     return found
 
 
-def queues() -> frozenset[int]:
-    """The NFQUEUE numbers that a program has bound (nfnetlink_queue.c, seq_show: the first column)."""
+def queues() -> dict[int, str]:
+    """The NFQUEUE numbers that a program has bound, and which (nfnetlink_queue.c, seq_show: number, netlink port)."""
     try:
         with open(
             "/proc/thread-self/net/netfilter/nfnetlink_queue", encoding="ascii", errors="backslashreplace"
         ) as file:
-            return frozenset(int(line.split()[0]) for line in file if line.split())
+            rows = [line.split() for line in file if line.split()]
     except FileNotFoundError:
-        return frozenset()
+        return {}
+    return {int(number): _program(port) for number, port, *_ in rows}
+
+
+def _program(port: str) -> str:
+    """Who has this netlink port: the first socket of a process has its pid as the port (netlink(7))."""
+    try:
+        with open(f"/proc/{port}/comm", encoding="utf-8", errors="backslashreplace") as file:
+            return f"{file.read().rstrip()} (pid {port}, by its netlink port)"
+    except OSError:
+        return f"an unknown program (netlink port {port})"
 
 
 def rerouting(rules: Ruleset, blocks: tuple[Block, ...], addresses: Collection[LocalAddress]) -> frozenset[str]:

@@ -150,6 +150,7 @@ class Walker:
             depends=depends,
             arrives=arrives,
             leaves=probe.left is not None,
+            reader=None if stop is None or stop.queue is None else self._copy.machine.queues.get(stop.queue),
         )
 
     # ------ who stopped it
@@ -279,7 +280,7 @@ class Walker:
         handed = {event.queue for event in probe.events if event.code is Code.QUEUE}
         for table in probe.matched:
             handed.update(queue for rule in table.rules for queue in queues_of(rule))
-        return self._copy.machine.queues & handed
+        return frozenset(self._copy.machine.queues.keys() & handed)
 
     def _doubts(self, probe: Probe, stop: Stop | None, depends: Sequence[Step], verdict: str) -> Iterable[str]:
         if probe.lost:
@@ -287,7 +288,7 @@ class Walker:
         if verdict == "unknown" and stop is None and not probe.lost:
             yield "the probe failed in the copy and the kernel named no rule"
         for queue in sorted(self._read_queues(probe)):
-            yield f"a program on this machine decides about queue {queue}"
+            yield f"a program on this machine decides about queue {queue}: {self._copy.machine.queues[queue]}"
         if stop is not None and stop.verdict == "stolen":
             yield "the rule takes the packet out of the way; what then happens to it is not told"
         for step in depends:
