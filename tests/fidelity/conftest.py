@@ -13,7 +13,7 @@ import pytest
 from tests.fidelity.child import Child
 from tests.fidelity.tally import TALLY, line
 
-_TOOLS = ("ip", "sysctl", "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy")
+_TOOLS = ("ip", "sysctl", "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ipset")
 
 
 @pytest.fixture(scope="session")

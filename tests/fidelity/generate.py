@@ -5,7 +5,6 @@ Read it from the end: a rule set is one to three parts, a part is a table of nft
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from functools import cache
 
@@ -62,11 +61,14 @@ SETS = {
     "@timed": (
         f"set timed {{ type inet_service; flags timeout; elements = {{ {PORT} timeout 1h }}; }}",
         f'set timed {{ type inet_service; flags timeout; timeout 1h; elements = {{ 22, {PORT} comment "x" }}; }}',
+        "set timed { type inet_service; flags interval, timeout; elements = { 1-99, 200-299 timeout 1h }; }",
+        f"set timed {{ type inet_service; flags interval, timeout; elements = {{ {PORT - 9}-{PORT} timeout 1h }}; }}",
     ),
     "@hosts": (
         "set hosts { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 127.0.0.0/8 }; }",
         "set hosts { type ipv4_addr; flags interval; elements = { 127.0.0.0-127.0.0.9 }; }",
         "set hosts { type ipv4_addr; elements = { 10.0.0.1 }; }",
+        "set hosts { type ipv4_addr; flags interval, timeout; elements = { 127.0.0.0/8 timeout 1h, 10.0.0.1 }; }",
     ),
     "@hosts6": (
         "set hosts6 { type ipv6_addr; flags interval; elements = { ::1, fe80::/10 }; }",
@@ -77,6 +79,8 @@ SETS = {
         f"elements = {{ 127.0.0.0/8 . {PORT}, 10.0.0.0/8 . 1-100 }}; }}",
         f"set pairs {{ type ipv4_addr . inet_service; elements = {{ 127.0.0.1 . {PORT}, 127.0.0.1 . 22 }}; }}",
         f"set pairs {{ type ipv4_addr . inet_service; elements = {{ 127.0.0.2 . {PORT} }}; }}",
+        f"set pairs {{ type ipv4_addr . inet_service; flags interval, timeout; "
+        f"elements = {{ 127.0.0.0/8 . 1-{PORT} timeout 1h }}; }}",
     ),
     "@verdicts": (
         f"map verdicts {{ type inet_service : verdict; elements = {{ 22 : accept, {PORT} : drop }}; }}",
@@ -90,6 +94,12 @@ SETS = {
         "set trip { type ipv4_addr . inet_service . ipv4_addr; flags interval; "
         f"elements = {{ 127.0.0.0/8 . {PORT - 1}-{PORT + 1} . 127.0.0.1 }}; }}",
     ),
+    "@ways": (
+        f"map ways {{ type ipv4_addr . inet_service : verdict; flags interval; "
+        f"elements = {{ 127.0.0.0/8 . 1-99 : accept, 127.0.0.0/8 . {PORT} : drop }}; }}",
+        f"map ways {{ type ipv4_addr . inet_service : verdict; elements = {{ 127.0.0.1 . {PORT} : accept }}; }}",
+    ),
+    "@knocked": ("set knocked { type inet_service; size 64; flags dynamic; }",),
     "@seen": ("set seen { type inet_service; size 64; flags dynamic, timeout; timeout 1m; }",),
 }
 """Named sets and maps: the declarations that each may have."""
@@ -98,6 +108,9 @@ OBJECTS = {
     "counter name kept": 'counter kept { comment "since boot"; }',
     "limit name slow": "limit slow { rate over 1/second burst 1 packets; }",
     "quota name spent": "quota spent { over 100 bytes; }",
+    'ct helper set "ftp"': 'ct helper ftp { type "ftp" protocol tcp; }',
+    'ct timeout set "short"': "ct timeout short { protocol tcp; policy = { established : 100 }; }",
+    "synproxy name proxy": "synproxy proxy { mss 1460; wscale 7; timestamp sack-perm; }",
 }
 """Stateful objects, by what a rule says to use them."""
 
@@ -150,6 +163,10 @@ TCP = (
     "tcp option maxseg size > 1460",
     "tcp option timestamp exists",
     "tcp window 1-65535",
+    "tcp option sack-perm exists",
+    "tcp doff 10",
+    f"@th,16,16 {PORT}",
+    f"jhash tcp dport mod 2 seed 0x1 {PORT % 2}",
 )
 META = (
     "meta l4proto tcp",
@@ -175,6 +192,11 @@ META = (
     f"meta skuid . tcp dport {{ 0 . {PORT} }}",
     f'iifname . tcp dport {{ "lo" . {PORT} }}',
     "meta pkttype host",
+    "meta protocol ip",
+    "meta iiftype loopback",
+    "meta iifgroup 0",
+    'meta hour "00:00"-"23:59"',
+    "meta priority 1:1",
 )
 STATE = (
     "ct state new",
@@ -189,6 +211,12 @@ STATE = (
     "ct status dnat",
     "ct state . meta mark { new . 0 }",
     "fib saddr type local",
+    "ct label 1",
+    "ct zone 0",
+    "ct status confirmed",
+    "ct status assured",
+    'ct helper "ftp"',
+    "ct mark . meta mark { 0 . 0, 1 . 1 }",
 )
 ADDRESSES = {
     4: (
@@ -210,6 +238,9 @@ ADDRESSES = {
         "ip length 60",
         "ip dscp cs0",
         "ip protocol tcp",
+        "ip frag-off & 0x1fff == 0",
+        "ip option rr exists",
+        f"ip saddr . ip daddr . tcp dport . tcp flags {{ 127.0.0.1 . 127.0.0.1 . {PORT} . syn }}",
     ),
     6: (
         "ip6 saddr ::1",
@@ -221,6 +252,8 @@ ADDRESSES = {
         f"ip6 daddr . tcp dport {{ ::1 . {PORT}, fe80::1 . 22 }}",
         "ip6 hoplimit 64",
         "ip6 nexthdr tcp",
+        "exthdr hbh exists",
+        f"ip6 saddr . tcp dport {{ ::1 . {PORT}, fe80::/64 . 1-99 }}",
     ),
 }
 COUNTING = (
@@ -235,6 +268,14 @@ COUNTING = (
     "limit name slow",
     "quota name spent",
     "ct packets > 1",
+    "ct bytes > 100",
+    "add @knocked { tcp dport }",
+    "update @knocked { tcp dport }",
+    "tcp dport @knocked",
+    "tcp dport != @knocked",
+    "symhash mod 2 0",
+    "meta random < 2147483648",
+    "jhash tcp sport mod 2 0",
 )
 EFFECTS = (
     "counter",
@@ -250,8 +291,23 @@ EFFECTS = (
     f"tcp dport {PORT} tcp dport set {NEIGHBOUR}",
     "tcp option maxseg size set 1200",
     "reset tcp option sack-perm",
+    "log group 5",
+    "log flags all",
 )
-STATEFUL_EFFECTS = ("ct mark set 1", "ct mark set meta mark", "meta mark set ct mark", "ct zone set 1")
+"""What a rule may do beside its verdict."""
+REWRITES = {
+    4: ("ip ttl set 5", "ip dscp set cs1", "ip saddr set 127.0.0.9"),
+    6: ("ip6 hoplimit set 5", "ip6 dscp set cs1"),
+}
+STATEFUL_EFFECTS = (
+    "ct mark set 1",
+    "ct mark set meta mark",
+    "meta mark set ct mark",
+    "ct zone set 1",
+    "ct label set 1",
+    'meta l4proto tcp ct helper set "ftp"',
+    'meta l4proto tcp ct timeout set "short"',
+)
 REJECTS = {
     4: ("net-unreachable", "host-unreachable", "prot-unreachable", "port-unreachable", "net-prohibited",
         "host-prohibited", "admin-prohibited"),
@@ -275,6 +331,8 @@ def match(place: Place, version: int) -> SearchStrategy[str]:
         found += [st.just("ct original ip daddr 127.0.0.1")] if version == 4 else []
     if place.hooks == {"input"} and not place.link:
         found.append(one_of("fib daddr type local", "fib daddr . iif type local"))
+    if place.family == "inet":
+        found.append(one_of("meta nfproto ipv4", f"meta nfproto . tcp dport {{ ipv4 . {PORT} }}"))
     return st.one_of(*found)
 
 
@@ -297,6 +355,7 @@ def verdict(place: Place, version: int) -> SearchStrategy[str]:
         found.append(reject(place, version))
     if place.below:
         found.append(st.builds("{} {}".format, one_of("jump", "jump", "goto"), one_of(*place.below)))
+    found.append(one_of(f"jump {{ tcp dport {PORT} drop; }}", "goto { tcp dport 22 drop; accept; }", "drop"))
     return st.one_of(*found)
 
 
@@ -304,7 +363,7 @@ def verdict(place: Place, version: int) -> SearchStrategy[str]:
 def plain_rule(draw: DrawFn, place: Place) -> str:
     """Tests, perhaps an effect, a verdict."""
     version = draw(st.sampled_from(place.versions))
-    effects = (*EFFECTS, *(() if place.link else STATEFUL_EFFECTS))
+    effects = (*EFFECTS, *REWRITES[version], *(() if place.link else STATEFUL_EFFECTS))
     parts = draw(few(match(place, version), 3))
     parts += draw(few(one_of(*effects), 1))
     if draw(st.integers(0, 19)) == 7:
@@ -339,8 +398,10 @@ def verdict_map(draw: DrawFn, place: Place) -> str:
         kinds.append(
             st.just(f"ip saddr . tcp dport vmap {{ 127.0.0.1 . {PORT} : {first}, 10.0.0.1 . 1-9 : {second} }}")
         )
+        kinds.append(st.just("ip daddr . tcp dport vmap @ways"))
     if not place.link:
         kinds.append(st.just(f"ct state vmap {{ new : {first}, established : {second} }}"))
+        kinds.append(st.just(f"ct direction . meta mark vmap {{ original . 0 : {first}, reply . 0 : {second} }}"))
         kinds.append(
             st.just(f"ct state . tcp dport vmap {{ new . {PORT} : {first}, established . {PORT} : {second} }}")
         )
@@ -356,6 +417,9 @@ def rule(place: Place) -> SearchStrategy[str]:
         special.append(one_of(f"tcp dport {PORT} notrack", "notrack"))
     if place.hooks == {"prerouting"}:
         special.append(st.just(f"tcp dport {PORT} tproxy to :{NEIGHBOUR}"))
+        special.append(one_of("socket transparent 0 meta mark set 1", "socket mark 0 drop"))
+    if place.hooks == {"input"} and not place.link:
+        special.append(one_of("socket wildcard 1 drop", f"tcp dport {PORT} synproxy name proxy"))
     return st.one_of(*[plain_rule(place)] * 7, verdict_map(place), *special)
 
 
@@ -470,6 +534,9 @@ XT_PORTS = (
     "-p tcp ! --syn",
     "-p tcp --tcp-flags SYN,ACK SYN,ACK",
     "-p tcp --tcp-flags RST RST",
+    "-p tcp --tcp-option 2",
+    f"-p tcp -m tcp --dport {PORT} -m tcpmss --mss 1:1460",
+    f"-p tcp -m multiport --dports {PORT} -m ecn ! --ecn-tcp-cwr",
     "-p tcp",
     "",
 )
@@ -488,7 +555,14 @@ XT_ANYWHERE = (
     "-m length --length 0:100",
     "-m length --length 60",
     "-m u32 --u32 0>>22&0x3C@0>>16=0:65535",
-    *(("-m set --match-set ports dst", "-m set ! --match-set ports src") if shutil.which("ipset") else ()),
+    "-m set --match-set ports dst",
+    "-m set ! --match-set ports src",
+    "-m set --match-set timed dst",
+    "-m conntrack --ctstate UNTRACKED",
+    "-m conntrack --ctstatus CONFIRMED",
+    "-m connlabel --label 1",
+    "-m dscp --dscp 0",
+    "-m helper --helper ftp",
     "-m pkttype --pkt-type unicast",
     "-m cpu ! --cpu 999",
     "-m time --timestart 00:00 --timestop 23:59:59",
@@ -498,10 +572,12 @@ XT_ANYWHERE = (
 )
 XT_ADDRESSES = {
     4: ("-s 127.0.0.1", "-d 127.0.0.0/8", "! -d 127.0.0.1", "-s 10.0.0.0/8", "-m ttl --ttl-eq 64",
-        "-m iprange --dst-range 127.0.0.0-127.0.0.9"),
-    6: ("-s ::1", "-d ::1/128", "! -d ::1", "-d fe80::/10", "-m hl --hl-eq 64"),
+        "-m iprange --dst-range 127.0.0.0-127.0.0.9", "-m set --match-set hosts src", "-m set --match-set both dst",
+        "-m set --match-set pairs dst,dst", "-m set ! --match-set hosts dst"),
+    6: ("-s ::1", "-d ::1/128", "! -d ::1", "-d fe80::/10", "-m hl --hl-eq 64",
+        "-m set --match-set hosts6 src"),
 }  # fmt: skip
-XT_INWARD = ("-i lo", "-i lo", "! -i lo", "-i eth+")
+XT_INWARD = ("-i lo", "-i lo", "! -i lo", "-i eth+", "-m devgroup --src-group 0")
 XT_OUTWARD = (
     "-o lo",
     "! -o lo",
@@ -510,6 +586,9 @@ XT_OUTWARD = (
     "-m owner --uid-owner 65534",
     "-m owner ! --uid-owner 0",
     "-m owner --uid-owner 0 --gid-owner 0",
+    "-m owner --gid-owner 65534",
+    "-m owner --socket-exists",
+    "-m cgroup --cgroup 0",
 )
 XT_COUNTING = (
     "-m limit --limit 1/sec --limit-burst 1",
@@ -519,6 +598,10 @@ XT_COUNTING = (
     "-m recent --name seen --set",
     "-m recent --name seen --rcheck",
     "-m connbytes --connbytes 100: --connbytes-dir both --connbytes-mode bytes",
+    "-m quota --quota 100",
+    "-m statistic --mode random --probability 0.5",
+    "-m set --match-set knocked dst",
+    "-m set ! --match-set knocked dst",
 )
 XT_REJECTS = {
     4: ("icmp-net-unreachable", "icmp-host-unreachable", "icmp-port-unreachable", "icmp-proto-unreachable",
@@ -557,11 +640,28 @@ def xt_target(place: XtPlace, tcp: bool) -> SearchStrategy[str]:
         found += [st.just("-j REJECT --reject-with tcp-reset")] if tcp else []
     if place.table == "mangle":
         found.append(one_of("-j MARK --set-mark 1", "-j MARK --set-xmark 0x10/0x10", "-j CONNMARK --save-mark"))
+        found.append(one_of("-j CONNMARK --restore-mark", "-j DSCP --set-dscp 5"))
+        found.append(one_of("-j TTL --ttl-set 5" if place.version == 4 else "-j HL --hl-set 5", "-j DROP"))
+    if place.table == "mangle" and place.chain in ("OUTPUT", "POSTROUTING"):
+        found.append(st.just("-j CLASSIFY --set-class 1:1"))
+    if place.table == "mangle" and tcp and place.chain == "PREROUTING":
+        found.append(st.just(f"-j TPROXY --on-port {NEIGHBOUR}"))
     if place.table == "raw":
         found.append(one_of("-j CT --notrack", "-j CT --notrack", "-j CT --zone 3"))
     if place.below:
         found.append(st.builds("{} {}".format, one_of("-j", "-j", "-g"), one_of(*place.below)))
-    found.append(one_of("-j LOG", "-j NFLOG", "-j NFQUEUE --queue-num 5", "-j NFQUEUE --queue-num 5 --queue-bypass"))
+    found.append(
+        one_of(
+            "-j LOG",
+            "-j NFLOG",
+            "-j SET --add-set knocked dst",
+            "-j TRACE" if place.table == "raw" else "",
+            "-j NFQUEUE --queue-balance 0:3",
+            "-j NFQUEUE --queue-num 40000 --queue-bypass",
+            "-j NFQUEUE --queue-num 5",
+            "-j NFQUEUE --queue-num 5 --queue-bypass",
+        )
+    )
     return st.one_of(*found, found[0])
 
 
@@ -696,11 +796,23 @@ ODDITIES = (
 """What a machine may have otherwise than a fresh one, and rules may ask about."""
 
 
+IP_SETS = {
+    "ports": f"create ports bitmap:port range 1-65535\nadd ports 22\nadd ports {PORT}\n",
+    "timed": f"create timed bitmap:port range 1-65535 timeout 3600\nadd timed {PORT} timeout 3000\n",
+    "hosts": "create hosts hash:net\nadd hosts 127.0.0.0/8\nadd hosts 10.0.0.0/8\nadd hosts 127.0.0.5 nomatch\n",
+    "hosts6": "create hosts6 hash:net family inet6\nadd hosts6 ::1\nadd hosts6 fe80::/10\n",
+    "pairs": f"create pairs hash:ip,port\nadd pairs 127.0.0.1,tcp:{PORT}\nadd pairs 127.0.0.5,tcp:22\n",
+    "both": "create inner hash:ip\nadd inner 127.0.0.1\ncreate both list:set\nadd both inner\n",
+    "knocked": "create knocked bitmap:port range 1-65535 timeout 60\n",
+}
+"""IP sets that rules of iptables ask, and what `ipset restore` makes them of."""
+
+
 def _ip_sets(parts: Sequence[NftTable | Xtables]) -> tuple[Load, ...]:
-    """The IP set that rules of iptables look into."""
-    if not any("--match-set" in rule for part in parts for rule in part.rules()):
-        return ()
-    return (Load(("ipset", "restore"), f"create ports bitmap:port range 1-65535\nadd ports 22\nadd ports {PORT}\n"),)
+    """The IP sets that rules of iptables look into or add to."""
+    lines = "\n".join(rule for part in parts if isinstance(part, Xtables) for rule in part.rules()) + "\n"
+    made = "".join(text for name, text in IP_SETS.items() if f"-set {name} " in lines)
+    return (Load(("ipset", "restore"), made),) if made else ()
 
 
 @st.composite

@@ -11,7 +11,9 @@ PORT, NEIGHBOUR, DEAD = 27431, 27432, 27433
 """The port that is probed; a second one that listens as well; one where nothing does."""
 
 _COUNTS = re.compile(
-    r"@seen\b|\b(limit|numgen|quota|ct count|ct packets|connlimit|hashlimit|statistic|recent|connbytes)\b"
+    r"@(seen|knocked)\b|-set knocked\b|\bjhash tcp sport\b|"
+    r"\b(limit|random|symhash|numgen|quota|connlimit|hashlimit|statistic|recent|connbytes)\b|"
+    r"\bct (bytes|count|packets)\b"
 )
 
 
