@@ -58,7 +58,17 @@ class ContainerLook:
         forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), SECONDS)
         told = engines.look(self._questions, _ENGINE_SECONDS, ask=self._ask)
         seen = forwarding.fact()
-        return Known({port: Containers(told[port], self._insides(port, told[port], seen), seen) for port in ports})
+        host = self._host()
+        return Known(
+            {port: Containers(told[port], self._insides(port, told[port], seen), seen, host) for port in ports}
+        )
+
+    def _host(self) -> Inside | None:
+        from diagnose.probes import insides
+
+        others = self._others()
+        elsewhere = self._machine.vantage.side is not None or self._machine.vantage.container is not None
+        return insides.host(others.value.namespaces) if elsewhere and isinstance(others, Known) else None
 
     def _questions(self) -> tuple[Question, ...]:
         from diagnose.probes.engines import Question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -10,9 +11,15 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Container
 from diagnose.parse import addresses, unified
 from diagnose.parse.cgroup import membership
+from diagnose.probes.containers import in_first_pid_namespace
 from diagnose.probes.namespaces import Namespace
+from diagnose.probes.netlink import ROUTE, Netlink, attribute, attributes
 
 _TEXT_LIMIT = 1 << 20
+_GET_NSID, _NSID, _NSID_OF_PID = 90, 1, 2
+"""RTM_GETNSID and its attributes (linux/rtnetlink.h, linux/net_namespace.h)."""
+_RTGENMSG = bytes(4)
+_NUMBER = struct.Struct("=i")
 _PROCESSES = 512
 """So many processes of one namespace are asked which container they are of."""
 
@@ -29,7 +36,9 @@ class Wanted(NamedTuple):
         if any(row.local.port == self.port for row in namespace.listeners):
             return True
         found = container_of(namespace.pids[0])
-        return bool(found and (found.id in self.ids or self.addresses.intersection(_addresses(namespace.pids))))
+        if found is None or found.id in self.ids:
+            return found is not None
+        return bool(self.addresses.intersection(_addresses(namespace.pids))) and _is_cabled(namespace.pids[0])
 
 
 def look(namespaces: Iterable[Namespace], wanted: Wanted) -> tuple[Inside, ...]:
@@ -37,6 +46,15 @@ def look(namespaces: Iterable[Namespace], wanted: Wanted) -> tuple[Inside, ...]:
     mounted = _text("/proc/self/mountinfo")
     found = [inside for one in namespaces if wanted.match(one) for inside in _inside(one, mounted)]
     return tuple(sorted(found, key=lambda one: (one.namespace, one.container)))
+
+
+def host(namespaces: Iterable[Namespace]) -> Inside | None:
+    """The namespace that the machine started with, where it is another than ours and every process is listed."""
+    first = next((one for one in namespaces if one.pids[0] == 1), None)
+    if first is None or not in_first_pid_namespace():
+        return None
+    addresses = _addresses(first.pids)
+    return Inside(Container("host", ""), first.inode, first.pids[0], addresses, Known(first.listeners))
 
 
 def container_of(pid: int) -> Container | None:
@@ -81,6 +99,19 @@ def _addresses(pids: Iterable[int]) -> tuple[str, ...]:
         if table := _text(f"/proc/{pid}/net/fib_trie"):
             return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
     return ()
+
+
+def _is_cabled(pid: int) -> bool:
+    """Whether our namespace has the other end of one of its links: the kernel has numbered it here (rtnetlink(7)).
+
+    Engines beside each other give out the same addresses, each on a bridge of its own. True where it cannot be told.
+    """
+    try:
+        with Netlink(ROUTE) as kernel:
+            (answer,) = kernel.request(_GET_NSID, 0, _RTGENMSG + attribute(_NSID_OF_PID, _NUMBER.pack(pid)))
+        return bool(_NUMBER.unpack(attributes(answer, len(_RTGENMSG))[_NSID])[0] >= 0)
+    except (OSError, ValueError, KeyError, struct.error):
+        return True
 
 
 def _frozen(pid: int, mounted: str) -> Fact[bool]:

@@ -19,7 +19,7 @@ __all__ = ["NoSuchContainerError", "Question", "find", "look"]
 
 _SLACK = 0.1
 """Seconds for an engine that stopped answering to be given up by its own clock."""
-_QUIET, _EXPOSING = 64, 32
+_QUIET, _EXPOSING = 100, 50
 """So many of those that do not run, and of those that only have the port inside, are asked for: newest first."""
 
 
