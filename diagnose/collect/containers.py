@@ -20,6 +20,7 @@ from diagnose.probes.namespaces import Others
 
 if TYPE_CHECKING:
     from diagnose.probes.engines import Question
+    from diagnose.probes.side import Arrived
 
 SECONDS = 2.0
 """For all of it."""
@@ -31,9 +32,17 @@ class ContainerLook:
     """Under way from the moment that it is made."""
 
     def __init__(
-        self, cases: Sequence[Case], machine: Machine, others: Callable[[], Fact[Others]], *, ask: bool, always: bool
+        self,
+        cases: Sequence[Case],
+        machine: Machine,
+        others: Callable[[], Fact[Others]],
+        side: Arrived | None = None,
+        *,
+        ask: bool,
+        always: bool,
     ) -> None:
         """`others`: waits for the other network namespaces. `ask`: else no engine is asked anything."""
+        self._side = side
         self._cases = [case for case in cases if always or _wants(case)]
         self._machine = machine
         self._others = others
@@ -52,6 +61,8 @@ class ContainerLook:
         return frozenset(case.target.port for case in self._cases)
 
     def _look(self) -> Fact[dict[int, Containers]]:
+        if self._side is not None:
+            self._side.leave()  # the engines are ours, wherever we look from
         from diagnose.probes import engines, forwarders  # here only: what works, and other platforms, need neither
 
         ports = self._ports()

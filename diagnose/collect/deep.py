@@ -206,7 +206,7 @@ class _Looks:
         self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
         self._others = _asked("other network namespaces", lambda: namespaces.look(ports, PROBE_SECONDS))
         self._containers = ContainerLook(
-            cases, machine, lambda: _fact(self._others), ask=not order.passive, always=order.deep
+            cases, machine, lambda: _fact(self._others), side, ask=not order.passive, always=order.deep
         )
 
     def added_to(self, machine: Machine, firewall: Asked[Shadow] | Unknown) -> Machine:

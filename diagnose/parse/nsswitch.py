@@ -22,9 +22,12 @@ class Service(NamedTuple):
 
 
 def parse_services(content: bytes) -> tuple[Service, ...]:
-    """The services of the last hosts line with their actions; empty: no such line."""
+    """The services of the last hosts line with their actions; empty: no such line.
+
+    A # behind a service is a service without a module to glibc 2.36, and ended the line for older ones: it is kept.
+    """
     rest = ""
-    for line in _lines(content):
+    for line in _text(content).splitlines():
         database, colon, words = line.partition(":")
         if colon and database.strip() == "hosts":
             rest = words

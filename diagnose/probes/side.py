@@ -13,19 +13,20 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from diagnose.model.container import EngineContainer
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Container
 from diagnose.model.side import OfContainer, OfNamespace, OfProcess, Origin, Side
 from diagnose.parse.cgroup import membership
-from diagnose.probes import side_engine, side_files
+from diagnose.probes import side_files
 from diagnose.probes.namespaces import NAMES
 from diagnose.probes.processes import describe
-from diagnose.probes.side_engine import Described
 from diagnose.probes.side_files import Reader, SideFiles
 from diagnose.probes.syscalls import enter_network
 
 OVERLAYS = "/etc/netns"
 """`ip netns exec NAME` mounts the files of /etc/netns/NAME over those of /etc (ip-netns(8))."""
+_ENGINE_SECONDS = 2.0
 _FILE_SECONDS = 2.0
 _READ_ALL = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (linux/capability.h)."""
@@ -60,6 +61,8 @@ class Arrived:
         self._directory = directory
         """/proc/PID, held open: it never becomes another process's."""
         self._process = _handle(side.pid)
+        self._home: int | None = None
+        """Our own network namespace; None: it was never left."""
 
     def enter(self) -> None:
         """Reads its files, and takes this thread and all that it starts into its network namespace.
@@ -78,11 +81,20 @@ class Arrived:
     def _move(self, namespace: int) -> None:
         files = self._read_files()
         if not _is_our_own(namespace):
+            self._home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             enter_network(namespace)
         else:
             self.side = replace(self.side, namespace=None)
         self.files = files
         self.side = replace(self.side, own_files=files is None, entered=True, confined=self._confinement())
+
+    def leave(self) -> None:
+        """Takes this thread, and those that it starts, back to our own network namespace.
+
+        What is asked by an address of loopback (an engine's tcp://127.0.0.1) must never be asked of that side.
+        """
+        if self._home is not None:
+            enter_network(self._home)
 
     def process(self) -> int | None:
         """A process in its network namespace that we may see; None: there is none."""
@@ -163,7 +175,20 @@ class Arrived:
             return file.read()
 
 
-def find(origin: Origin, ask_engine: Callable[[str], Fact[Described | None]] = side_engine.find) -> Arrived:
+AskEngines = Callable[[str], Fact[EngineContainer]]
+"""Raises NoSuchSideError when the engines that answer have no such container."""
+
+
+def _ask_engines(name: str) -> Fact[EngineContainer]:
+    from diagnose.probes import engines  # 0.1 s with the client library, which only container:NAME needs
+
+    try:
+        return engines.find(name, _ENGINE_SECONDS)
+    except engines.NoSuchContainerError as error:
+        raise NoSuchSideError(str(error)) from None
+
+
+def find(origin: Origin, ask_engines: AskEngines = _ask_engines) -> Arrived:
     """What the user named, not yet entered. NoSuchSideError: there is no such thing, or it does not run."""
     match origin:
         case OfNamespace():
@@ -171,7 +196,7 @@ def find(origin: Origin, ask_engine: Callable[[str], Fact[Described | None]] = s
         case OfProcess():
             return _process(origin, origin.pid)
         case OfContainer():
-            return _container(origin, ask_engine)
+            return _container(origin, ask_engines)
 
 
 def _named(origin: OfNamespace) -> Arrived:
@@ -211,32 +236,37 @@ def _process(origin: Origin, pid: int, container: Container | None = None) -> Ar
     return Arrived(origin, side, container=container, namespace=namespace, directory=directory)
 
 
-def _container(origin: OfContainer, ask_engine: Callable[[str], Fact[Described | None]]) -> Arrived:
-    told = ask_engine(origin.name)
-    if isinstance(told, Known) and told.value is not None:
+def _container(origin: OfContainer, ask_engines: AskEngines) -> Arrived:
+    """By the engine's word; where none gives it, by the id in the cgroups."""
+    try:
+        told = ask_engines(origin.name)
+    except NoSuchSideError:
+        seen = _by_id(origin.name)
+        if seen is None:
+            raise
+        return _process(origin, *seen)
+    if isinstance(told, Known):
         return _by_engine(origin, told.value)
     seen = _by_id(origin.name)
-    if seen is not None:
-        return _process(origin, *seen)
-    if isinstance(told, Unknown):
+    if seen is None:
         raise NoSuchSideError(f"no container {origin.name!r} was found: {told.detail}{_as_root(told)}")
-    raise NoSuchSideError(f"no container is called {origin.name!r}; docker ps lists those that run")
+    return _process(origin, *seen)
 
 
 def _as_root(told: Unknown) -> str:
     return "; try it with sudo" if told.reason is Reason.NEEDS_ROOT else ""
 
 
-def _by_engine(origin: OfContainer, told: Described) -> Arrived:
+def _by_engine(origin: OfContainer, told: EngineContainer) -> Arrived:
     """The engine counts pids as its own machine does: the process must bear the container's mark here, too."""
     name = _called(told.container)
     if not told.pid:
-        raise NoSuchSideError(
-            f"the container {name!r} is not running (it is {told.status}), so nothing runs from there"
-        )
+        raise NoSuchSideError(f"the container {name!r} does not run (it is {told.status.value}): nothing to look from")
     found = _process(origin, told.pid, told.container)
-    with open(f"/proc/{told.pid}/cgroup", encoding="utf-8", errors="backslashreplace") as file:
-        marked = told.container.id in file.read()
+    try:
+        marked = told.container.id in found.text("cgroup")
+    except OSError:
+        raise NoSuchSideError(f"the container {name!r} has ended just now") from None
     if not marked:
         raise NoSuchSideError(
             f"the engine says that {name!r} runs as process {told.pid}, and that process here is not in the "

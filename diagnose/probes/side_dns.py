@@ -19,6 +19,7 @@ import dns.rdatatype
 from diagnose.parse.resolv import ResolvConf
 
 PORT = 53
+_KNOWS = dns.flags.AA | dns.flags.RA
 
 
 class Ending(Enum):
@@ -127,4 +128,6 @@ def _read(response: dns.message.Message) -> Answer:
     except dns.exception.DNSException:
         return Answer(Ending.SERVER_FAILED)
     addresses = tuple(row.address for row in found) if found is not None else ()
+    if not addresses and not response.answer and not response.additional and not response.flags & _KNOWS:
+        return Answer(Ending.SERVER_FAILED)  # it only refers to others: res_send.c goes on to the next server
     return Answer(Ending.FOUND if addresses else Ending.NO_DATA, addresses)

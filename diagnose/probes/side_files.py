@@ -31,6 +31,7 @@ FILES = (HOSTS, NSSWITCH, RESOLV, GAI, HOST_CONF)
 LARGEST = 1 << 20
 """Bytes of a file that is read."""
 
+_LINKS = 8
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a FIFO",
@@ -160,7 +161,7 @@ def _file(root: int, path: str, *, content: bool) -> Fact[SideFile]:
     try:
         place = open_below(root, path, os.O_PATH)
     except (FileNotFoundError, NotADirectoryError):
-        return Known(SideFile(path))
+        return Known(SideFile(path)) if _is_absent(root, path) else _leads_nowhere(path)
     except OSError as error:
         return _not_opened(path, error)
     try:
@@ -169,6 +170,28 @@ def _file(root: int, path: str, *, content: bool) -> Fact[SideFile]:
         return Unknown(Reason.FAILED, f"{path}: {error.strerror}")
     finally:
         os.close(place)
+
+
+def _is_absent(root: int, path: str) -> bool:
+    """Whether it is not there for its own processes either: /proc/self on the way is another link for each of them."""
+    for _ in range(_LINKS):
+        try:
+            place = open_below(root, path, os.O_PATH | os.O_NOFOLLOW, links=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        try:
+            path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=place))
+        except OSError:  # it is there now
+            return False
+        finally:
+            os.close(place)
+    return False
+
+
+def _leads_nowhere(path: str) -> Unknown:
+    return Unknown(Reason.NOT_VISIBLE, f"{path} is a link that leads nowhere from here; its own processes may see more")
 
 
 def _not_opened(path: str, error: OSError) -> Unknown:

@@ -132,7 +132,7 @@ def _answered(host: str, library: _Library) -> Fact[Resolution]:
         addresses: tuple[str, ...] = ()
         match service.name:
             case "files":
-                addresses, status = _from_hosts(asked, library)
+                addresses, status, error = _from_hosts(asked, library)
             case "dns":
                 addresses, status, error = _from_dns(asked, library)
             case name if name in _LOCAL_ONLY and not asked.lower().rstrip(".").endswith(".local"):
@@ -162,17 +162,18 @@ def _resolution(addresses: tuple[str, ...], library: _Library, started: float, d
     return Resolution("", found, _ms(started), source="files and DNS", doubts=tuple(doubts))
 
 
-def _from_hosts(host: str, library: _Library) -> tuple[tuple[str, ...], str]:
+def _from_hosts(host: str, library: _Library) -> tuple[tuple[str, ...], str, str]:
+    """Addresses, status and what getaddrinfo would say if this was the last service."""
     file = library.hosts
     if not file.readable:
-        return (), "unavail"
+        return (), "unavail", "EAI_NONAME"
     lines = [one for one in file.mapping(host) if not library.exact or host in one.names]
     found = tuple(one.address for one in (lines if library.every_line else lines[:1]))
-    return found, "success" if found else "notfound"
+    return found, "success" if found else "notfound", "EAI_NONAME"
 
 
 def _from_dns(host: str, library: _Library) -> tuple[tuple[str, ...], str, str]:
-    """Addresses, status and what getaddrinfo would say if that was all."""
+    """Addresses, status and what getaddrinfo would say if this was the last service."""
     from diagnose.probes.side_dns import Ending, ask  # 60 ms, and only where the files do not have the name
 
     answer = ask(host, library.dns, musl=library.musl)
@@ -180,7 +181,7 @@ def _from_dns(host: str, library: _Library) -> tuple[tuple[str, ...], str, str]:
         Ending.FOUND: ("success", ""),
         Ending.NO_DATA: ("notfound", "EAI_NODATA"),
         Ending.NOT_FOUND: ("notfound", "EAI_NONAME"),
-        Ending.SERVER_FAILED: ("tryagain", "EAI_AGAIN"),
+        Ending.SERVER_FAILED: ("unavail", "EAI_AGAIN"),
         Ending.SILENT: ("unavail", "EAI_AGAIN"),
     }
     return answer.addresses, *statuses[answer.ending]

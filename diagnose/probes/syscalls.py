@@ -10,7 +10,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _OPENAT2 = 437
 """The same number for every architecture (include/uapi/asm-generic/unistd.h)."""
-_RESOLVE_NO_MAGICLINKS, _RESOLVE_IN_ROOT = 0x02, 0x10
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 _OPEN_HOW = struct.Struct("=QQQ")
 """struct open_how: flags, mode, resolve (linux/openat2.h)."""
 _RACES = 8
@@ -30,12 +30,13 @@ def enter_network(namespace: int) -> None:
     _check(_LIBC.setns(namespace, _CLONE_NEWNET))
 
 
-def open_below(root: int, path: str, flags: int) -> int:
+def open_below(root: int, path: str, flags: int, *, links: bool = True) -> int:
     """Opens the path as if `root` were /: no link and no .. leads out, and none of /proc's magic links is followed.
 
-    OSError: ENOSYS before Linux 5.6, ELOOP for a magic link.
+    OSError: ENOSYS before Linux 5.6, ELOOP for a magic link, and without `links` for any.
     """
-    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_NO_MAGICLINKS | _RESOLVE_IN_ROOT)
+    resolve = _RESOLVE_NO_MAGICLINKS | _RESOLVE_IN_ROOT | (0 if links else _RESOLVE_NO_SYMLINKS)
+    how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_RACES):
         try:
             return _check(_LIBC.syscall(_OPENAT2, root, os.fsencode(path), how, len(how)))
