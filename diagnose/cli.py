@@ -76,7 +76,10 @@ def root(
 def run(
     targets: Annotated[
         list[str],
-        typer.Argument(metavar="TARGET...", help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN"),
+        typer.Argument(
+            metavar="TARGET...",
+            help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN, compose:SERVICE:CONTAINER_PORT",
+        ),
     ],
     bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
@@ -117,9 +120,10 @@ def run(
         _refuse(
             "--trace sends a packet and makes a table for a moment, and --passive only looks: leave one of them out"
         )
+    intent = Intent.BIND if bind else Intent.CONNECT
     order = Order(
-        targets=parsed,
-        intent=Intent.BIND if bind else Intent.CONNECT,
+        targets=_with_addresses(parsed, intent),
+        intent=intent,
         timeout=timeout,
         passive=passive,
         only=tuple(check or ()),
@@ -245,6 +249,19 @@ def _arrived(origin: str | None) -> Arrived | None:
     except PermissionError:
         _line(f"--from {asked} needs root: nothing is tried from there, and only what /proc shows of it to you is read")
     return arrived
+
+
+def _with_addresses(targets: tuple[Target, ...], intent: Intent) -> tuple[Target, ...]:
+    """The targets, with the address and port of this host for those that name a Compose service."""
+    if not any(target.service for target in targets):
+        return targets
+    from diagnose.analysis.compose_target import NotLocatedError
+    from diagnose.collect.compose import with_addresses
+
+    try:
+        return with_addresses(targets, intent)
+    except NotLocatedError as error:
+        _refuse(str(error))
 
 
 def _validate(only: Sequence[str], skip: Sequence[str], timeout: float | None) -> None:

@@ -12,9 +12,9 @@ from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Severity, Stage
-from diagnose.model.report import AttemptReport, CheckOutcome, CheckReport, NotChecked, Report, Verdict
+from diagnose.model.report import AttemptReport, CheckOutcome, CheckReport, NotChecked, Report, TargetReport, Verdict
 from diagnose.model.snapshot import Snapshot
-from diagnose.model.target import Intent
+from diagnose.model.target import Intent, Standing, Target
 
 _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
@@ -74,7 +74,7 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
         netdiag=snapshot.netdiag,
         started_at=snapshot.started_at,
         duration_ms=snapshot.duration_ms,
-        target=snapshot.target,
+        target=_target(snapshot.target),
         intent=snapshot.intent,
         vantage=snapshot.vantage,
         verdict=verdict,
@@ -100,9 +100,21 @@ def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Sta
         return _connect_verdict(snapshot.attempts)
     if snapshot.binds:
         return _bind_verdict(snapshot.binds)
+    if _is_closed(snapshot):
+        return Verdict.UNREACHABLE
     if _has_no_address(snapshot) or any(_blocks(finding, binding, stages) for finding in found):
         return Verdict.NOT_BINDABLE if binding else Verdict.UNREACHABLE
     return Verdict.INCONCLUSIVE
+
+
+def _target(target: Target) -> TargetReport:
+    return TargetReport(target.input, target.host, target.port, target.scheme, target.transport)
+
+
+def _is_closed(snapshot: Snapshot) -> bool:
+    """Whether the engine itself says that nothing leads to the service that was asked for."""
+    service = snapshot.target.service
+    return service is not None and service.standing in (Standing.UNPUBLISHED, Standing.STOPPED)
 
 
 def _has_no_address(snapshot: Snapshot) -> bool:

@@ -12,7 +12,7 @@ from diagnose.analysis.publication import RESERVES
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
-from diagnose.collect import cgroups
+from diagnose.collect import cgroups, compose
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.collect.containers import ContainerLook, with_names
 from diagnose.model.attempt import Acceptance, Attempt, Outcome
@@ -201,6 +201,7 @@ class _Looks:
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
+        self._compose = Asked("compose project", compose.project_here, PROBE_SECONDS)
         read_hosts, read_resolver = _name_files(side)
         self._hosts = Asked("hosts file", read_hosts, PROBE_SECONDS)
         self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
@@ -218,6 +219,7 @@ class _Looks:
             routing=_fact(self._routing),
             hosts=self._hosts.fact(),
             resolver=self._resolver.fact(),
+            compose=self._compose.fact(),
             elsewhere=self._elsewhere(),
             containers=self._containers.by_port(),
             firewall=_fact(firewall),

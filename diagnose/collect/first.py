@@ -176,6 +176,9 @@ class Collection:
             self._recorder.narrow({one.port for one in sources if one is not None})
 
     def _try(self, case: Case, link_fact: Fact[Links]) -> None:
+        service = case.target.service
+        if service and not service.standing.dialled:
+            return  # only somebody else could answer there
         endpoints = [Endpoint(address, case.target.port) for address in case.addresses]
         if self.order.intent is Intent.BIND:
             case.binds = tuple(bind.attempt(one.address, one.port) for one in endpoints)
@@ -224,6 +227,7 @@ class Collection:
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
             containers=machine.containers.get(port, NOT_NEEDED),
+            compose=machine.compose,
             firewall=_walks_to(machine.firewall, case),
             cgroup_filters=case.cgroup_filters,
             ufw=case.ufw,

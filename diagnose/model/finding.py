@@ -59,11 +59,13 @@ class Command(Struct, frozen=True):
 
 
 class Edit(Struct, frozen=True):
-    """A change to a file that a person makes."""
+    """A change to a file that a person makes; where the remedy has commands as well, before them."""
 
     file: str
     line: int | None
+    """The line, as the file is now, in whose place the text stands afterwards; None: the text is added at the end."""
     text: str
+    """One line or several, without the last line's end."""
 
 
 class Risk(StrEnum):

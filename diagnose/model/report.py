@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from diagnose.model.finding import Finding
 from diagnose.model.snapshot import Vantage
-from diagnose.model.target import Intent, Target
+from diagnose.model.target import Intent, address
 
 SCHEMA: Literal["netdiag.report/1"] = "netdiag.report/1"
 SCHEMA_MANY: Literal["netdiag.reports/1"] = "netdiag.reports/1"
@@ -38,6 +38,21 @@ class CheckOutcome(StrEnum):
     CLEAR = "clear"
     SKIPPED = "skipped"
     CRASHED = "crashed"
+
+
+class TargetReport(Struct, frozen=True):
+    """What was asked about, as scripts read it; of a Compose service, the host and port that are dialled for it."""
+
+    input: str
+    host: str
+    port: int
+    scheme: str | None = None
+    transport: Literal["tcp"] = "tcp"
+
+    @property
+    def address(self) -> str:
+        """The target as netdiag takes it."""
+        return address(self.input, self.host, self.port)
 
 
 class AttemptReport(Struct, frozen=True):
@@ -73,7 +88,7 @@ class Report(Struct, frozen=True, kw_only=True):
     netdiag: str
     started_at: str
     duration_ms: float
-    target: Target
+    target: TargetReport
     intent: Intent
     vantage: Vantage
     verdict: Verdict

@@ -8,6 +8,7 @@ from msgspec import Struct, field
 
 from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.compose import ComposeProject
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
@@ -81,6 +82,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: Fact[Elsewhere] = NOT_NEEDED
     containers: Fact[Containers] = NOT_NEEDED
+    compose: Fact[ComposeProject | None] = NOT_NEEDED
+    """The Compose project of the directory that it was called in, or of the containers; None: there is none."""
     firewall: Fact[Shadow] = NOT_NEEDED
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
     ufw: Fact[bool] = NOT_NEEDED
@@ -110,6 +113,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "resolver configuration": self.resolver,
             "other network namespaces": self.elsewhere,
             "containers": self.containers,
+            "compose project": self.compose,
             "firewall rules": self.firewall,
             "cgroup filters": self.cgroup_filters,
             "ufw": self.ufw,

@@ -6,12 +6,13 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING
 
-from diagnose.model.target import Target
+from diagnose.model.target import COMPOSE, ServicePort, Target
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 EXAMPLE = "for example: netdiag run 127.0.0.1:62893"
+COMPOSE_EXAMPLE = "for example: netdiag run compose:db:5432"
 MASK = "***"
 
 DEFAULT_PORTS = {
@@ -55,6 +56,8 @@ DEFAULT_PORTS = {
 }
 
 _SCHEME = re.compile(r"^(?:jdbc:)?([A-Za-z][A-Za-z0-9.+-]*)://")
+_SERVICE = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+"""As the Compose specification has it."""
 _HOST = re.compile(r"^[\w.-]+$")
 _SECRET_KEY = re.compile(
     r"""((?:^|[?&;,\s])[^=?&;,\s]*(?:pass|pwd|secret|token|key|auth|cred|sig)[^=?&;,\s]*=)('[^']*'?|"[^"]*"?|[^&;\s]*)""",
@@ -76,8 +79,21 @@ def parse_target(text: str) -> Target:
         raise BadTargetError(f"the target {shown!r} has a space or a control character in it; {EXAMPLE}")
     if _SCHEME.match(text):
         return _from_url(text, shown)
+    if text.startswith(COMPOSE) and not text.removeprefix(COMPOSE).isdigit():
+        return _from_compose(text, shown)
     host, port = _split_address(text, shown)
     return Target(shown, _checked_host(host or "localhost", shown), _checked_port(port, shown))
+
+
+def _from_compose(text: str, shown: str) -> Target:
+    """compose:SERVICE:PORT, the port being the container's."""
+    service, colon, port = text.removeprefix(COMPOSE).partition(":")
+    if not _SERVICE.fullmatch(service):
+        raise BadTargetError(f"no service is named in {shown!r}; {COMPOSE_EXAMPLE}")
+    if not colon:
+        raise BadTargetError(f"{shown!r} has no port: that of the container, not the published one; {COMPOSE_EXAMPLE}")
+    number = _checked_port(port, shown, COMPOSE_EXAMPLE)
+    return Target(shown, service, number, service=ServicePort(service, number))
 
 
 def masked(text: str) -> str:
@@ -187,12 +203,12 @@ def _checked_ipv6(text: str, shown: str) -> str:
     return f"{plain}%{zone}" if percent else plain
 
 
-def _checked_port(text: str, shown: str) -> int:
+def _checked_port(text: str, shown: str, example: str = EXAMPLE) -> int:
     if not text:
-        raise BadTargetError(f"the port is missing in {shown!r}; {EXAMPLE}")
+        raise BadTargetError(f"the port is missing in {shown!r}; {example}")
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise BadTargetError(f"the port in {shown!r} is not a number; {EXAMPLE}")
+        raise BadTargetError(f"the port in {shown!r} is not a number; {example}")
     port = int(text)
     if not 1 <= port <= 65535:
-        raise BadTargetError(f"port {port} in {shown!r} is not between 1 and 65535; {EXAMPLE}")
+        raise BadTargetError(f"port {port} in {shown!r} is not between 1 and 65535; {example}")
     return port

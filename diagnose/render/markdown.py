@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from diagnose.model.finding import Command, Finding, Remedy
+from diagnose.model.finding import Command, Edit, Finding, Remedy
 from diagnose.model.report import Report
 from diagnose.render.printable import command_line, printable
 
@@ -50,13 +50,25 @@ def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
 def _remedy(remedy: Remedy, *, sudo: bool) -> Iterator[str]:
     yield f"Fix: {_text(remedy.summary)}"
     yield ""
-    yield from _shell(remedy.commands, sudo)
     for edit in remedy.edits:
-        yield f"- {_code(edit.file)}{f', line {edit.line}' if edit.line else ''}: {_code(edit.text)}"
+        yield from _edit(edit)
+    yield from _shell(remedy.commands, sudo)
     if remedy.undo:
         yield "Undo:"
         yield ""
         yield from _shell(remedy.undo, sudo)
+
+
+def _edit(edit: Edit) -> Iterator[str]:
+    where = f"{_code(edit.file)}{f', line {edit.line}' if edit.line else ''}"
+    if "\n" not in edit.text:
+        yield f"- {where}: {_code(edit.text.strip())}"
+        return
+    yield f"- {where} becomes:"
+    yield ""
+    yield "```"
+    yield from (printable(line).replace("```", "'''") for line in edit.text.split("\n"))
+    yield "```"
 
 
 def _shell(commands: Sequence[Command], sudo: bool) -> Iterator[str]:

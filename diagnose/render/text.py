@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
+from diagnose.model.finding import Command, Confidence, Edit, Evidence, Finding, Remedy, Severity
 from diagnose.model.report import AttemptReport, CheckOutcome, Report, Verdict
 from diagnose.model.target import Intent
 from diagnose.render.printable import command_line, printable
@@ -130,14 +130,23 @@ class _Page:
         for number, remedy in enumerate(remedies, 1):
             mark = f"{number}. " if len(remedies) > 1 else ""
             yield from self._field("Fix" if number == 1 else "", f"{mark}{remedy.summary}{_rehearsed(remedy)}")
-            yield from self._commands(remedy.commands, "")
             for edit in remedy.edits:
-                where = f"{edit.file}:{edit.line}" if edit.line else edit.file
-                yield from self._field("", f"{where}: {edit.text}")
+                yield from self._edit(edit)
+            yield from self._commands(remedy.commands, "")
             if remedy.undo:
                 yield from self._commands(remedy.undo, "undo: ")
         yield ""
         yield self.style.paint(f"{'Verify':<{LABEL}}", "bold") + self.style.clean(self._again())
+
+    def _edit(self, edit: Edit) -> Iterator[str]:
+        """Several lines stand below the place, as they are to stand in the file."""
+        where = f"{edit.file}:{edit.line}" if edit.line else edit.file
+        first, *more = edit.text.split("\n")
+        if not more:
+            yield from self._field("", f"{where}: {edit.text.strip()}")
+            return
+        yield from self._field("", f"{where} becomes:")
+        yield from (" " * (LABEL + 2) + self.style.clean(line) for line in (first, *more))
 
     def _again(self) -> str:
         report = self.report

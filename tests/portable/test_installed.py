@@ -14,7 +14,7 @@ import pytest
 
 from tests.portable.command import REPOSITORY, environment
 
-IMPORTED_AS = {"netifaces2": "netifaces", "dnspython": "dns"}
+IMPORTED_AS = {"netifaces2": "netifaces", "dnspython": "dns", "pyyaml": "yaml"}
 OWN = {"diagnose", "checks"}
 SHELLS = ("bash", "zsh", "fish", "powershell")
 

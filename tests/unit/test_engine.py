@@ -342,7 +342,8 @@ def test_the_exit_code_of_several_targets_is_the_worst_that_a_cause_was_named_fo
 def test_the_report_says_who_asked_what_when_and_from_where() -> None:
     seen = dialled("localhost:8080", connected(V4))
     report = judged(seen)
-    assert (report.target, report.intent, report.vantage) == (seen.target, seen.intent, seen.vantage)
+    assert (report.target.input, report.target.host, report.target.port) == ("localhost:8080", "localhost", 8080)
+    assert (report.intent, report.vantage) == (seen.intent, seen.vantage)
     assert (report.netdiag, report.started_at, report.duration_ms) == (seen.netdiag, seen.started_at, seen.duration_ms)
     assert report.schema == "netdiag.report/1"
 
