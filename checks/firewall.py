@@ -35,11 +35,11 @@ from diagnose.analysis.wire import (
     sender,
 )
 from diagnose.analysis.wording import connect_evidence, row_text, title
-from diagnose.model.attempt import AckWitness, Attempt, Drop, Outcome
+from diagnose.model.attempt import AckWitness, Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Stage
-from diagnose.model.firewall import Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.network import SocketRow, TcpState
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
@@ -223,7 +223,7 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
     """Likely where nothing else stops it: what follows the queue, the copy shows only with the rule passed by."""
     elsewhere = _dropped_by_netfilter(attempt) or _dropped_by_a_filter(attempt) or not _nothing_behind(walk)
     excluded = _all_else_excluded(snapshot, attempt) and not elsewhere
-    _, seen = _machine_says(attempt, walk)
+    _, seen = _machine_says(snapshot, attempt, walk)
     silent = attempt.outcome is Outcome.UNANSWERED
     return Finding(
         code=(RULE_DROPS if silent else RULE_REJECTS).code,
@@ -281,7 +281,7 @@ def _told_by_the_machine(snapshot: Snapshot, attempt: Attempt, copied: Walk | No
 
 
 def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef, *, overruled: bool = False) -> Finding:
-    witness, seen = _machine_says(attempt, walk)
+    witness, seen = _machine_says(snapshot, attempt, walk)
     if overruled:
         witness = Witness.OVERRULES
     walk = _with_programs(attempt, walk)
@@ -380,7 +380,7 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
 def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
     rules = limits(walk)
     first = rules[0].rule
-    _, seen = _machine_says(attempt, walk)
+    _, seen = _machine_says(snapshot, attempt, walk)
     return Finding(
         code=LIMITS_CONNECTIONS.code,
         title=title(f"{rule_name(first)} lets no more connections to {attempt.endpoint} through"),
@@ -403,19 +403,19 @@ def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
     )
 
 
-def _machine_says(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
+def _machine_says(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
     """Whether the machine's own witnesses tell the same story as the copy."""
-    witness, seen = _first_witness(attempt, walk)
+    witness, seen = _first_witness(snapshot, attempt, walk)
     if witness is Witness.SILENT and same_rule(attempt, walk):
         return Witness.AGREES, seen
     return (Witness.DISAGREES if passed_it(attempt, walk) else witness), seen
 
 
-def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
+def _first_witness(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidence, ...]]:
     """What the drop reason, the server's end, the error queue or the counter of resets says."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
-            agrees = any(_by_netfilter(one) for one in drops)
+            agrees = any(_by_netfilter(one) and _same_drop(snapshot, one, walk) for one in drops)
             said = _freed(first)
             return (Witness.AGREES if agrees else Witness.DISAGREES), (said,)
         case _:
@@ -430,6 +430,28 @@ def _first_witness(attempt: Attempt, walk: Walk) -> tuple[Witness, tuple[Evidenc
     if attempt.outcome is Outcome.REFUSED:
         return _reset_says(attempt)
     return Witness.SILENT, ()
+
+
+def _same_drop(snapshot: Snapshot, drop: Drop, walk: Walk) -> bool:
+    """Whether it is the packet that the walk lost, dropped by the part of the kernel that has the decider.
+
+    nf_tables frees in nft_do_chain since Linux 6.7, before that in nf_hook_slow, as iptables-legacy does.
+    """
+    if walk.decider is None:
+        return True
+    by_nft = drop.symbol == "nft_do_chain"
+    by_hook = drop.symbol == "nf_hook_slow"
+    legacy = walk.decider.backend in (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
+    elsewhere = by_nft if legacy else by_hook and _version(snapshot.vantage.kernel) > _NFT_FREES_ITSELF
+    return drop.packet == walk.packet and not elsewhere
+
+
+_NFT_FREES_ITSELF = (6, 7)
+
+
+def _version(release: str) -> tuple[int, ...]:
+    """(6, 18) for 6.18.0-1-amd64."""
+    return tuple(int(part) for part in release.split(".")[:2] if part.isdecimal())
 
 
 def _freed(drop: Drop) -> Evidence:
@@ -679,11 +701,16 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
             evidence.append(Evidence(text, "sock_diag"))
         case _:
             pass
+    where = "the packets vanish on this machine"
+    outgoing = _forbidden_datagram(attempt)
+    if outgoing is not None:
+        evidence.append(Evidence(f"a UDP datagram {_whereto(attempt, outgoing)} is forbidden: EPERM", "send(2)"))
+        where = where if outgoing.elsewhere else "packets vanish on their way out"
     return Finding(
         code=SILENT.code,
-        title=title(f"No answer from {attempt.endpoint}: the packets vanish on this machine"),
+        title=title(f"No answer from {attempt.endpoint}: {where}"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY if (dropped or excluded) and not translated else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if (dropped or excluded or outgoing) and not translated else Confidence.POSSIBLE,
         explanation=(
             "The connection's first packet gets no answer of any kind. "
             + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
@@ -691,6 +718,7 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
             + (_OR_A_CONTAINER if translated else ".")
             + " "
             + (_ASKS_A_PROGRAM if beside else "Which one does could not be read.")
+            + (_FOR_UDP_PROVEN if outgoing else "")
         ),
         evidence=tuple(evidence),
         remedies=(_DETACH,) if beside else _look_with_root(snapshot),
@@ -714,6 +742,25 @@ def _beside_the_rules(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, .
     return tuple(Evidence(program, "bpf(2)") for program in (walk.beside if walk is not None else ()))
 
 
+_FOR_UDP_PROVEN = (
+    " That something drops packets on their way out is proven for UDP only: the kernel tells a datagram's sender of "
+    "such a drop, and leaves a TCP client waiting."
+)
+
+
+def _forbidden_datagram(attempt: Attempt) -> DatagramWitness | None:
+    match attempt.datagram:
+        case Known(value=DatagramWitness(forbidden=True) as witness):
+            return witness
+        case _:
+            return None
+
+
+def _whereto(attempt: Attempt, outgoing: DatagramWitness) -> str:
+    others = "and to another port there" if outgoing.elsewhere else "and to no other port there"
+    return f"to {attempt.endpoint} {others}"
+
+
 def _all_else_excluded(snapshot: Snapshot, attempt: Attempt) -> bool:
     """Local, a listener there that takes connections, and its own queue did not drop ours."""
     if not _listener_behind(snapshot, attempt):
@@ -734,7 +781,11 @@ def _look_with_root(snapshot: Snapshot) -> tuple[Remedy, ...]:
             ),
         )
     again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
-    return (Remedy(summary="As root, netdiag reads the rules and names the one that does it", commands=(again,)),)
+    summary = (
+        "As root, netdiag reads the rules and names the one that does it. If it works for root, the rule is for some "
+        "users only (meta skuid, -m owner): look for these words in what nft list ruleset and iptables-legacy -S print"
+    )
+    return (Remedy(summary=summary, commands=(again,)),)
 
 
 def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:

@@ -10,6 +10,14 @@ from diagnose.model.firewall import Backend, RuleRef, Step, Walk
 _REWRITES = ("dnat", "redirect", "nat", "netmap")
 _STOPS = ("drop", "reject", "queue", "nfqueue")
 _LIMITS = re.compile(r"\b(limit|ct count|connlimit|hashlimit|quota|recent|meter|statistic|numgen)\b|\bupdate @|\badd @")
+_CHANGES = re.compile(
+    r"\bmark set\b|--(set-x?mark|save-mark|restore-mark)|\bnotrack\b|-j (CT|NOTRACK|TPROXY)\b|\btproxy\b"
+)
+"""Rules that let a packet pass, and with something about it that later rules may look at."""
+_COUNTED = (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
+_LINES = 6
+"""So many steps of a walk are for everybody at most."""
+_STEPS = 200
 _BAN_CHAIN = re.compile(r"^f2b-(?P<jail>[\w.-]+)$")
 _BAN_SET = re.compile(r"(?:@addr6?-set-|--match-set f2b-)(?P<jail>[\w.-]+)")
 """fail2ban's own actions (action.d/nftables.conf, iptables-ipset.conf)."""
@@ -50,14 +58,35 @@ def listing_of(rule: RuleRef) -> str:
 
 
 def walk_lines(walk: Walk, source: str = "copy of the rules, traced") -> tuple[Evidence, ...]:
-    """The walk, folded to the steps that decided something."""
-    notable = [step for step in walk.steps if step.verdict not in ("continue", "accept") or step.rule == walk.decider]
-    lines = [f"{step.packet} {step.hook or '?'}: {rule_name(step.rule)}: {_verdict(step)}" for step in notable[-6:]]
-    return tuple(Evidence(line, source) for line in lines)
+    """The walk, packet by packet; what is neither the decider nor changes or turns the packet is only detail."""
+    notable = [_notable(step) and step.rule != walk.decider for step in walk.steps]
+    if sum(notable) > _LINES:
+        notable = [False] * len(notable)
+    return tuple(
+        Evidence(f"{_packet(step)} {step.hook or '?'}: {rule_name(step.rule)}: {_verdict(step)}", source, not shown)
+        for step, shown in zip(walk.steps[:_STEPS], notable[:_STEPS], strict=True)
+    )
+
+
+def _notable(step: Step) -> bool:
+    """Jumps, rewrites and what else is no mere yes."""
+    return step.verdict not in ("continue", "accept", "return") or bool(_CHANGES.search(step.rule.text))
+
+
+def _packet(step: Step) -> str:
+    """The third packet of the handshake by its name; which of them iptables-legacy counted is not told."""
+    if step.packet != "other":
+        return step.packet
+    return "some packet" if step.rule.backend in _COUNTED else "ack"
 
 
 def _verdict(step: Step) -> str:
-    return f"{step.rule.text} -> {step.verdict}" if step.rule.text and not step.rule.policy else step.verdict
+    """The rule, and what it did where its own words do not say it."""
+    text = step.rule.text
+    if not text or step.rule.policy:
+        return step.verdict
+    said = step.verdict == "continue" or _does(step) in text.lower().split()
+    return text if said else f"{text} -> {step.verdict}"
 
 
 def _does(step: Step) -> str:

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from diagnose.model.attempt import Acceptance, Attempt, Behind, BindAttempt, Outcome
 from diagnose.model.cgroup import CgroupFilters
-from diagnose.model.container import Containers
 from diagnose.model.compose import ComposeProject
+from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow

@@ -166,7 +166,7 @@ class DeepLook:
         attempt = dial.attempt()
         silence = self._silences.get(dial.endpoint)
         if silence and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
-            return replace(attempt, drops=silence.drops, queue=silence.queue)
+            return replace(attempt, drops=silence.drops, queue=silence.queue, datagram=silence.datagram)
         return replace(attempt, reset=witnessed[dial.endpoint].reset)
 
     def _other_listeners(self, case: Case, machine: Machine) -> tuple[Attempt, ...]:

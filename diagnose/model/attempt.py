@@ -109,6 +109,18 @@ class QueueWitness(Struct, frozen=True):
         return self.drops_after > self.drops_before and self.queue > self.backlog
 
 
+class DatagramWitness(Struct, frozen=True):
+    """What an empty UDP datagram to the same address and port met on its way out.
+
+    EPERM comes at once where netfilter's output or postrouting hook drops it, or a filter on our cgroup (cgroup_skb
+    egress): for any user, and for UDP alone, as TCP is only silent there.
+    """
+
+    forbidden: bool
+    elsewhere: bool = False
+    """Whether one to another port of that address is forbidden as well."""
+
+
 class WireReply(Struct, frozen=True):
     """The raw packet that answered our SYN, as captured on its way in."""
 
@@ -161,6 +173,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     reset: Fact[ResetWitness] = NOT_NEEDED
     drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
     queue: Fact[QueueWitness] = NOT_NEEDED
+    datagram: Fact[DatagramWitness] = NOT_NEEDED
     wire: Fact[tuple[WireReply, ...]] = NOT_NEEDED
     sent: Fact[int] = NOT_NEEDED
     """Packets of this attempt that were seen to leave, the SYN and its repetitions."""

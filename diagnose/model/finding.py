@@ -49,6 +49,8 @@ class Evidence(Struct, frozen=True):
 
     text: str
     source: str
+    detail: bool = False
+    """Only for whoever wants all of it: the JSON report has it, and the others leave it out."""
 
 
 class Command(Struct, frozen=True):

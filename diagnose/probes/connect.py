@@ -264,7 +264,7 @@ class Dial:
             self._sock = socket.socket(family, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
             self._sock.setblocking(False)
             report_icmp_errors(self._sock)
-            number = self._sock.connect_ex(_sockaddr(family, self.endpoint))
+            number = self._sock.connect_ex(sockaddr(family, self.endpoint))
         except OSError as error:
             self._fail(error.errno or errno.EIO)
             return
@@ -429,7 +429,8 @@ def _await_events(dials: Sequence[Dial], pause: float, poller: select.poll | Non
         poller.unregister(fd)
 
 
-def _sockaddr(family: int, endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+def sockaddr(family: int, endpoint: Endpoint) -> tuple[str, int] | tuple[str, int, int, int]:
+    """The endpoint in the form that connect(2) takes; OSError where its zone is no interface."""
     if family == socket.AF_INET:
         return (endpoint.address, endpoint.port)
     address, _, zone = endpoint.address.partition("%")

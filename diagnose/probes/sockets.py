@@ -142,6 +142,15 @@ def listener_witness(address: str, port: int) -> Rows:
         return _unknown(error)
 
 
+def udp(ports: Collection[int]) -> Rows:
+    """The UDP sockets on these ports."""
+    try:
+        with Netlink(SOCK_DIAG) as netlink:
+            return _udp(netlink, ports)
+    except OSError:
+        return _from_table(ports, "udp", proc_net.udp)
+
+
 def listener_cgroups(port: int) -> Fact[dict[int, int]]:
     """The number of the cgroup that each listening socket on this port was made in, by the socket's inode."""
     if not LINUX:

@@ -7,12 +7,13 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from diagnose.analysis.reach import reached
-from diagnose.model.attempt import Attempt, Drop, Outcome, QueueWitness, ResetWitness
+from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, QueueWitness, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import reset, sockets
+from diagnose.probes import datagram, reset, sockets
 from diagnose.probes.connect import Dial, wait
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Silence(Struct, frozen=True):
 
     drops: Fact[tuple[Drop, ...]]
     queue: Fact[QueueWitness]
+    datagram: Fact[DatagramWitness] = NOT_NEEDED
 
     @property
     def settled(self) -> bool:
@@ -87,7 +89,8 @@ class Witnesses:
             _nudge(endpoint)
         else:
             drops = traced.drops
-        return Silence(drops, _queue(endpoint, before))
+        silence = Silence(drops, _queue(endpoint, before))
+        return silence if half_open or silence.settled else replace(silence, datagram=datagram.leaves(endpoint))
 
     def _traced(self, endpoint: Endpoint, *, half_open: bool = False) -> TracedConnect | None:
         if self._tracer is None:

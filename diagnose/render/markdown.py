@@ -40,6 +40,8 @@ def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
     yield _text(finding.explanation)
     yield ""
     for one in finding.evidence:
+        if one.detail:
+            continue
         yield f"- {_code(one.text)} ({_text(one.source)})"
     if finding.evidence:
         yield ""

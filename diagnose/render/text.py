@@ -118,6 +118,8 @@ class _Page:
     def _proof(self, evidence: Iterable[Evidence]) -> Iterator[str]:
         label = "Proof"
         for one in evidence:
+            if one.detail:
+                continue
             if label:
                 yield ""
             yield from self._field(label, f"{one.text}  [{one.source}]")
@@ -180,6 +182,8 @@ class _Page:
             return
         yield from self._field("", f"  {finding.explanation}")
         for one in finding.evidence if finding.severity is not Severity.INFO else ():
+            if one.detail:
+                continue
             yield from self._field("", f"  {one.text}  [{one.source}]")
         for remedy in finding.remedies[:1]:
             yield from self._field("", f"  {remedy.summary}")

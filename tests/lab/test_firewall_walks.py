@@ -126,6 +126,53 @@ def test_an_accept_that_does_not_help_is_named_beside_the_drop(machine: Machine,
     assert "does not help" in answer.cause["explanation"]
 
 
+WALK = "copy of the rules, traced"
+
+
+def test_the_walk_tells_every_rewrite_and_every_packet_on_its_way_out_and_in_and_back(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve("accepts", "127.0.0.1", machine.port + 7)
+    machine.nft(
+        "add table ip early",
+        "add chain ip early out { type route hook output priority -150 ; }",
+        f'add rule ip early out tcp dport {machine.port} meta mark set 0x7 comment "to the tunnel"',
+        "add table ip nat",
+        "add chain ip nat out { type nat hook output priority -100 ; }",
+        f"add rule ip nat out tcp dport {machine.port} redirect to :{machine.port + 7}",
+        "add chain ip nat post { type nat hook postrouting priority 100 ; }",
+        "add rule ip nat post meta mark 0x7 snat to 127.0.0.2",
+        "add table inet fw",
+        "add chain inet fw apps",
+        "add rule inet fw apps tcp flags & (syn | ack) == (syn | ack) drop",
+        "add chain inet fw input { type filter hook input priority 0 ; }",
+        "add rule inet fw input iifname lo jump apps",
+    )
+    text = machine.netdiag("run", f"127.0.0.1:{machine.port}").text
+    answer = scenario.says(proven(REPLY), as_nobody=(likely(REPLY), *SILENT))
+    assert answer.cause
+    walk = [(one["text"], one["detail"]) for one in answer.cause["evidence"] if one["source"] == WALK]
+    told = [text.partition(": ")[2] for text, detail in walk if not detail]
+    mark, redirect, source = told[:3]
+    assert "meta mark set 0x00000007" in mark
+    assert "to the tunnel" in mark
+    assert f"redirect to :{machine.port + 7}" in redirect
+    assert "snat to 127.0.0.2" in source
+    places = [text.partition(": ")[0] for text, _ in walk]
+    assert [one for one in places if one.startswith("syn ")] == sorted(
+        (one for one in places if one.startswith("syn ")), key=("syn output", "syn postrouting", "syn input").index
+    )
+    assert "syn-ack input" in places
+    assert "iptables" not in str(walk)
+    assert "syn output: nft ip early out handle" in text
+    assert not [line for line in text.splitlines() if len(line) > 80 and not is_command(line)]
+
+
+def is_command(line: str) -> bool:
+    """Commands are kept in one piece, to be copied."""
+    return line.strip().removeprefix("undo: ").startswith("nft ")
+
+
 def test_a_drop_at_the_ingress_of_the_loopback_interface_is_named(machine: Machine, scenario: Scenario) -> None:
     machine.serve()
     machine.nft(

@@ -78,6 +78,18 @@ def test_a_filter_on_the_cgroup_of_the_client_is_named(
     assert works().is_said_by(machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}"))
 
 
+@pytest.mark.parametrize(("hook", "told"), [("egress", True), ("ingress", False)])
+def test_a_datagram_tells_an_ordinary_user_of_a_filter_on_the_way_out(
+    machine: Machine, scenario: Scenario, group: Cgroup, hook: str, told: bool
+) -> None:
+    machine.serve()
+    group.filter(hook)
+    with group.around():
+        answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert any(one.is_said_by(answer) for one in UNSEEN), str(answer)
+    assert ("EPERM" in str(answer.report["findings"])) is told
+
+
 @pytest.mark.parametrize(("hook", "target"), [("connect4", "127.0.0.1"), ("connect6", "[::1]")])
 def test_a_program_that_forbids_to_connect_is_named(
     machine: Machine, scenario: Scenario, group: Cgroup, hook: str, target: str

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from checks.firewall import CHECK
 from diagnose.engine import diagnose
-from diagnose.model.attempt import Attempt, Drop, Outcome
+from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
-from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Walk
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Step, Walk
 from diagnose.model.network import SocketRow, TcpState
 from diagnose.model.report import CheckOutcome
 from diagnose.model.snapshot import Snapshot
@@ -19,6 +19,7 @@ from tests.scenes import (
     BLURRED_RESET,
     KERNEL_RESET,
     NEEDS_ROOT,
+    ROOT,
     RULE_RESET,
     at,
     connected,
@@ -126,7 +127,8 @@ def test_what_the_copy_could_not_carry_leaves_it_likely() -> None:
 
 def test_a_rule_that_stops_the_answer_is_told_apart_from_one_that_stops_the_request() -> None:
     answer = walk_to("127.0.0.1", rule("tcp sport 8080 drop", chain="output"), packet="reply")
-    found = root(met(DROPPED, answer))
+    lost = Known((Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"),))
+    found = root(met(replace(DROPPED, drops=lost), answer))
     assert found.code == "firewall/reply-dropped"
     assert "replies from 127.0.0.1:8080" in found.title
 
@@ -147,7 +149,7 @@ def test_a_rule_that_stops_the_answer_is_told_apart_from_one_that_stops_the_requ
     ],
 )
 def test_the_rule_is_named_as_its_own_tool_names_it(ref: RuleRef, name: str) -> None:
-    assert root(met(DROPPED, walk_to("127.0.0.1", ref))).title == name
+    assert root(met(unanswered(HERE), walk_to("127.0.0.1", ref))).title == name
 
 
 def test_the_rule_stands_in_the_evidence_with_the_command_that_lists_it() -> None:
@@ -362,3 +364,64 @@ def test_a_reset_after_the_connection_was_made_is_a_rule_s_where_the_copy_says_s
 
 def test_a_connection_that_is_only_not_accepted_is_no_rule_s_doing() -> None:
     assert said(met(not_accepted(HERE), DROPS)) == []
+
+
+# two witnesses about one packet
+
+
+@pytest.mark.parametrize(
+    ("drop", "backend", "kernel", "confidence"),
+    [
+        (Drop("NETFILTER_DROP", "nft_do_chain"), Backend.NFT, "6.18.0", Confidence.PROVEN),
+        (Drop("NETFILTER_DROP", "nft_do_chain"), Backend.IPTABLES_LEGACY, "6.18.0", Confidence.POSSIBLE),
+        (Drop("NETFILTER_DROP", "nf_hook_slow"), Backend.IPTABLES_LEGACY, "6.18.0", Confidence.PROVEN),
+        (Drop("NETFILTER_DROP", "nf_hook_slow"), Backend.IPTABLES_NFT, "6.18.0", Confidence.POSSIBLE),
+        (Drop("NETFILTER_DROP", "nf_hook_slow"), Backend.NFT, "6.1.0-18-amd64", Confidence.PROVEN),
+        (Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"), Backend.NFT, "6.18.0", Confidence.POSSIBLE),
+    ],
+)
+def test_the_kernel_must_have_dropped_that_packet_in_the_part_that_has_the_rule(
+    drop: Drop, backend: Backend, kernel: str, confidence: Confidence
+) -> None:
+    walk = walk_to("127.0.0.1", rule(backend=backend, line=1))
+    attempt = unanswered(HERE, drops=Known((drop,)), queue=roomy_queue(HERE))
+    snapshot = replace(met(attempt, walk), vantage=replace(ROOT, kernel=kernel))
+    assert [one[2] for one in said(snapshot)] == [confidence]
+
+
+# the walk in the evidence
+
+
+def test_the_walk_is_in_the_evidence_packet_by_packet_and_only_what_matters_for_everybody() -> None:
+    mark = Step("syn", "output", rule("tcp dport 8080 meta mark set 7", chain="out"), "continue")
+    passed = Step("syn", "postrouting", rule(policy=True, chain="post"), "accept")
+    answer = Step("syn-ack", "output", rule("tcp sport 8080 accept", chain="out", handle=6), "accept")
+    decider = rule("tcp sport 8080 drop")
+    steps = (mark, passed, answer, Step("syn-ack", "input", decider, "drop"))
+    walk = replace(walk_to("127.0.0.1", decider, packet="reply"), steps=steps)
+    attempt = unanswered(HERE, drops=Known((Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"),)))
+    evidence = [one for one in root(met(attempt, walk)).evidence if one.source == "copy of the rules, traced"]
+    assert [(one.text.partition(":")[0], one.detail) for one in evidence] == [
+        ("syn output", False),
+        ("syn postrouting", True),
+        ("syn-ack output", True),
+        ("syn-ack input", True),
+    ]
+    assert evidence[0].text.endswith("out handle 5: tcp dport 8080 meta mark set 7")
+
+
+# a datagram that may not leave
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_forbidden_datagram_makes_silence_likely_where_nothing_else_excludes_the_rest(elsewhere: bool) -> None:
+    attempt = replace(unanswered(HERE), datagram=Known(DatagramWitness(True, elsewhere)))
+    snapshot = dialled(HERE, attempt, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(snapshot) == [("firewall/silent", *LIKELY)]
+    assert ("on their way out" in root(snapshot).title) is not elsewhere
+    assert "proven for UDP only" in root(snapshot).explanation
+
+
+def test_a_datagram_that_may_leave_tells_nothing() -> None:
+    attempt = replace(unanswered(HERE), datagram=Known(DatagramWitness(False)))
+    assert said(dialled(HERE, attempt, firewall=NEEDS_ROOT, seen_by=ALICE)) == [("firewall/silent", *POSSIBLE)]

@@ -66,7 +66,7 @@ KEYS = {
     "vantage": "hostname platform kernel user uid privileged network_namespace container from",
     "attempt": "address port outcome errno ms",
     "finding": "code title severity confidence explanation evidence remedies explains",
-    "evidence": "text source",
+    "evidence": "text source detail",
     "remedy": "summary commands undo risk survives_reboot edits url rehearsal",
     "command": "argv needs_root",
     "check": "name outcome reason",
