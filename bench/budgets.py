@@ -12,11 +12,12 @@ import subprocess
 import sys
 import venv
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 from tests.lab.machine import NETDIAG, NOBODY, REPOSITORY, ROOT, Machine
+from tests.lab.many_rules import iptables_table, nft_table
 
 STOPWATCH = Path(__file__).with_name("stopwatch.py")
 REFERENCE_APP = Path(__file__).with_name("reference.py")
@@ -144,6 +145,27 @@ def crowded() -> Iterator[Row]:
     yield Row("20,000 sockets and 2,000 processes", measured, "+0.5 s", slower <= 0.5)
 
 
+LARGE_RULE_SETS = (
+    ("10,000 nft rules, a set of 50,000", ("nft", "-f", "-"), nft_table(PORT)),
+    ("10,000 nft rules, 50,000 ranges", ("nft", "-f", "-"), nft_table(PORT, intervals=True)),
+    ("10,000 rules of iptables-nft", ("iptables-nft-restore",), iptables_table(PORT)),
+    ("10,000 rules of iptables-legacy", ("iptables-legacy-restore",), iptables_table(PORT)),
+)
+
+
+def ruled() -> Iterator[Row]:
+    """A rule drops behind very many others; naming no rule is fast as well, but no answer."""
+    for case, restore, rules in LARGE_RULE_SETS:
+        with Machine(port=PORT) as machine:
+            machine.serve()
+            machine.run(*restore, stdin=rules)
+            command = netdiag(f"127.0.0.1:{PORT}", "--json")
+            row = seconds_row(case, timed(machine, 5, command, exits=1)[0], 2.0)
+            cause = json.loads(machine.run(*command, check=False))["root_cause"] or {}
+            named = (cause.get("code"), cause.get("confidence")) == ("firewall/rule-drops", "proven")
+            yield row if named else replace(row, measured=f"{row.measured}, and the rule is not named", kept=False)
+
+
 def main() -> int:
     """Measure every budget and print the table."""
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -151,7 +173,7 @@ def main() -> int:
         return 2
     broken = 0
     print(f"{'case':36} {'budget':>8}  {'kept':4}  measured (median)")
-    for measure in (reachable, refused, dropped, thousand, crowded):
+    for measure in (reachable, refused, dropped, ruled, thousand, crowded):
         for row in measure():
             kept = {True: "yes", False: "NO", None: "-"}[row.kept]
             print(f"{row.case:36} {row.budget:>8}  {kept:4}  {row.measured}", flush=True)

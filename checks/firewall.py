@@ -207,7 +207,7 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
         return
     if walk.decider is not None:
         if not walk.decider.text:
-            yield Missing("the rule's text", Unknown(Reason.TOOL_MISSING, *unlisted(walk.decider.backend)))
+            yield Missing("the rule's text", unlisted(walk.decider.backend, late=shadow.late))
         yield _decided(snapshot, attempt, walk, walk.decider)
         return
     rewrite = destination_rewrite(walk)

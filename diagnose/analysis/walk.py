@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from diagnose.model.fact import Reason, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.firewall import Backend, RuleRef, Step, Walk
 
@@ -39,11 +40,13 @@ def rule_line(rule: RuleRef) -> str:
     return f"{rule.table} {rule.chain}: {rule.text or 'a rule whose text is not known'}{number}"
 
 
-def unlisted(backend: Backend) -> tuple[str, str]:
+def unlisted(backend: Backend, *, late: bool) -> Unknown:
     """Why a rule that the kernel named has no text, and what would lift that."""
     tool = backend.value
+    if late:
+        return Unknown(Reason.DEADLINE, f"{tool} had not listed it in time")
     package = "nftables" if backend is Backend.NFT else "iptables"
-    return f"{tool} did not list it", f"install {package}, which has {tool}"
+    return Unknown(Reason.TOOL_MISSING, f"{tool} did not list it", f"install {package}, which has {tool}")
 
 
 def listing_of(rule: RuleRef) -> str:

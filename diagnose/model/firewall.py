@@ -74,6 +74,8 @@ class Shadow(Struct, frozen=True):
     """Why rules have no text here: the tool that prints them is missing or could not be understood."""
     owner_tools: tuple[str, ...] = ()
     """Commands of the deciders' makers (ufw, firewall-cmd, fail2ban-client) that are installed and at work."""
+    late: bool = False
+    """A tool that prints the rules was not ready in time."""
 
     def walk(self, address: str) -> Walk | None:
         """The walk to this address."""

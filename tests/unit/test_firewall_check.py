@@ -160,6 +160,13 @@ def test_the_rule_stands_in_the_evidence_with_the_command_that_lists_it() -> Non
     )
 
 
+def test_why_a_rule_has_no_words_is_told_with_what_would_lift_it() -> None:
+    wordless = met(DROPPED, walk_to("127.0.0.1", rule("")))
+    late = replace(wordless, firewall=Known(replace(wordless.firewall.value, late=True)))  # type: ignore[union-attr]
+    told = [one.unknown for seen in (wordless, late) for one in CHECK.judge(seen) if not isinstance(one, Finding)]
+    assert [(why.reason, why.lift is None) for why in told] == [(Reason.TOOL_MISSING, False), (Reason.DEADLINE, True)]
+
+
 # remedies
 
 

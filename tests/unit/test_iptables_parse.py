@@ -95,13 +95,31 @@ def test_what_the_kernel_counts_does_not_tell_two_tables_apart() -> None:
     assert xtables.canonical(Block(one.layout, one.info, bytes(counted))) != xtables.canonical(one)
 
 
+def test_an_entry_that_counted_between_two_readings_is_told() -> None:
+    before = block(FILTER)
+    offsets = [rule.offset for rule in xtables.rules(before)]
+    counted = bytearray(before.data)
+    counted[offsets[2] + before.layout.counters] += 1
+    after = Block(before.layout, before.info, bytes(counted))
+    assert xtables.moved(before, before, offsets) == frozenset()
+    assert xtables.moved(before, after, offsets) == {offsets[2]}
+    assert xtables.moved(after, before, offsets) == frozenset()
+
+
+def test_the_hooks_of_a_table_are_those_of_its_policies() -> None:
+    one = block(FILTER)
+    assert xtables.hooks(one.info) == tuple(rule.hook for rule in xtables.rules(one) if rule.policy)
+
+
 @given(st.integers(0, 2391), st.integers(0, 255))
 def test_a_damaged_table_is_an_error_or_a_table_and_never_a_crash(place: int, value: int) -> None:
     one = block(FILTER)
     damaged = bytearray(one.data)
     damaged[place % len(damaged)] = value
     try:
-        xtables_state.extend(Block(one.layout, one.info, bytes(damaged)))
+        extended = xtables_state.extend(Block(one.layout, one.info, bytes(damaged)))
+        for rule, _ in extended.rules:
+            assert (rule.target, rule.destination, rule.matches, rule.data) is not None
     except (ValueError, KeyError):
         return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import time
 
 import pytest
 
@@ -65,6 +66,19 @@ def test_an_error_at_the_end_of_a_dump_is_raised() -> None:
     with pytest.raises(OSError) as caught:
         client(kernel).dump(20, b"")
     assert caught.value.errno == errno.ENOBUFS
+
+
+def test_a_dump_without_end_is_left_when_the_time_is_over() -> None:
+    endless = Kernel([(REQUEST, MULTI, b"one!")])
+    with pytest.raises(TimeoutError):
+        client(endless).dump(20, b"", until=time.monotonic() + 0.02)
+
+
+def test_a_dump_without_end_is_left_when_it_is_too_much() -> None:
+    endless = Kernel([(REQUEST, MULTI, b"one!")])
+    with pytest.raises(OSError) as caught:
+        client(endless).dump(20, b"", at_most=10_000)
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_attributes_are_read_as_they_are_written() -> None:

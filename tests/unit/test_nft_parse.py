@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from diagnose.parse import nfnetlink, nft, nft_state, nft_trace
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
@@ -103,6 +104,109 @@ def test_a_copy_that_lacks_a_rule_or_has_another_is_told(rules: Ruleset) -> None
     port, other = (nfnetlink.attribute(1, number.to_bytes(2, "big")) for number in (99, 100))
     changed = [(kind, payload.replace(port, other)) for kind, payload in made]
     assert set(nft.differences(rules, nft.ruleset(changed))) == {TableKey(2, b"filter")}
+
+
+# ------ quick readings, and that they read the same
+
+
+def thoroughly(dump: list[Message]) -> Ruleset:
+    """Each message by itself: none of them follows another that it could be like."""
+    parts = [nft.ruleset([message]).rules for message in dump if message[0] == Kind.RULE.new]
+    return Ruleset((), (), tuple(rule for part in parts for rule in part), (), ())
+
+
+def test_rules_read_one_after_another_are_the_same_as_read_alone(dump: list[Message], rules: Ruleset) -> None:
+    assert rules.rules == thoroughly(dump).rules
+
+
+HANDLE, POSITION = nfnetlink.attribute(3, (7).to_bytes(8, "big")), nfnetlink.attribute(6, bytes(8))
+EXPRESSIONS, USERDATA = nfnetlink.nest(4, nfnetlink.text(1, b"x")), nfnetlink.attribute(7, b"\0\2y\0")
+STRANGE = nfnetlink.attribute(99, b"from a later kernel")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        HANDLE + EXPRESSIONS,
+        HANDLE + POSITION + EXPRESSIONS + USERDATA,
+        HANDLE + STRANGE + EXPRESSIONS + USERDATA,
+        HANDLE + EXPRESSIONS + USERDATA + STRANGE,
+        HANDLE + EXPRESSIONS + STRANGE,
+        HANDLE + STRANGE,
+        HANDLE,
+        STRANGE + HANDLE + EXPRESSIONS,
+    ],
+)
+def test_a_rule_unlike_the_one_before_is_read_by_its_attributes(attributes: bytes) -> None:
+    first = nft.opening(INPUT) + HANDLE + EXPRESSIONS
+    one, other = nft.ruleset([(Kind.RULE.new, first), (Kind.RULE.new, nft.opening(INPUT) + attributes)]).rules
+    found = nfnetlink.by_type(attributes)
+    assert (other.chain, other.handle) == (INPUT, 7)
+    assert (other.expressions, other.userdata) == (found.get(4, b""), found.get(7, b""))
+    assert (one == other) == (other.given == EXPRESSIONS)
+
+
+@given(st.lists(st.binary(max_size=9), max_size=5), st.integers(1, 4))
+def test_the_pieces_of_a_list_are_its_attributes_alike_or_not(values: list[bytes], times: int) -> None:
+    attributes = [nfnetlink.attribute(1, value) for value in values] * times
+    assert nfnetlink.pieces(b"".join(attributes)) == attributes
+
+
+def test_a_list_that_ends_within_an_attribute_is_torn_though_all_look_alike() -> None:
+    whole = nfnetlink.attribute(1, b"1234") * 3
+    for cut in (1, 4, 7):
+        with pytest.raises(ValueError, match="torn"):
+            nfnetlink.pieces(whole[:-cut])
+
+
+def with_elements(*values: bytes) -> nft.Set:
+    listed = nfnetlink.nest(3, b"".join(nfnetlink.attribute(1, value) for value in values))
+    return nft.Set(FILTER, b"names", b"", 0, (nfnetlink.generic(1) + nfnetlink.text(1, b"filter") + listed,))
+
+
+def test_a_set_is_the_same_in_any_order_and_not_with_other_elements() -> None:
+    one = nft.Contents(with_elements(b"a", b"b", b"c"))
+    assert one == nft.Contents(with_elements(b"c", b"a", b"b"))
+    assert one != nft.Contents(with_elements(b"a", b"b"))
+    assert one != nft.Contents(with_elements(b"a", b"b", b"d"))
+    assert nft.Contents(with_elements(b"a", b"a", b"b")) != nft.Contents(with_elements(b"a", b"b", b"b"))
+
+
+# ------ whether an undo restored the rules
+
+
+def test_rules_without_one_or_in_another_order_are_not_restored(rules: Ruleset) -> None:
+    assert nft.restored(rules, rules)
+    lacking = structs.replace(rules, rules=rules.rules[1:])
+    assert not nft.restored(rules, lacking)
+    assert not nft.restored(lacking, rules)
+    first, second, *others = in_chain(rules, INPUT)
+    in_order, otherwise = ((first, second, *others), (second, first, *others))
+    assert nft.restored(structs.replace(rules, rules=in_order), structs.replace(rules, rules=in_order))
+    assert not nft.restored(structs.replace(rules, rules=in_order), structs.replace(rules, rules=otherwise))
+
+
+def rule_with(name: bytes, data: bytes, userdata: bytes = b"") -> Ruleset:
+    expression = nfnetlink.nest(1, nfnetlink.text(1, name) + nfnetlink.nest(2, nfnetlink.attribute(1, data)))
+    given = nfnetlink.nest(4, expression) + (nfnetlink.attribute(7, userdata) if userdata else b"")
+    return Ruleset((), (), (Rule(INPUT, 1, given),), (), ())
+
+
+def test_what_was_counted_meanwhile_does_not_count_for_the_undo_but_all_else_does() -> None:
+    assert nft.restored(rule_with(b"counter", b"12345678"), rule_with(b"counter", b"87654321"))
+    assert not nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"87654321"))
+    assert not nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"12345678", b"\0\2y\0"))
+
+
+def looking_up(name: bytes, *values: bytes) -> Ruleset:
+    anonymous = structs.replace(with_elements(*values), name=name, flags=1)
+    return structs.replace(rule_with(b"lookup", name + b"\0"), sets=(anonymous,))
+
+
+def test_an_anonymous_set_is_known_by_what_is_in_it() -> None:
+    assert nft.restored(looking_up(b"__set0", b"a", b"b"), looking_up(b"__set4", b"b", b"a"))
+    assert not nft.restored(looking_up(b"__set0", b"a", b"b"), looking_up(b"__set4", b"a", b"c"))
+    assert not nft.restored(looking_up(b"__set0", b"a", b"b"), looking_up(b"__set0", b"a", b"c"))
 
 
 def test_the_requests_of_a_copy_carry_no_handles_and_the_protocol_of_xt_rules(rules: Ruleset) -> None:

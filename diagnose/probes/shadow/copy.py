@@ -240,6 +240,7 @@ class Copy:
         except RefusedError:
             # one by one, so that one table that cannot be carried does not cost the others
             for table in rules.tables:
+                self._in_time()
                 part = rules.only((table.key,))
                 try:
                     self._commit(part)

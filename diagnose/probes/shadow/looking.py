@@ -72,6 +72,8 @@ def _looked(endpoints: Sequence[Endpoint], until: float) -> Fact[Shadow]:
         if not rules.tables and not blocks:
             return Known(Shadow(tuple(_untouched(endpoint) for endpoint in endpoints)))
         fact = _Expedition(rules, blocks, endpoints, until).fact()
+        if time.monotonic() >= until:
+            return _doubted(fact, "no time was left to see whether the rule sets had changed meanwhile")
         if not machine.changed(rules, blocks):
             break
         if attempt:
@@ -188,6 +190,7 @@ class _Expedition:
                     machine.size,
                     tuple(listings.complaints),
                     owners.at_work(walks),
+                    listings.late,
                 )
                 shared = shared_priorities(machine)
                 if not shared:

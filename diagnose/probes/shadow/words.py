@@ -27,6 +27,8 @@ class Listings(Struct):
     save: dict[Backend, dict[tuple[str, str], tuple[str, ...]]] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
     """Tools that are missing, failed or could not be understood."""
+    late: bool = False
+    """One of them was not ready in time."""
 
 
 class Asking:
@@ -64,7 +66,10 @@ class Asking:
                 if status:
                     raise ValueError(complaints.strip().splitlines()[-1] if complaints.strip() else f"status {status}")
                 self._understand(found, backend, text)
-            except (ValueError, TimeoutError) as error:
+            except TimeoutError as error:
+                found.complaints.append(str(error))
+                found.late = True
+            except ValueError as error:
                 found.complaints.append(f"{run.argv[0]}: {error}")
         return found
 
