@@ -495,10 +495,13 @@ def clone(
         backwards = (one.table, one.name) in reverse
         for body in one.elements[::-1] if backwards else one.elements:
             yield Kind.ELEMENTS.new, _reversed(body) if backwards else _requested(Kind.ELEMENTS, body)
-    for key, held in by_chain(rules).items():
+    held = by_chain(rules)
+    # a chain that stands within a rule is closed by it, and the innermost was made last
+    inline = [chain.key for chain in reversed(rules.chains) if chain.anonymous and chain.key in held]
+    for key in dict.fromkeys((*inline, *held)):
         head = opening(key)
-        for rule in held:
-            yield _NEW_RULE, head + _taken(rule.given) + compatibility(rule)
+        for rule in held[key]:
+            yield _NEW_RULE, head + _as_taken(rule.given) + compatibility(rule)
 
 
 def without(chain: ChainKey) -> Message:
@@ -517,7 +520,7 @@ def _verbatim(kind: Kind, body: bytes) -> bytes:
 
 def _requested(kind: Kind, body: bytes) -> bytes:
     """The part as a request: without what the kernel tells of expressions and objects and does not take."""
-    if not _UNTAKEN.search(body):
+    if not _holds_untaken(body):
         return _verbatim(kind, body)
     found = nl.by_type(body, nl.GENERIC)
     match kind:
@@ -530,32 +533,41 @@ def _requested(kind: Kind, body: bytes) -> bytes:
     return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, _KEPT[kind] - {number}) + nl.nest(number, changed)
 
 
-def _taken(given: bytes) -> bytes:
-    """The attributes of a rule as a request: without what the kernel tells of expressions and does not take."""
-    if not _UNTAKEN.search(given):
+def _as_taken(given: bytes) -> bytes:
+    """A rule's expressions and user data, as nf_tables takes them."""
+    if not _holds_untaken(given):
         return given
-    kept = nl.keep(given, 0, frozenset(range(32)) - {_EXPRESSIONS})
-    listed = nl.by_type(given).get(_EXPRESSIONS, b"")
-    return nl.nest(_EXPRESSIONS, b"".join(nl.nest(1, _takeable(one)) for _, one in nl.walk(listed))) + kept
+    found = nl.by_type(given)
+    changed = b"".join(nl.nest(1, _takeable(one)) for _, one in nl.walk(found.get(_EXPRESSIONS, b"")))
+    return nl.nest(_EXPRESSIONS, changed) + nl.keep(given, 0, frozenset({_USERDATA}))
 
 
-_UNTAKEN = re.compile(rb"exthdr\0|quota\0")
+def _holds_untaken(given: bytes) -> bool:
+    return any(name in given for name in _UNTAKEN)
+
+
+_UNTAKEN = (b"exthdr\0", b"quota\0", b"dynset\0")
+
+
 _QUOTA_OBJECT = 2
 """NFT_OBJECT_QUOTA."""
 _DREG, _EXTHDR_OP, _SREG = 1, 6, 7
 _SET_OPTION, _STRIP_OPTION = frozenset({2, 3, 4, _EXTHDR_OP, _SREG}), frozenset({2, _EXTHDR_OP})
 _QUOTA_FLAGS, _QUOTA_INVERTED = 2, 1
 _QUOTA_KEPT = frozenset({1, 4})
+_DYNSET_TIMEOUT = 6
 _ELEMENT_EXPRESSION, _ELEMENT_EXPRESSIONS = 7, 11
 
 
 def _takeable(element: bytes) -> bytes:
-    """An expression as nf_tables takes it (nft_exthdr_tcp_set_init, nft_exthdr_tcp_strip_init, nft_quota_do_init)."""
+    """An expression as nf_tables takes it (the init functions in nft_exthdr.c, nft_quota.c and nft_dynset.c)."""
     found = nl.by_type(element)
     name, data = nl.name(found.get(1, b"")), found.get(2, b"")
     if name == b"exthdr" and _DREG not in nl.by_type(data):
         kept = _SET_OPTION if _SREG in nl.by_type(data) else _STRIP_OPTION
         return nl.text(1, name) + nl.nest(2, nl.keep(data, 0, kept))
+    if name == b"dynset" and not nl.number(nl.by_type(data).get(_DYNSET_TIMEOUT)):
+        return nl.text(1, name) + nl.nest(2, nl.keep(data, 0, frozenset(range(32)) - {_DYNSET_TIMEOUT}))
     if name == b"quota":
         return nl.text(1, name) + nl.nest(2, _takeable_quota(data))
     return element
@@ -674,6 +686,17 @@ def by_chain(rules: Ruleset) -> dict[ChainKey, list[Rule]]:
     found: dict[ChainKey, list[Rule]] = {}
     for chain, held in groupby(rules.rules, key=_CHAIN_OF):
         found.setdefault(chain, []).extend(held)
+    return found
+
+
+def around(rules: Ruleset) -> dict[ChainKey, Rule]:
+    """The rule within which each chain without a name stands (`jump { ... }`)."""
+    found: dict[ChainKey, Rule] = {}
+    for chain in rules.chains:
+        if chain.anonymous:
+            named = nl.text(2, chain.key.name)
+            jumping = (r for r in rules.rules if r.chain.table == chain.key.table and named in r.given)
+            found.update((chain.key, rule) for rule in jumping)
     return found
 
 

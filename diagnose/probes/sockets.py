@@ -102,6 +102,8 @@ def server_side(server: Endpoint, client: Endpoint) -> Fact[Acceptance]:
     try:
         with Netlink(SOCK_DIAG) as netlink:
             row = _server_row(netlink, server, client)
+            if row is None and _half_open_elsewhere(client):
+                return Known(Acceptance.HALF_OPEN)
             if row is None:
                 return Unknown(Reason.NOT_VISIBLE, f"no socket {server} with peer {client} in this network namespace")
             if row.state is TcpState.SYN_RECV:
@@ -127,6 +129,30 @@ def sent_again(server: Endpoint, client: Endpoint) -> Fact[int]:
     if body is None or _row(body).state is not TcpState.SYN_RECV:
         return Unknown(Reason.NOT_VISIBLE, f"no half-open connection {server} with peer {client} any more")
     return Known(_MESSAGE.unpack_from(body)[3])
+
+
+def _half_open_elsewhere(client: Endpoint) -> bool:
+    """Whether the server's end of our connection is in SYN-RECV at another address or port of this namespace.
+
+    A NAT rule sends it there. Only where nobody else has a connection from our address and port.
+    """
+    if not LINUX:
+        return False
+    packed, port = _packed(client.address), struct.pack("!H", client.port)
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    states: list[int] = []
+    ours = 0
+    try:
+        with Netlink(SOCK_DIAG) as netlink:
+            for near, far in ((client.port, 0), (0, client.port)):
+                request = _request(family, socket.IPPROTO_TCP, _OTHERS, source=near, destination=far)
+                for _, body in netlink.dump(_BY_FAMILY, request):
+                    ours += near > 0 and (body[4:6], body[8 : 8 + len(packed)]) == (port, packed)
+                    if far and (body[6:8], body[24 : 24 + len(packed)]) == (port, packed):
+                        states.append(body[1])
+    except OSError:
+        return False
+    return ours == 1 and states == [TcpState.SYN_RECV]
 
 
 def listener_witness(address: str, port: int) -> Rows:

@@ -67,7 +67,9 @@ class _Judged:
         self._tally[
             "connects that work" if self._outcome == "connected" else f"stopped for uid {self._rules.client}"
         ] += 1
-        if not self._rules.counts and self._attempt.outcome.value != self._outcome:
+        if self._half_seen:
+            self._tally["connections made to a server that is not seen"] += 1
+        elif not self._rules.counts and self._attempt.outcome.value != self._outcome:
             yield f"attempt: it is {self._attempt.outcome.value}, a client meets {self._real.outcome}"
         match self._firewall:
             case Unknown(reason=reason) as unknown:
@@ -83,6 +85,12 @@ class _Judged:
         if self.walk is not None:
             yield from self._of_the_walk(self.walk)
         yield from self._of_the_report()
+
+    @property
+    def _half_seen(self) -> bool:
+        """The client's side is made and the server's is hidden (a proxy for the handshake): netdiag says no more."""
+        made = self._attempt.outcome.value == "connected" and isinstance(self._attempt.acceptance, Unknown)
+        return made and self._outcome == "not-accepted"
 
     def _of_the_walk(self, walk: Walk) -> Iterator[str]:
         if walk.doubts:
@@ -129,17 +137,19 @@ class _Judged:
         if rule.policy:
             return rule.text == "policy drop"
         if rule.backend is Backend.NFT:
-            return _uncounted(f"\t{rule.text} # handle {rule.handle}\n") in _uncounted(self._trial.listing)
+            # a chain that stands within the rule is listed in lines of its own
+            words = r"\s+".join(map(re.escape, _uncounted(rule.text).split()))
+            return bool(re.search(rf"\n\t+{words}\s+# handle {rule.handle}\n", _uncounted(self._trial.listing)))
         saved = _in_table(self._trial.saved.get(rule.backend.value, ""), rule.table)
         lines = [line for line in saved if line.startswith(f"-A {rule.chain} ") or line == f"-A {rule.chain}"]
         at = (rule.line or 0) - 1
-        return 0 <= at < len(lines) and lines[at] == f"-A {rule.chain} {rule.text}".rstrip()
+        return 0 <= at < len(lines) and _uncounted(lines[at]) == _uncounted(f"-A {rule.chain} {rule.text}".rstrip())
 
     # ------ the report
 
     def _of_the_report(self) -> Iterator[str]:
         works = self._outcome == "connected"
-        if not self._rules.counts and works != (self._report.verdict is Verdict.REACHABLE):
+        if not self._rules.counts and not self._half_seen and works != (self._report.verdict is Verdict.REACHABLE):
             yield f"verdict: {self._report.verdict.value}, and a client meets {self._real.outcome}"
         root = self._report.root_cause
         if not works:
@@ -184,7 +194,7 @@ def _of_the_remedy(mend: Mend, tally: Counter[str]) -> Iterator[str]:
 
 def _uncounted(text: str) -> str:
     """Packets have come since, and tokens of limits gone."""
-    return re.sub(r"packets \d+ bytes \d+|used \d+ bytes", "", text)
+    return re.sub(r"packets \d+ bytes \d+|used \d+ bytes|(?<=--quota )\d+", "", text)
 
 
 def _handles(listing: str, family: str, table: str, chain: str) -> list[int]:

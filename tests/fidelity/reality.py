@@ -91,6 +91,8 @@ class Tracer:
         self._socket.bind((0, 0))
         self._socket.setsockopt(socket.SOL_SOCKET, 33, 8 << 20)  # SO_RCVBUFFORCE
         self._socket.setsockopt(270, 1, _GROUP_TRACE)  # SOL_NETLINK, NETLINK_ADD_MEMBERSHIP
+        self._around: dict[tuple[str, str, str], Where] = {}
+        """The rule within which a chain without a name stands."""
         self._headers: dict[bytes, tuple[str, tuple[str, int], tuple[str, int]]] = {}
         self.seen: list[Seen] = []
         _run(("nft", "-f", "-"), f"table inet {_OBSERVER} {{\n{_CHAINS}\n}}\n")
@@ -122,6 +124,10 @@ class Tracer:
         code = int.from_bytes(verdict, "big", signed=True)
         handle = int.from_bytes(told.get(3, b""), "big")  # the end of a chain has none
         where = Where(False, _FAMILIES[family], _name(told[1]), _name(told[2]), handle)
+        where = self._around.get((where.family, where.table, where.chain), where)
+        goal = _name(_attributes(told[5]).get(2, b"")) if 5 in told else ""
+        if goal.startswith("__chain"):
+            self._around[where.family, where.table, goal] = where
         stops = code >= 0 and code & 0xFF in (_DROP, _STOLEN, _QUEUE)
         self.seen.append(Seen(*self._headers[packet], where, stops))
 

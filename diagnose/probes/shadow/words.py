@@ -134,6 +134,7 @@ class Words:
         self._blocks = tuple(blocks)
         self._like = xtables_like(rules)
         self._chains = nft.by_chain(rules)
+        self._around = nft.around(rules)
         # of many chains and tables a walk meets few: these are filled as they are asked for
         self._places: dict[ChainKey, dict[int, int]] = {}
         self._legacy_lengths: dict[tuple[Backend, str], dict[str, int]] = {}
@@ -141,7 +142,13 @@ class Words:
         """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
 
     def rule(self, rule: Rule) -> RuleRef:
-        """A rule of nf_tables: as iptables-nft prints it where it made it, else as nft does."""
+        """A rule of nf_tables: as iptables-nft prints it where it made it, else as nft does.
+
+        One of a chain that stands within another rule has neither a name nor a handle that nft would take: it is told
+        as the rule around it.
+        """
+        while rule.chain in self._around:
+            rule = self._around[rule.chain]
         place = self._place(rule)
         line = place + 1
         saved = None if (rule.chain.table, rule.handle) in self.native else self._saved(rule.chain, line)
