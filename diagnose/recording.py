@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from diagnose.model.container import Containers
 from diagnose.model.fact import Known
 from diagnose.model.network import family_of
 from diagnose.model.snapshot import SCHEMA, Snapshot
@@ -43,8 +44,9 @@ def decode(data: bytes) -> tuple[Snapshot, ...]:
         raise BadRecordingError(f"has the schema {schema!r}; this version reads {SCHEMA} and {SCHEMA_MANY}")
     try:
         if schema == SCHEMA:
-            return (msgspec.json.decode(data, type=Snapshot),)
-        snapshots = msgspec.json.decode(data, type=_Many).snapshots
+            snapshots: tuple[Snapshot, ...] = (msgspec.json.decode(data, type=Snapshot),)
+        else:
+            snapshots = msgspec.json.decode(data, type=_Many).snapshots
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRecordingError(f"is a damaged recording: {_line(error)}") from error
     if not snapshots:
@@ -80,3 +82,18 @@ def _addresses(snapshot: Snapshot) -> Iterator[str]:
         yield from (one.local.address for one in snapshot.elsewhere.value.listeners)
     if isinstance(snapshot.links, Known):
         yield from (address for one in snapshot.links.value.interfaces for address in one.addresses)
+    if isinstance(snapshot.containers, Known):
+        yield from _container_addresses(snapshot.containers.value)
+
+
+def _container_addresses(seen: Containers) -> Iterator[str]:
+    for engine in seen.engines:
+        for told in engine.containers.value if isinstance(engine.containers, Known) else ():
+            yield from (one.address for one in told.published)
+            yield from (address for one in told.attachments for address in (*one.addresses, *one.gateways))
+    for inside in (*seen.insides, *((seen.host,) if seen.host else ())):
+        yield from inside.addresses
+        rows = inside.listeners.value if isinstance(inside.listeners, Known) else ()
+        yield from (end.address for row in rows for end in (row.local, row.peer))
+    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
+    yield from (end.address for one in forwarders for end in (one.listens, one.target))

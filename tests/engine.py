@@ -16,20 +16,20 @@ Answer = Callable[[socket.socket, str], None]
 """What is done with a connection, and the path asked for."""
 
 
-def http(body: bytes, status: str = "200 OK") -> bytes:
+DOCKER = "Server: Docker/20.10.24 (linux)\r\nApi-Version: 1.41\r\n"
+PODMAN = "Server: Libpod/4.3.1 (linux)\r\nApi-Version: 1.41\r\nLibpod-Api-Version: 4.3.1\r\n"
+
+
+def http(body: bytes, status: str = "200 OK", headers: str = "Content-Type: application/json\r\n") -> bytes:
     """A response."""
-    return b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
-        status.encode(),
-        len(body),
-        body,
-    )
+    return f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 class FakeEngine:
     """Answers what was recorded from a real one; `broken` answers instead, where the path ends so."""
 
-    def __init__(self, path: Path, version: bytes, containers: dict[str, bytes]) -> None:
-        self.version, self.containers = version, containers
+    def __init__(self, path: Path, headers: str, containers: dict[str, bytes]) -> None:
+        self.headers, self.containers = headers, containers
         self.asked: list[str] = []
         self.broken: dict[str, Answer] = {}
         self._listener = socket.socket(socket.AF_UNIX)
@@ -70,8 +70,8 @@ class FakeEngine:
             if plain.endswith(end):
                 answer(connection, plain)
                 return
-        if plain.endswith("/version"):
-            connection.sendall(http(self.version))
+        if plain.endswith("/_ping"):
+            connection.sendall(http(b"OK", headers=self.headers))
         elif plain.endswith("/containers/json"):
             connection.sendall(http(self.list()))
         else:

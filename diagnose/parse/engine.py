@@ -87,7 +87,7 @@ class Listed(Struct, frozen=True):
 
     @property
     def tells_its_ports(self) -> bool:
-        """Whether its published ports are in the list: not of those that do not run or are on the host's network."""
+        """Whether docker lists its published ports: not of those that do not run or are on the host's network."""
         mode = self.mode.network if self.mode else ""
         return _status(self.state) in _IN_USE and mode not in ("host", "none")
 

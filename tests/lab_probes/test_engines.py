@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lab.docker import DockerMachine
-from tests.lab.machine import NOBODY, ROOT, Server, start, wait_for
+from tests.lab.machine import NOBODY, ROOT, Machine, Server, start, wait_for
 
 pytestmark = [pytest.mark.lab]
 
@@ -51,7 +51,7 @@ def port(request: pytest.FixtureRequest, machine: DockerMachine) -> Iterator[int
     machine.docker("rm", "--force", "--volumes", *machine.docker("ps", "--all", "--quiet").split(), check=False)
 
 
-def look(machine: DockerMachine, port: int, *names: str, uid: int = ROOT) -> dict[str, Any]:
+def look(machine: Machine, port: int, *names: str, uid: int = ROOT) -> dict[str, Any]:
     """What is found in this machine."""
     found: dict[str, Any] = json.loads(machine.run(sys.executable, "-c", LOOK, str(port), *names, uid=uid))
     return found

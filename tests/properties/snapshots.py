@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
+from diagnose.model.container import Containers, EngineContainer, Forwarder, Published
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.finding import Finding, Risk
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Walk
@@ -86,6 +87,10 @@ CHOICES: dict[str, list[Any]] = {
     "address": ADDRESSES,
     "sender": ADDRESSES,
     "gateway": [None, "192.0.2.1", "fe80::1"],
+    "gateways": [(), ("172.17.0.1",), ("172.18.0.1", "fd00:9::1")],
+    "container_port": PORTS,
+    "network_mode": ["default", "bridge", "host", "none", "back", "container:" + "2e" * 32],
+    "health": [None, "starting", "healthy", "unhealthy"],
     "addresses": [(), ("127.0.0.1", "::1"), ("127.0.0.1",), ("::1",), ("192.0.2.10", "fe80::1")],
     "port": PORTS,
     "inode": [0, 1, 2, 3],
@@ -256,6 +261,7 @@ def _likely(one: Snapshot) -> Snapshot:
         bound=_on(one.bound, port, TcpState.BOUND_INACTIVE),
         listeners=_listening(one.listeners, port),
         candidates=tuple(replace(c, port=port) for c in one.candidates),
+        containers=_containers(one.containers, port),
         firewall=_walks(one.firewall, port),
     )
 
@@ -289,6 +295,37 @@ def _listening(rows: Fact[tuple[SocketRow, ...]], port: int) -> Fact[tuple[Socke
 
 def _moved(row: SocketRow, port: int, state: TcpState) -> SocketRow:
     return replace(row, local=replace(row.local, port=port), state=state)
+
+
+def _containers(containers: Fact[Containers], port: int) -> Fact[Containers]:
+    if isinstance(containers, Unknown):
+        return containers
+    seen = containers.value
+    return Known(
+        replace(
+            seen,
+            engines=tuple(replace(one, containers=_publishing(one.containers, port)) for one in seen.engines),
+            insides=tuple(replace(one, listeners=_listening(one.listeners, port)) for one in seen.insides),
+            host=seen.host and replace(seen.host, listeners=_listening(seen.host.listeners, port)),
+            forwarders=_forwarding(seen.forwarders, port),
+        )
+    )
+
+
+def _publishing(told: Fact[tuple[EngineContainer, ...]], port: int) -> Fact[tuple[EngineContainer, ...]]:
+    if isinstance(told, Unknown):
+        return told
+    return Known(tuple(replace(one, published=_published(one.published, port)) for one in told.value))
+
+
+def _published(entries: tuple[Published, ...], port: int) -> tuple[Published, ...]:
+    return tuple(replace(one, port=port if one.port == USUAL else one.port) for one in entries)
+
+
+def _forwarding(forwarders: Fact[tuple[Forwarder, ...]], port: int) -> Fact[tuple[Forwarder, ...]]:
+    if isinstance(forwarders, Unknown):
+        return forwarders
+    return Known(tuple(replace(one, listens=replace(one.listens, port=port)) for one in forwarders.value))
 
 
 def _walks(firewall: Fact[Shadow], port: int) -> Fact[Shadow]:

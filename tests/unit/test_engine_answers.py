@@ -50,6 +50,19 @@ def test_the_host_s_network_is_told_by_its_mode() -> None:
     assert described(answer("docker/20.10-host-network"), "docker").network_mode == "host"
 
 
+def test_podman_describes_a_container_the_same_way() -> None:
+    told = described(answer("podman/4.3.1-running"), "podman")
+    assert (told.container.engine, told.container.name, told.status) == ("podman", "web", Status.RUNNING)
+    assert told.published == (Published("127.0.0.1", 22000, 80),)
+    assert told.attachments[0].addresses == ("10.88.0.2",)
+    assert told.attachments[0].gateways == ("10.88.0.1",)
+    ended = described(answer("podman/4.3.1-exited"), "podman")
+    assert (ended.status, ended.exit_code) == (Status.EXITED, 1)
+    assert ended.published == (Published("0.0.0.0", 22001, 80),), "without an address podman leaves IPv6 out"
+    created = described(answer("podman/4.3.1-created"), "podman")
+    assert (created.status, created.exit_code) == (Status.CREATED, None)
+
+
 def test_neither_the_environment_nor_the_command_is_kept() -> None:
     raw = answer("docker/20.10-running")
     assert raw["Config"]["Env"] == ["SECRET=x"]

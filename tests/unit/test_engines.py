@@ -15,7 +15,7 @@ from diagnose.model.container import Engine, Status
 from diagnose.model.fact import PASSIVE, Known, Reason, Unknown
 from diagnose.probes import engines
 from diagnose.probes.engines import NoSuchContainerError, Question, places
-from tests.engine import RAW, Answer, FakeEngine, drip, flood, hanging, http, recorded, says
+from tests.engine import DOCKER, PODMAN, RAW, Answer, FakeEngine, drip, flood, hanging, http, recorded, says
 
 PATIENCE = 0.6
 LIMIT = 2.0
@@ -32,7 +32,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
     monkeypatch.setattr(places, "PODMAN", (str(tmp_path / "podman.sock"),))
     containers = recorded("docker/20.10-running", "docker/20.10-exited", "docker/20.10-paused")
     containers[""] = (RAW / "docker/20.10-list.json").read_bytes()
-    fake = FakeEngine(tmp_path / "docker.sock", (RAW / "docker/20.10-version.json").read_bytes(), containers)
+    fake = FakeEngine(tmp_path / "docker.sock", DOCKER, containers)
     yield fake
     with contextlib.suppress(OSError):  # a test may have closed it
         fake.close()
@@ -68,6 +68,26 @@ def test_the_container_that_publishes_the_port_is_found_whether_it_runs_or_not(
     assert one.unseen == 0
 
 
+def test_podman_tells_the_same_by_the_same_questions(engine: FakeEngine, tmp_path: Path) -> None:
+    (tmp_path / "docker.sock").unlink()
+    containers = recorded("podman/4.3.1-running", "podman/4.3.1-exited", "podman/4.3.1-created")
+    containers[""] = (RAW / "podman/4.3.1-list.json").read_bytes()
+    podman = FakeEngine(tmp_path / "podman.sock", PODMAN, containers)
+    for port, name in ((22000, "web"), (22001, "dead"), (22002, "made")):
+        (one,) = look(port)
+        assert one.name == "podman"
+        assert names(one) == [name]
+        assert one.unseen == 0
+    assert len(podman.asked) == 3 * 3, "its list has the ports of those that do not run, too"
+    podman.close()
+
+
+def test_the_engine_at_docker_s_socket_is_called_podman_where_it_is(engine: FakeEngine) -> None:
+    engine.headers = PODMAN
+    (one,) = look(21000)
+    assert one.name == "podman"
+
+
 def test_a_container_is_found_by_its_name_its_address_and_the_start_of_its_id(engine: FakeEngine) -> None:
     number = json.loads((RAW / "docker/20.10-paused.json").read_bytes())["Id"]
     for question in ({"names": {"paused"}}, {"addresses": {"172.17.0.3"}}, {"ids": {number[:12]}}):
@@ -94,14 +114,14 @@ def test_a_socket_that_nobody_listens_at_is_an_engine_that_does_not_run(engine: 
     assert "does not run" in told.detail
 
 
-@pytest.mark.parametrize("question", ["/version", "/containers/json", "/json"])
+@pytest.mark.parametrize("question", ["/_ping", "/containers/json", "/json"])
 def test_an_engine_that_hangs_is_left_at_the_deadline(engine: FakeEngine, question: str) -> None:
     with hanging() as hang:
         engine.broken = {question: hang}
         assert trouble().reason is Reason.DEADLINE
 
 
-@pytest.mark.parametrize("question", ["/version", "/containers/json"])
+@pytest.mark.parametrize("question", ["/_ping", "/containers/json"])
 def test_an_engine_that_drips_is_left_at_the_deadline(engine: FakeEngine, question: str) -> None:
     engine.broken = {question: drip}
     assert trouble().reason is Reason.DEADLINE
@@ -121,11 +141,12 @@ NONSENSE: dict[str, Answer] = {
     "elsewhere": says(b"HTTP/1.1 302 Found\r\nLocation: http://192.0.2.1/\r\nContent-Length: 0\r\n\r\n"),
     "a bomb": says(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00"),
     "bytes": says(http(b"\xff\xfe\x00")),
-    "a path": says(http(b'{"ApiVersion": "../../images"}')),
+    "a path": says(http(b"OK", headers="Api-Version: ../../images\r\n")),
+    "an old version": says(http(b"OK", headers="Api-Version: 1.1\r\n")),
 }
 
 
-@pytest.mark.parametrize("question", ["/version", "/containers/json"])
+@pytest.mark.parametrize("question", ["/_ping", "/containers/json"])
 @pytest.mark.parametrize("answer", NONSENSE.values(), ids=NONSENSE)
 def test_an_engine_that_answers_nonsense_costs_its_facts_only(
     engine: FakeEngine, answer: Answer, question: str
@@ -138,7 +159,7 @@ def test_an_engine_that_answers_nonsense_costs_its_facts_only(
 
 def test_of_two_engines_one_that_hangs_does_not_cost_the_other_s_facts(engine: FakeEngine, tmp_path: Path) -> None:
     with hanging() as hang:
-        second = FakeEngine(tmp_path / "podman.sock", b"", {})
+        second = FakeEngine(tmp_path / "podman.sock", PODMAN, {})
         second.broken = {"": hang}
         docker, podman = look(21001)
         second.close()

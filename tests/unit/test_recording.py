@@ -6,7 +6,20 @@ import json
 
 import pytest
 
-from diagnose.model.fact import NOT_NEEDED
+from diagnose.model.container import (
+    Attachment,
+    ComposeService,
+    Containers,
+    Engine,
+    EngineContainer,
+    Forwarder,
+    Inside,
+    Published,
+    Status,
+)
+from diagnose.model.fact import NOT_NEEDED, Known
+from diagnose.model.network import Endpoint
+from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
 from diagnose.recording import BadRecordingError, decode, encode
 from tests.scenes import (
@@ -30,6 +43,30 @@ from tests.scenes import (
 
 HERE = "127.0.0.1:8080"
 PLAIN = dialled(HERE, refused(HERE))
+WEB = Container("docker", "1f" * 32, "web")
+CONTAINERS = Containers(
+    engines=(
+        Engine(
+            "docker",
+            "unix:///run/docker.sock",
+            Known(
+                (
+                    EngineContainer(
+                        container=WEB,
+                        status=Status.RUNNING,
+                        published=(Published("127.0.0.1", 8080, 80),),
+                        attachments=(Attachment("back", ("172.18.0.2",), ("172.18.0.1",), ("web",)),),
+                        compose=ComposeService("shop", "web", "/srv/shop", ("compose.yaml",)),
+                    ),
+                )
+            ),
+            unseen=3,
+        ),
+        Engine("podman", "unix:///run/podman/podman.sock", NEEDS_ROOT),
+    ),
+    insides=(Inside(WEB, 4026532000, 77, ("172.18.0.2",), rows(listening("127.0.0.1:80")), Known(False)),),
+    forwarders=Known((Forwarder(70, "docker-proxy", Endpoint("127.0.0.1", 8080), Endpoint("172.18.0.2", 80)),)),
+)
 SEEN = {
     "nothing listens": PLAIN,
     "it works": dialled(HERE, connected(HERE), listeners=rows(listening(HERE)), holders=held((1, process()))),
@@ -41,6 +78,7 @@ SEEN = {
     "it could not be looked at": dialled(HERE, refused(HERE), listeners=NEEDS_ROOT, firewall=NEEDS_ROOT),
     "the port is taken": wanted(HERE, taken(HERE), listeners=rows(listening(HERE))),
     "the name is not known": dialled("nowhere:80", names=resolved("nowhere", error="EAI_NONAME")),
+    "containers were seen": dialled(HERE, refused(HERE), containers=Known(CONTAINERS)),
     "hostile text": dialled(HERE, refused(HERE), holders=held((1, process("a\x1b[2J\n", command="\\xff\u202e\x00")))),
 }
 
@@ -84,6 +122,10 @@ def _with(**changes: object) -> bytes:
     return json.dumps(json.loads(encode([PLAIN])) | changes).encode()
 
 
+def _with_containers(address: bytes) -> bytes:
+    return encode([SEEN["containers were seen"]]).replace(address, b'"nowhere"')
+
+
 @pytest.mark.parametrize(
     ("data", "what_is_wrong"),
     [
@@ -109,6 +151,8 @@ def _with(**changes: object) -> bytes:
         (_with(listeners={"fact": "guessed", "value": []}), "is a damaged recording"),
         (_with(duration_ms="fast"), "is a damaged recording"),
         (_with(duration_ms=10**400), "is a damaged recording"),
+        (_with_containers(b'"172.18.0.2"'), "is a damaged recording: 'nowhere' is no address"),
+        (_with_containers(b'"172.18.0.1"'), "is a damaged recording: 'nowhere' is no address"),
     ],
 )
 def test_what_is_no_recording_is_refused_in_one_line(data: bytes, what_is_wrong: str) -> None:

@@ -125,9 +125,13 @@ def _told(place: Place, questions: Callable[[], Sequence[Question]], seconds: fl
 def _described(conversation: Conversation, rows: Sequence[Listed], questions: Sequence[Question]) -> _Told:
     """As many as there is time for, the likely ones first."""
     likely = [row for row in rows if any(one.points_to(row) for one in questions)]
-    others = [row for row in rows if row not in likely]
-    quiet = [row for row in others if not row.tells_its_ports]
-    exposing = [row for row in others if row.tells_its_ports and any(one.port in row.exposed for one in questions)]
+    others = [row for row in rows if not any(one.points_to(row) for one in questions)]
+    quiet = [row for row in others if _hides_its_ports(row, conversation)]
+    exposing = [
+        row
+        for row in others
+        if not _hides_its_ports(row, conversation) and any(one.port in row.exposed for one in questions)
+    ]
     found: list[tuple[Listed, EngineContainer]] = []
     wanted = [*likely, *quiet[:_QUIET], *exposing[:_EXPOSING]]
     unseen = len(likely) + len(quiet) + len(exposing) - len(wanted)
@@ -140,6 +144,11 @@ def _described(conversation: Conversation, rows: Sequence[Listed], questions: Se
         except NotThereError:
             continue  # removed meanwhile
     return _Told(conversation.engine, tuple(found), unseen)
+
+
+def _hides_its_ports(row: Listed, conversation: Conversation) -> bool:
+    """Whether only its own description tells what it publishes: podman's list has the ports of all."""
+    return conversation.engine != "podman" and not row.tells_its_ports
 
 
 def _about(place: Place, told: Fact[_Told], question: Question) -> Engine:

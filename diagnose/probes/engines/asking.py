@@ -17,8 +17,8 @@ _CHUNK = 1 << 16
 _DETAIL_LENGTH = 300
 _VERSION = re.compile(r"\d{1,3}\.\d{1,3}")
 _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*")
-_EVERY_ENGINE = "1.44"
-"""Only the first question is asked with it, and that one has no version in its path."""
+_ANY_VERSION = "1.44"
+"""A ping has none in its path, but the library wants one."""
 
 
 class NoAnswerError(Exception):
@@ -39,12 +39,21 @@ class Conversation:
     def __init__(self, address: str, seconds: float) -> None:
         """Raises NoAnswerError."""
         self._ends = time.monotonic() + seconds
-        told = self._answer(lambda: self._client(address, _EVERY_ENGINE).version(api_version=False))
-        parts = self._answer(lambda: (told["ApiVersion"], [one["Name"] for one in told.get("Components") or ()]))
-        self.engine = "podman" if any("podman" in str(name).lower() for name in parts[1]) else "docker"
-        if not _VERSION.fullmatch(str(parts[0])):
+        self.engine, version = self._answer(lambda: self._greeting(address))
+        if not _VERSION.fullmatch(version):
             raise NoAnswerError(Unknown(Reason.UNPARSABLE, "the engine does not tell the version of its API"))
-        self._asked = self._answer(lambda: self._client(address, parts[0]))
+        self._asked = self._answer(lambda: self._client(address, version))
+
+    def _greeting(self, address: str) -> tuple[str, str]:
+        """The engine's name and the newest version of its API, from the headers of its answer to a ping.
+
+        Podman runs programs to answer what its version is, and takes a second.
+        """
+        client = self._client(address, _ANY_VERSION)
+        response = client.get(f"{client.base_url}/_ping", timeout=client.timeout)
+        response.raise_for_status()
+        is_podman = "libpod" in response.headers.get("Server", "").lower()
+        return "podman" if is_podman else "docker", response.headers.get("Api-Version", "")
 
     def containers(self) -> Any:
         """All of them, newest first. Raises NoAnswerError."""
