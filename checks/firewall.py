@@ -583,6 +583,8 @@ def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Findin
     behind = _listener_behind(snapshot, attempt)
     if whose in (Refusal.ICMP, Refusal.NOT_KERNEL):
         yield _rejected_by_somebody(snapshot, attempt, whose, behind)
+    elif behind and isinstance(snapshot.firewall, Unknown):
+        yield _refused_beside_a_listener(snapshot, attempt, whose)
 
 
 _OR_A_CONTAINER = ", or the far end of a NAT rule that leads into a container."
@@ -614,6 +616,31 @@ def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, 
         ),
         remedies=_look_with_root(snapshot),
         explains=("resolution/prefers-other-family",),
+    )
+
+
+def _refused_beside_a_listener(snapshot: Snapshot, attempt: Attempt, whose: Refusal) -> Finding:
+    """Nothing but a hint: what else refuses there is rare, and the rules that could tell were not read."""
+    by_kernel = whose is Refusal.KERNEL
+    text = "the kernel's own TCP sent the reset" if by_kernel else "who sent the reset is not distinct"
+    nat = "asked for another port: a NAT rule sends the connection elsewhere"
+    why = (
+        f"The kernel does not refuse a port that listens, unless it was {nat}."
+        if by_kernel
+        else ("Either a rule rejects it, or a NAT rule sends it elsewhere; other traffic on this machine hides which.")
+    )
+    return Finding(
+        code=(REDIRECTS if by_kernel else RULE_REJECTS).code,
+        title=title(f"{attempt.endpoint} is refused though a listener is there"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.POSSIBLE,
+        explanation=f"{why} Or the program has stopped listening meanwhile. The rules could not be read.",
+        evidence=(
+            Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),
+            Evidence(text, "/proc/net/snmp"),
+            connect_evidence(attempt),
+        ),
+        remedies=_look_with_root(snapshot),
     )
 
 

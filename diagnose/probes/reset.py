@@ -29,6 +29,8 @@ GROUP = 64
 """Endpoints that are told together, as long as the kernel refuses all of them."""
 BUDGET = 0.040
 """Seconds after which no new round begins."""
+PATIENCE = 0.160
+"""Seconds more as long as the counter has moved for our probes alone."""
 CHANCE = 2.5e-7
 """How probable others' resets may be to look like ours at one of the judgements; together at most 1e-6."""
 _JUDGEMENTS = (22, 44)
@@ -186,9 +188,13 @@ class _Experiment:
                 self._control()
             if turn + 1 in _JUDGEMENTS and self._ours_for_sure():
                 break
-            if time.monotonic() > deadline:
+            if time.monotonic() > (deadline + PATIENCE if self._clean() else deadline):
                 break
         return self._witness(by_kernel=True, distinct=self._ours_for_sure())
+
+    def _clean(self) -> bool:
+        """Whether nobody else has moved the counter yet: then only rounds are missing, as processors are scarce."""
+        return not any(self._controls) and set(self._probes) == {len(self._dialled)}
 
     def _ours_for_sure(self) -> bool:
         return ours_for_sure(self._probes, self._controls, len(self._dialled))

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from checks.firewall import CHECK
 from diagnose.engine import diagnose
-from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome
+from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Step, Walk
@@ -432,3 +432,22 @@ def test_a_forbidden_datagram_makes_silence_likely_where_nothing_else_excludes_t
 def test_a_datagram_that_may_leave_tells_nothing() -> None:
     attempt = replace(unanswered(HERE), datagram=Known(DatagramWitness(False)))
     assert said(dialled(HERE, attempt, firewall=NEEDS_ROOT, seen_by=ALICE)) == [("firewall/silent", *POSSIBLE)]
+
+
+# a refusal beside a listener, and no rules to read
+
+
+@pytest.mark.parametrize(
+    ("reset", "code"), [(KERNEL_RESET, "firewall/redirects"), (BLURRED_RESET, "firewall/rule-rejects")]
+)
+def test_a_refusal_beside_a_listener_is_a_hint_and_comes_with_the_command_that_settles_it(
+    reset: Fact[ResetWitness], code: str
+) -> None:
+    snapshot = dialled(HERE, refused(HERE, reset), listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(snapshot) == [(code, *POSSIBLE)]
+    (found,) = (one for one in CHECK.judge(snapshot) if isinstance(one, Finding))
+    assert found.remedies[0].commands == (Command(("netdiag", "run", HERE), needs_root=True),)
+
+
+def test_a_refusal_beside_a_listener_is_nobody_s_where_the_rules_let_it_pass() -> None:
+    assert said(met(refused(HERE, KERNEL_RESET), PASSES)) == []
