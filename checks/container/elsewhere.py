@@ -238,15 +238,17 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -
     port = attempt.port
     name = f" {_name(container)}" if _name(container) != container.engine else ""
     seen = snapshot.elsewhere.value.listeners if isinstance(snapshot.elsewhere, Known) else ()
+    origin = snapshot.vantage.origin
+    we, place = ("We look from", f"--from {origin}") if origin else ("We run in", "/proc/self")
     return Finding(
         code=OWN_LOCALHOST.code,
         title=title(f"localhost is this {container.engine} container{name}, and nothing in it listens on {port}"),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN if seen and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY,
-        explanation=f"We run inside a container. {attempt.address} in here is the container itself, neither the host "
-        f"nor another container, and no program in it has port {port} open.",
+        explanation=f"{we} a container. {attempt.address} in here is the container itself, neither the host nor "
+        f"another container, and no program in it has port {port} open.",
         evidence=(
-            Evidence(f"we run in {container.engine} container{name}", "/proc/self"),
+            Evidence(f"{we.lower()} {container.engine} container{name}", place),
             connect_evidence(attempt),
             Evidence(f"nothing listens on port {port} in this container", "sock_diag"),
             *(Evidence(f"LISTEN {one.local} elsewhere: {_owner(one)}", "/proc/PID/net/tcp") for one in seen[:3]),
