@@ -283,7 +283,7 @@ def _start_it(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
         Remedy(
             summary=f"Start the program that should serve port {port}, and read its log if it does not stay up. "
             "Is it a systemd unit: systemctl --failed. Is it a container: docker ps -a (look for Exited or "
-            f"Restarting). Then run netdiag run {snapshot.target.address} again.",
+            f"Restarting). Then run netdiag run {snapshot.question} again.",
         ),
         Remedy(
             summary="If it runs and says that it listens, compare the port in its newest log line with the one "

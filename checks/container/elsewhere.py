@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
 from diagnose.analysis.describe import describe_process
+from diagnose.analysis.publication import shares_host_network
 from diagnose.analysis.reach import failing, may_be_reached
 from diagnose.analysis.refusal import Refusal, refusal
 from diagnose.analysis.wording import connect_evidence, title
@@ -17,11 +18,6 @@ from diagnose.model.network import Endpoint, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
-
-_FIRST_NAMESPACES = frozenset({4026531833, 4026531840, 4026531956, 4026531992})
-"""Inodes that kernels gave the network namespace they start with (linux/nsfs.h, or the first number handed out)."""
-_HOST_INTERFACES = ("docker0", "podman0", "cni0", "cni-podman0", "virbr0", "lxcbr0", "lxdbr0")
-"""Bridges that engines make on the host: seen in a container, it shares the host's network."""
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
@@ -231,22 +227,24 @@ def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:
 def _own_container(snapshot: Snapshot, attempt: Attempt) -> Container | None:
     """The container whose own loopback was dialled."""
     container = snapshot.vantage.container
-    return container if container and is_loopback(attempt.address) and not _shares_host_network(snapshot) else None
+    return container if container and is_loopback(attempt.address) and not shares_host_network(snapshot) else None
 
 
 def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -> Finding:
     port = attempt.port
     name = f" {_name(container)}" if _name(container) != container.engine else ""
     seen = snapshot.elsewhere.value.listeners if isinstance(snapshot.elsewhere, Known) else ()
+    origin = snapshot.vantage.origin
+    we, place = ("We look from", f"--from {origin}") if origin else ("We run in", "/proc/self")
     return Finding(
         code=OWN_LOCALHOST.code,
         title=title(f"localhost is this {container.engine} container{name}, and nothing in it listens on {port}"),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN if seen and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY,
-        explanation=f"We run inside a container. {attempt.address} in here is the container itself, neither the host "
-        f"nor another container, and no program in it has port {port} open.",
+        explanation=f"{we} a container. {attempt.address} in here is the container itself, neither the host nor "
+        f"another container, and no program in it has port {port} open.",
         evidence=(
-            Evidence(f"we run in {container.engine} container{name}", "/proc/self"),
+            Evidence(f"{we.lower()} {container.engine} container{name}", place),
             connect_evidence(attempt),
             Evidence(f"nothing listens on port {port} in this container", "sock_diag"),
             *(Evidence(f"LISTEN {one.local} elsewhere: {_owner(one)}", "/proc/PID/net/tcp") for one in seen[:3]),
@@ -266,14 +264,3 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -
         ),
         explains=("refused/nothing-listening", "refused/other-port"),
     )
-
-
-def _shares_host_network(snapshot: Snapshot) -> bool:
-    """A container started with --network=host: its localhost is the host's."""
-    if snapshot.vantage.network_namespace in _FIRST_NAMESPACES:
-        return True
-    match snapshot.links:
-        case Known(value=links):
-            return any(interface.name in _HOST_INTERFACES for interface in links.interfaces)
-        case Unknown():
-            return False

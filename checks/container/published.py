@@ -31,6 +31,7 @@ from diagnose.analysis.publication import (
     listening_inside,
     only_on_loopback,
     open_inside,
+    ports_are_published_here,
     publications,
 )
 from diagnose.analysis.reach import failing, may_be_reached, severity
@@ -56,7 +57,7 @@ _SILENCE = ("hung/not-accepting", "hung/accept-queue-full", "firewall/redirects"
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """For each local attempt that failed, the first broken link of the container's chain, if there is a chain."""
     failed = [one for one in failing(snapshot) if one.local]
-    if not failed:
+    if not failed or not ports_are_published_here(snapshot):
         return
     yield from _missing(snapshot)
     said: set[str] = set()

@@ -10,7 +10,7 @@ from msgspec import Struct
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.model.container import Containers, EngineContainer, Forwarder, Inside, Published, Status
-from diagnose.model.fact import Known
+from diagnose.model.fact import Known, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container, Process
@@ -82,10 +82,35 @@ def described(seen: Containers) -> tuple[EngineContainer, ...]:
     )
 
 
+_FIRST_NAMESPACES = frozenset({4026531833, 4026531840, 4026531956, 4026531992})
+"""Inodes that kernels gave the network namespace they start with (linux/nsfs.h, or the first number handed out)."""
+_HOST_INTERFACES = ("docker0", "podman0", "cni0", "cni-podman0", "virbr0", "lxcbr0", "lxdbr0")
+"""Bridges that engines make on the host: seen in a container, it shares the host's network."""
+
+
+def shares_host_network(snapshot: Snapshot) -> bool:
+    """A container started with --network=host: its localhost is the host's."""
+    if snapshot.vantage.network_namespace in _FIRST_NAMESPACES:
+        return True
+    match snapshot.links:
+        case Known(value=links):
+            return any(interface.name in _HOST_INTERFACES for interface in links.interfaces)
+        case Unknown():
+            return False
+
+
+def ports_are_published_here(snapshot: Snapshot) -> bool:
+    """Whether we look from where the engines open ports: not from a container's network namespace, or another's."""
+    vantage = snapshot.vantage
+    if vantage.side is not None:
+        return vantage.side.namespace is None
+    return vantage.container is None or shares_host_network(snapshot)
+
+
 def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     """Every entry for this port of the host: as the engines tell, else as the forwarders' command lines say."""
     seen = containers_of(snapshot)
-    if seen is None:
+    if seen is None or not ports_are_published_here(snapshot):
         return ()
     told = [
         Publication(one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, entry))

@@ -30,10 +30,8 @@ def _misses(remedy: Remedy, vantage: Vantage) -> bool:
 
 
 def _one(remedy: Remedy, vantage: Vantage) -> Remedy:
-    origin = f"{' '.join(NETDIAG_RUN)} --from {vantage.origin} "
     return replace(
         remedy,
-        summary=remedy.summary.replace(f"{' '.join(NETDIAG_RUN)} ", origin),
         commands=tuple(command_there(command, vantage) for command in remedy.commands),
         undo=tuple(command_there(command, vantage) for command in remedy.undo),
     )

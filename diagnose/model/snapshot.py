@@ -92,6 +92,12 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """Connects to where else in this namespace the port listens: does it answer there?"""
 
     @property
+    def question(self) -> str:
+        """What was typed behind `netdiag run`, for prose that says to ask it again."""
+        origin = f"--from {self.vantage.origin} " if self.vantage.origin else ""
+        return f"{origin}{self.target.address}"
+
+    @property
     def only_looked(self) -> bool:
         """Nothing was sent or bound: by --passive, or because the side that --from names may not be entered."""
         side = self.vantage.side

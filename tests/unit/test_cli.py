@@ -97,7 +97,7 @@ def test_every_command_has_its_help(command: tuple[str, ...]) -> None:
 
 def test_the_help_of_run_names_every_promised_option() -> None:
     shown = re.sub(r"\s+", " ", netdiag("run", "--help").stdout)
-    promised = "--bind --json --format --output --check --skip --timeout --passive --record --pcap --no-color"
+    promised = "--bind --json --format --output --check --skip --timeout --passive --record --pcap --from --no-color"
     assert [option for option in promised.split() if f"{option} " not in shown] == []
 
 
