@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from diagnose.model.attempt import Acceptance, Attempt, Behind, BindAttempt, Outcome
 from diagnose.model.cgroup import CgroupFilters
-from diagnose.model.container import Containers
 from diagnose.model.compose import ComposeProject
+from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
@@ -113,7 +113,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: dict[int, Fact[Elsewhere]] = {}
     containers: dict[int, Fact[Containers]] = {}
-    compose: Fact[ComposeProject | None] = NOT_NEEDED
+    compose: dict[int, Fact[ComposeProject | None]] = {}
     firewall: Fact[Shadow] = NOT_NEEDED
 
 
