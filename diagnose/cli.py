@@ -121,8 +121,9 @@ def run(
             "--trace sends a packet and makes a table for a moment, and --passive only looks: leave one of them out"
         )
     intent = Intent.BIND if bind else Intent.CONNECT
+    side = _arrived(origin)
     order = Order(
-        targets=_with_addresses(parsed, intent),
+        targets=_with_addresses(parsed, intent, side, ask=not passive),
         intent=intent,
         timeout=timeout,
         passive=passive,
@@ -134,7 +135,7 @@ def run(
     )
     form = Format.JSON if json else format_
     with _ending_cleanly() as unwinding:
-        collection = Collection(order, _arrived(origin))
+        collection = Collection(order, side)
         try:
             with _spinner():
                 snapshots = collection.snapshots()
@@ -251,7 +252,9 @@ def _arrived(origin: str | None) -> Arrived | None:
     return arrived
 
 
-def _with_addresses(targets: tuple[Target, ...], intent: Intent) -> tuple[Target, ...]:
+def _with_addresses(
+    targets: tuple[Target, ...], intent: Intent, side: Arrived | None, *, ask: bool
+) -> tuple[Target, ...]:
     """The targets, with the address and port of this host for those that name a Compose service."""
     if not any(target.service for target in targets):
         return targets
@@ -259,7 +262,7 @@ def _with_addresses(targets: tuple[Target, ...], intent: Intent) -> tuple[Target
     from diagnose.collect.compose import with_addresses
 
     try:
-        return with_addresses(targets, intent)
+        return with_addresses(targets, intent, ask=ask, inside=side is not None and side.side.namespace is not None)
     except NotLocatedError as error:
         _refuse(str(error))
 

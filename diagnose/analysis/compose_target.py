@@ -79,7 +79,7 @@ def _to_dial(
             return _standing(target, Standing.PUBLISHED, place.address, place.port)
     if running:
         return _standing(target, Standing.UNPUBLISHED, "127.0.0.1", port)
-    told = bool(engines) and all(isinstance(one.containers, Known) for one in engines)
+    told = bool(engines) and all(isinstance(one.containers, Known) and not one.unseen for one in engines)
     declared = _declared(target.service, project, service) if service else None
     if containers or told:
         address, outside = declared or ("127.0.0.1", port)

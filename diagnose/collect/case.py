@@ -113,7 +113,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     resolver: Fact[ResolverConfig] = NOT_NEEDED
     elsewhere: dict[int, Fact[Elsewhere]] = {}
     containers: dict[int, Fact[Containers]] = {}
-    compose: Fact[ComposeProject | None] = NOT_NEEDED
+    compose: dict[int, Fact[ComposeProject | None]] = {}
     firewall: Fact[Shadow] = NOT_NEEDED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from diagnose.model.container import Containers, Engine, EngineContainer, Forwar
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Unknown
 from diagnose.model.process import Container, Holders, Process
+from diagnose.model.target import Target
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX
 from diagnose.probes.namespaces import Others
@@ -88,7 +89,7 @@ class ContainerLook:
             Question(
                 port=port,
                 addresses=frozenset(one for case in self._on(port) for one in case.addresses),
-                names=frozenset(case.target.host for case in self._on(port)),
+                names=frozenset(name for case in self._on(port) for name in _names_in(case.target)),
                 ids=frozenset(one.id for one in self._known_already(port) if one.id),
             )
             for port in sorted(self._ports())
@@ -128,6 +129,13 @@ class ContainerLook:
         names = _names(engines)
         found = insides.look(others.value.namespaces, wanted)
         return tuple(replace(one, container=_named(one.container, names)) for one in found)
+
+
+def _names_in(target: Target) -> Iterator[str]:
+    """How the target names a container: as its host, or as a Compose service."""
+    yield target.host
+    if target.service:
+        yield target.service.service
 
 
 def _wants(case: Case) -> bool:

@@ -12,8 +12,9 @@ from diagnose.analysis.publication import RESERVES
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
-from diagnose.collect import cgroups, compose
+from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
+from diagnose.collect.compose import ProjectLook
 from diagnose.collect.containers import ContainerLook, with_names
 from diagnose.model.attempt import Acceptance, Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
@@ -201,7 +202,7 @@ class _Looks:
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
-        self._compose = Asked("compose project", compose.project_here, PROBE_SECONDS)
+        self._project = ProjectLook()
         read_hosts, read_resolver = _name_files(side)
         self._hosts = Asked("hosts file", read_hosts, PROBE_SECONDS)
         self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
@@ -212,6 +213,7 @@ class _Looks:
 
     def added_to(self, machine: Machine, firewall: Asked[Shadow] | Unknown) -> Machine:
         """The machine with these facts, each waited for until its own deadline."""
+        seen = self._containers.by_port()
         return replace(
             machine,
             links=self._links.fact() if machine.links == NOT_NEEDED else machine.links,
@@ -219,9 +221,9 @@ class _Looks:
             routing=_fact(self._routing),
             hosts=self._hosts.fact(),
             resolver=self._resolver.fact(),
-            compose=self._compose.fact(),
             elsewhere=self._elsewhere(),
-            containers=self._containers.by_port(),
+            containers=seen,
+            compose=self._project.by_port({**dict.fromkeys(self._ports, NOT_NEEDED), **seen}),
             firewall=_fact(firewall),
         )
 

@@ -227,7 +227,7 @@ class Collection:
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
             containers=machine.containers.get(port, NOT_NEEDED),
-            compose=machine.compose,
+            compose=machine.compose.get(port, NOT_NEEDED),
             firewall=_walks_to(machine.firewall, case),
             cgroup_filters=case.cgroup_filters,
             ufw=case.ufw,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from diagnose.model.finding import Command, Evidence, Remedy
+from diagnose.model.finding import Command, Edit, Evidence, Remedy
 from diagnose.model.report import Report
 from diagnose.render.markdown import render_markdown
 from tests.reports import REPORTS, poisoned
@@ -19,6 +19,13 @@ every_report = pytest.mark.parametrize("make", REPORTS.values(), ids=REPORTS)
 
 def test_the_whole_page_is_as_reviewed(matches_golden: Callable[[str, str], None]) -> None:
     matches_golden("dropped.md", render_markdown([REPORTS["dropped"]()]))
+
+
+def test_an_edit_of_several_lines_is_a_block_that_its_text_cannot_leave() -> None:
+    remedy = Remedy(summary="Publish it", edits=(Edit("/srv/c.yaml", 3, "  a: 1\n```\n  b: 2"),))
+    one = replace(finding("a/b"), remedies=(remedy,))
+    page = render_markdown([replace(REPORTS["closed"](), root_cause=one, findings=(one,))])
+    assert "- `/srv/c.yaml`, line 3 becomes:\n\n```\n  a: 1\n'''\n  b: 2\n```\n" in page
 
 
 @every_report

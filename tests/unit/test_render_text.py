@@ -122,6 +122,27 @@ def test_a_command_is_shown_quoted_for_a_shell() -> None:
     assert "echo 'a b;c'" in lines
 
 
+def test_an_edit_of_several_lines_stands_as_it_is_to_stand_in_the_file_before_the_command_that_applies_it() -> None:
+    remedy = Remedy(
+        summary="Publish it",
+        commands=(Command(("docker", "compose", "up", "-d", "db")),),
+        edits=(Edit("/srv/compose.yaml", 3, '    image: x\n    ports:\n      - "1:1"\x1b[31m'),),
+    )
+    one = replace(finding("a/b"), remedies=(remedy,))
+    text = render_text([replace(REPORTS["closed"](), root_cause=one, findings=(one,))], PLAIN)
+    shown = """\
+              /srv/compose.yaml:3 becomes:
+                  image: x
+                  ports:
+                    - "1:1"\\x1b[31m
+              docker compose up -d db
+"""
+    assert "\n".join(line.strip() for line in shown.splitlines()) in "\n".join(
+        line.strip() for line in text.splitlines()
+    )
+    assert '                    - "1:1"' in text
+
+
 def test_a_remedy_shows_its_undo_its_edits_and_its_rehearsal() -> None:
     remedy = Remedy(
         summary="Do it",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
-from msgspec.structs import replace
 
 from diagnose.analysis.compose import (
     add_host_gateway,
@@ -19,10 +18,8 @@ from diagnose.analysis.compose import (
     told_by_name,
 )
 from diagnose.model.compose import Service
-from diagnose.model.container import ComposeService, Containers, Engine, EngineContainer, Status
 from diagnose.model.fact import Known
 from diagnose.model.finding import Remedy
-from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
 from diagnose.recording import decode
 from tests.edits import applied
@@ -59,10 +56,10 @@ class Shop:
         """Run the command in the project's directory."""
         return self.machine.netdiag("run", "--json", target, *options, uid=uid, before=HERE)
 
-    def seen(self, target: str) -> Snapshot:
+    def seen(self, target: str, *options: str) -> Snapshot:
         """The facts of one run there."""
         record = self.machine.scratch / "seen.json"
-        self.ask(target, "--record", str(record))
+        self.ask(target, "--record", str(record), *options)
         (snapshot,) = decode(record.read_bytes())
         return snapshot
 
@@ -134,8 +131,7 @@ def test_a_port_that_is_not_published_is_published_by_the_edit(shop: Shop, line:
     shop.write(f"services:\n  db:  # the database\n{serving(5432, more=line)}")
     shop.up()
     answer = shop.ask("compose:db:5432")
-    assert answer.report["attempts"] == []
-    assert not works().is_said_by(answer)
+    assert (answer.report["verdict"], answer.report["attempts"]) == ("unreachable", []), str(answer)
     snapshot = shop.seen("compose:db:5432")
     remedy = publish(snapshot, service(snapshot, "db"), 5432)
     shop.mend(remedy)
@@ -149,6 +145,33 @@ def test_what_only_the_file_says_is_no_verdict(shop: Shop) -> None:
     assert answer.report["verdict"] == "inconclusive", str(answer)
 
 
+def test_a_service_that_does_not_run_is_not_taken_for_who_listens_on_its_port(shop: Shop) -> None:
+    port = shop.machine.port
+    shop.machine.serve()
+    published = f'    ports: ["127.0.0.1:{port}:5432"]\n'
+    shop.write(f"services:\n  db:\n{serving(5432, more=published)}")
+    answer = shop.ask("compose:db:5432")
+    assert (answer.report["verdict"], answer.report["attempts"]) == ("unreachable", []), str(answer)
+
+
+def test_from_another_container_a_service_is_dialled_by_its_name_and_own_port(shop: Shop) -> None:
+    shop.write(f"services:\n  app:\n{serving(80)}  db:\n{serving(5432)}")
+    shop.up()
+    answer = shop.ask("compose:db:5432", "--from", "container:shop_app_1")
+    assert works().is_said_by(answer), str(answer)
+    assert (answer.report["target"]["host"], answer.report["target"]["port"]) == ("db", 5432)
+
+
+def test_the_project_of_a_container_is_read_by_its_labels_from_any_directory(shop: Shop) -> None:
+    port = shop.machine.port
+    shop.write(f"services:\n  web:\n{serving(80)}    ports:\n      - 127.0.0.1:{port}:8080\n")
+    shop.up()
+    record = shop.machine.scratch / "seen.json"
+    shop.machine.netdiag("run", "--json", f"127.0.0.1:{port}", "--record", str(record))
+    (snapshot,) = decode(record.read_bytes())
+    assert (service(snapshot, "web").file, service(snapshot, "web").ports[0].line) == (FILE, 7)
+
+
 def test_localhost_in_the_app_s_container_is_explained_and_its_variables_are_mended(shop: Shop) -> None:
     port = shop.machine.port
     shop.write(
@@ -159,25 +182,13 @@ def test_localhost_in_the_app_s_container_is_explained_and_its_variables_are_men
     shop.up()
     dial = 'wget -q -O - "http://$DB_HOST:$DB_PORT/"'
     assert shop.inside("app", "sh", "-c", dial, check=False) == ""
-    snapshot = seen_from(shop, "app", f"localhost:{port}")
+    snapshot = shop.seen(f"localhost:{port}", "--from", "container:shop_app_1")
     assert told_by_name(snapshot) == (
         f"You dialled localhost:{port} from the service app; there it is db:5432: {port} is its port on the host only, "
         "and localhost in a container is that container itself."
     )
     shop.mend(dial_by_name(snapshot))
     wait_for(lambda: shop.inside("app", "sh", "-c", dial, check=False) == "hi\n", "app to reach db", 10)
-
-
-def seen_from(shop: Shop, name: str, target: str) -> Snapshot:
-    """The facts with that container as the place that was looked from, and the engine's labels of it."""
-    described = shop.machine.inspect(f"shop_{name}_1")
-    inside = Container("docker", str(described["Id"]), f"shop_{name}_1")
-    labels = described["Config"]["Labels"]  # type: ignore[index]
-    made_for = ComposeService(labels["com.docker.compose.project"], labels["com.docker.compose.service"])
-    one = EngineContainer(container=inside, status=Status.RUNNING, compose=made_for)
-    snapshot = shop.seen(target)
-    told = Known(Containers((Engine("docker", "unix:///run/docker.sock", Known((one,))),)))
-    return replace(snapshot, containers=told, vantage=replace(snapshot.vantage, container=inside))
 
 
 def listens(shop: Shop, port: int) -> str:
