@@ -7,8 +7,7 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.firewall_remedies import candidates
-from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
+from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
 from diagnose.analysis.publication import may_be_translated
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
@@ -38,8 +37,8 @@ from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import AckWitness, Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
-from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Rehearsal, Remedy, Stage
-from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Stage
+from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
 from diagnose.model.network import SocketRow, TcpState
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
@@ -253,7 +252,7 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
                 "that over a reboot, while a change to the rule lasts until the program starts again. Whether it mends "
                 "this could not be tried in the copy of the rules, where nobody reads the queue."
             ),
-            *(one for one in _remedies(walk) if one is not _BY_HAND),
+            *(one for one in tried_remedies(walk) if one is not BY_HAND),
         ),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
@@ -303,7 +302,7 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=_in_order(snapshot, attempt, walk),
+        remedies=mending(walk, _banned(attempt), _owner_tools(snapshot)),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
@@ -329,25 +328,13 @@ def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
     return POLICY_DROPS if decider.policy else RULE_DROPS
 
 
-def _in_order(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
-    """The owner's own command first where its program is at work, for what goes past it does not last."""
-    tools = snapshot.firewall.value.owner_tools if isinstance(snapshot.firewall, Known) else ()
-    banned = attempt.source.address if attempt.source else attempt.address
-    lifted, general = unban(walk, banned, tools), _remedies(walk)
-    if FAIL2BAN_CLIENT in tools:
-        return (*lifted, *general)
-    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *lifted)
+def _banned(attempt: Attempt) -> str:
+    """The address that a ban of ours would be about."""
+    return attempt.source.address if attempt.source else attempt.address
 
 
-def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
-    if not queue_rule(walk):
-        return ()
-    return (
-        Remedy(
-            summary="If this machine should have the program that decides (an application firewall or an intrusion "
-            "detection: OpenSnitch, Portmaster, Suricata ...), start it again. If not, remove its rule."
-        ),
-    )
+def _owner_tools(snapshot: Snapshot) -> tuple[str, ...]:
+    return snapshot.firewall.value.owner_tools if isinstance(snapshot.firewall, Known) else ()
 
 
 def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step) -> Finding:
@@ -370,7 +357,7 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
             *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
         ),
         remedies=(
-            *(one for one in _remedies(walk) if one is not _BY_HAND),
+            *(one for one in tried_remedies(walk) if one is not BY_HAND),
             Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted."),
         ),
         explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
@@ -530,44 +517,6 @@ def _does(walk: Walk) -> str:
 def _packet(attempt: Attempt, walk: Walk) -> str:
     ours = {"reply": f"replies from {attempt.endpoint}", "ack": f"the last ACK to {attempt.endpoint}"}
     return ours.get(walk.packet, str(attempt.endpoint))
-
-
-def _remedies(walk: Walk) -> tuple[Remedy, ...]:
-    """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed."""
-    match walk.rehearsals:
-        case Known(value=tried):
-            mended = [one for one in tried if one.mended and one.remedy is not None]
-            mended.sort(key=lambda one: len(one.opens))
-            return tuple(_rehearsed(one) for one in mended) or (_BY_HAND,)
-        case Unknown(reason=Reason.TOOL_MISSING) as unknown:
-            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
-        case Unknown() as unknown:
-            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (_BY_HAND,)
-
-
-def _rehearsed(tried: Rehearsed) -> Remedy:
-    assert tried.remedy is not None
-    return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
-
-
-def _untried(remedy: Remedy, missing: Unknown) -> Remedy:
-    why = f" ({missing.detail})" if missing.detail else ""
-    return replace(
-        remedy,
-        summary=f"{remedy.summary} It was not tried in a copy of the rules{why}: whether another rule stops the packet "
-        "behind this one, and what else it opens, is not known.",
-    )
-
-
-def _described(remedy: Remedy, missing: Unknown) -> Remedy:
-    """A remedy whose tool is not on this machine: what to do in words, since the command would not run."""
-    return Remedy(summary=f"{remedy.summary} The command for it cannot be given: {missing.detail}.", risk=remedy.risk)
-
-
-_BY_HAND = Remedy(
-    summary="No single command mended a copy of the rules: change the rule named above by hand, in the tool that owns "
-    "it, and run netdiag again. An accept in another table does not undo it."
-)
 
 
 def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:

@@ -68,7 +68,9 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     if verdict.works:
         for one in examined:
             one.findings = [_without_blame(finding) for finding in one.findings]
-    found = [_runnable(finding, snapshot) for finding in _once(f for one in examined for f in one.findings)]
+    ours = {cause.code for check in checks for cause in check.causes if cause.of_the_machine}
+    said = _once(finding for one in examined for finding in one.findings)
+    found = [_runnable(finding, snapshot, of_the_machine=finding.code in ours) for finding in said]
     root = _root_cause(found, stages, verdict)
     return Report(
         netdiag=snapshot.netdiag,
@@ -165,7 +167,7 @@ def _once(findings: Iterable[Finding]) -> list[Finding]:
     return list(said.values())
 
 
-def _runnable(finding: Finding, snapshot: Snapshot) -> Finding:
+def _runnable(finding: Finding, snapshot: Snapshot, *, of_the_machine: bool) -> Finding:
     """The finding with commands that run on this machine and act where it was looked from."""
     remedies = tuple(
         replace(
@@ -173,7 +175,7 @@ def _runnable(finding: Finding, snapshot: Snapshot) -> Finding:
             commands=tuple(_called(command, snapshot) for command in remedy.commands),
             undo=tuple(_called(command, snapshot) for command in remedy.undo),
         )
-        for remedy in there(finding.remedies, snapshot.vantage)
+        for remedy in there(finding.remedies, snapshot.vantage, of_the_machine=of_the_machine)
     )
     return replace(finding, remedies=remedies)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from checks.container import causes, elsewhere, outward, published
+from checks.container import causes, elsewhere, host_rules, outward, published
 from diagnose.model.check import Check
 from diagnose.model.fact import Missing
 from diagnose.model.finding import Finding
@@ -19,6 +19,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     yield from published.judge(snapshot)
     yield from elsewhere.judge(snapshot)
     yield from outward.judge(snapshot)
+    yield from host_rules.judge(snapshot)
 
 
 CHECK = Check(
@@ -36,6 +37,7 @@ CHECK = Check(
         causes.WRONG_CONTAINER_PORT,
         causes.HOST_LOOPBACK_ONLY,
         causes.HOST_NAME_MISSING,
+        causes.HOST_FIREWALL,
     ),
     judge,
 )

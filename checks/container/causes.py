@@ -51,5 +51,8 @@ HOST_NAME_MISSING = Cause(
     "container/host-name-missing", Stage.NAME, "host.docker.internal is not known inside the container"
 )
 HOST_FIREWALL = Cause(
-    "container/host-firewall", Stage.FIREWALL, "A rule of the host stops what comes from the container's bridge"
+    "container/host-firewall",
+    Stage.FIREWALL,
+    "A rule of the host stops what comes from the container's bridge",
+    of_the_machine=True,
 )

@@ -65,7 +65,7 @@ def without_undo(remedy: Remedy) -> Remedy:
 
 def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     yield _accept(decider, _flow(walk, decider), _traffic(walk))
-    if walk.hook in ("input", "output"):
+    if walk.hook in ("input", "output") and walk.came is None:
         # what a rule set with this policy usually lacks
         yield _accept(decider, _interface(walk, decider), "everything on the loopback interface")
 
@@ -128,11 +128,12 @@ def _accept_xt(decider: RuleRef, match: tuple[str, ...]) -> tuple[Command, tuple
 
 def _interface(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
     outward = walk.hook in _OUTWARD
+    name = walk.came.interface if walk.came is not None else "lo"
     if decider.backend is not Backend.NFT:
-        return ("-o" if outward else "-i", "lo")
+        return ("-o" if outward else "-i", name)
     if decider.family == "netdev":
         return ()
-    return ("oifname" if outward else "iifname", "lo")
+    return ("oifname" if outward else "iifname", name)
 
 
 def _flow(walk: Walk, decider: RuleRef) -> tuple[str, ...]:

@@ -40,7 +40,8 @@ def _ufw(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     direction = _DIRECTIONS.get(walk.hook, "")
     if not (_accept_suffices(walk) and _entered(walk, decider, f"ufw{six}-user-{walk.hook}")):
         return
-    rule = ("allow", direction, "on", "lo", "to", server.address, "port", str(server.port), "proto", "tcp")
+    interface = walk.came.interface if walk.came is not None else "lo"
+    rule = ("allow", direction, "on", interface, "to", server.address, "port", str(server.port), "proto", "tcp")
     yield Remedy(
         summary=f"Allow this connection in ufw, before its other rules. ufw keeps it over a reboot. {_UNTRIED} If a "
         "rule of ufw denies the port (`ufw status numbered` lists them), `ufw delete` with its number takes that back, "
@@ -64,7 +65,8 @@ def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         return
     server = _server(walk)
     family = "ipv6" if ":" in server.address else "ipv4"
-    source = "" if is_loopback(server.address) else f'source address="{server.address}" '
+    ours = walk.came is not None or is_loopback(server.address)
+    source = "" if ours else f'source address="{server.address}" '
     rule = (
         f'rule priority="-1" family="{family}" {source}destination address="{server.address}" '
         f'port port="{server.port}" protocol="tcp" accept'

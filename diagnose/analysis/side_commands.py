@@ -17,10 +17,16 @@ _OF_THE_MACHINE = frozenset({"ufw", "firewall-cmd", "fail2ban-client"})
 """Programs that keep the rules of the machine's own network namespace, from files or a service of the machine."""
 
 
-def there(remedies: Iterable[Remedy], vantage: Vantage) -> tuple[Remedy, ...]:
-    """The remedies with commands that reach that side; those that would change the machine's own rules are left out."""
+def there(remedies: Iterable[Remedy], vantage: Vantage, *, of_the_machine: bool) -> tuple[Remedy, ...]:
+    """The remedies with commands that reach that side; those that would change the machine's own rules are left out.
+
+    `of_the_machine`: the machine's own are what has to be changed, and only netdiag has to look from that side again.
+    """
     if vantage.side is None:
         return tuple(remedies)
+    if of_the_machine:
+        here = replace(vantage, side=replace(vantage.side, namespace=None))
+        return tuple(_one(remedy, here) for remedy in remedies)
     return tuple(_one(remedy, vantage) for remedy in remedies if not _misses(remedy, vantage))
 
 

@@ -115,6 +115,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     containers: dict[int, Fact[Containers]] = {}
     compose: dict[int, Fact[ComposeProject | None]] = {}
     firewall: Fact[Shadow] = NOT_NEEDED
+    host_firewall: Fact[Shadow] = NOT_NEEDED
 
 
 def flow_of(attempt: Attempt) -> Flow | None:

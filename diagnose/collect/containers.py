@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -70,17 +71,17 @@ class ContainerLook:
         forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), SECONDS)
         told = engines.look(self._questions, _ENGINE_SECONDS, ask=self._ask)
         seen = forwarding.fact()
-        host = self._host()
+        host = self._host(os.stat("/proc/thread-self/ns/net").st_ino if self._side is not None else None)
         return Known(
             {port: Containers(told[port], self._insides(port, told[port], seen), seen, host) for port in ports}
         )
 
-    def _host(self) -> Inside | None:
+    def _host(self, home: int | None) -> Inside | None:
         from diagnose.probes import insides
 
         others = self._others()
         elsewhere = self._machine.vantage.side is not None or self._machine.vantage.container is not None
-        return insides.host(others.value.namespaces) if elsewhere and isinstance(others, Known) else None
+        return insides.host(others.value.namespaces, home) if elsewhere and isinstance(others, Known) else None
 
     def _questions(self) -> tuple[Question, ...]:
         from diagnose.probes.engines import Question

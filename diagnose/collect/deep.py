@@ -16,6 +16,7 @@ from diagnose.collect import cgroups
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.collect.compose import ProjectLook
 from diagnose.collect.containers import ContainerLook, with_names
+from diagnose.collect.hostward import Hostward
 from diagnose.model.attempt import Acceptance, Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
@@ -54,6 +55,7 @@ class DeepLook:
         self._witnesses = Witnesses()
         self._deferrals = Deferrals()
         self._silences: dict[Endpoint, Silence] = {}
+        self._hostward: Hostward | None = None
 
     def close(self) -> None:
         """Removes the tracing instance; takes about 50 ms."""
@@ -63,9 +65,13 @@ class DeepLook:
         """Completes the attempts of the cases, and gives the machine with what the failures ask for."""
         troubled = cases if self.order.deep else [case for case in cases if case.troubled]
         looks = _Looks(troubled, machine, self.order, self._side)
+        if self._side is not None and self._side.side.entered and not self.order.passive and IS_LINUX:
+            self._hostward = Hostward(self._side, [dial for case in troubled for dial in case.dials])
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects)
+        if self._hostward is not None:
+            self._hostward.ask()
         for case in cases:
             self._break_silence(case)
         self._end_half_open(cases, firewall)
@@ -77,6 +83,8 @@ class DeepLook:
             case.candidates = self._other_listeners(case, machine)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = with_names(looks.added_to(machine, firewall))
+        if self._hostward is not None:
+            machine = replace(machine, host_firewall=self._hostward.rules())
         for case in cases:
             case.attempts = [self._with_raw_reply(attempt, machine) for attempt in case.attempts]
             case.attempts = [self._with_trace(attempt, machine) for attempt in case.attempts]
@@ -135,6 +143,11 @@ class DeepLook:
         for dial in case.dials:
             if dial.local and (dial.silent or dial.half_open):
                 silence = self._witnesses.silent(dial.endpoint, half_open=dial.half_open)
+                self._silences[dial.endpoint] = silence
+                if silence.settled:
+                    dial.settle()
+            elif dial.silent and self._hostward is not None and self._hostward.reaches(dial.endpoint):
+                silence = self._witnesses.dropped_beyond(dial.endpoint)
                 self._silences[dial.endpoint] = silence
                 if silence.settled:
                     dial.settle()

@@ -229,6 +229,7 @@ class Collection:
             containers=machine.containers.get(port, NOT_NEEDED),
             compose=machine.compose.get(port, NOT_NEEDED),
             firewall=_walks_to(machine.firewall, case),
+            host_firewall=_walks_to(machine.host_firewall, case),
             cgroup_filters=case.cgroup_filters,
             ufw=case.ufw,
         )

@@ -42,6 +42,8 @@ class Cause(Struct, frozen=True):
     stage: Stage
     summary: str
     """One line for `netdiag checks`."""
+    of_the_machine: bool = False
+    """It lies, and is mended, on the machine itself, whichever side --from has looked from."""
 
 
 class Evidence(Struct, frozen=True):

@@ -12,7 +12,7 @@ from diagnose.model.finding import Command, Remedy
 from diagnose.model.network import Endpoint
 from diagnose.model.rule import Backend, RuleRef, Step
 
-__all__ = ["Backend", "Rehearsed", "RuleRef", "Shadow", "Step", "Walk"]
+__all__ = ["Approach", "Backend", "Dialled", "Rehearsed", "RuleRef", "Shadow", "Step", "Walk", "endpoint_of"]
 
 
 class Rehearsed(Struct, frozen=True):
@@ -24,6 +24,25 @@ class Rehearsed(Struct, frozen=True):
     """What else became reachable that was not before: "127.0.0.1:5432 from loopback" ..."""
     remedy: Remedy | None = None
     """The whole remedy; its undo was executed as well, and is empty where it did not restore the rules."""
+
+
+class Approach(Struct, frozen=True, order=True):
+    """A connect to this machine from another network namespace of it, by the interface between the two."""
+
+    endpoint: Endpoint
+    interface: str
+    """As this machine calls it: the bridge of a container's network, or the near end of a cable."""
+    source: str
+    """The address that it comes from."""
+
+
+Dialled = Endpoint | Approach
+"""A connect from the machine itself, or one that comes in from another network namespace of it."""
+
+
+def endpoint_of(dialled: Dialled) -> Endpoint:
+    """Where it goes."""
+    return dialled.endpoint if isinstance(dialled, Approach) else dialled
 
 
 class Walk(Struct, frozen=True):
@@ -54,6 +73,8 @@ class Walk(Struct, frozen=True):
     """Rules before the decider that match this packet but for a state that no copy has (limits, counts, chance)."""
     arrives: Endpoint | None = None
     """Where the SYN was sent in the end, when a rule changed its destination."""
+    came: Approach | None = None
+    """How the SYN came in; None: from this machine itself."""
     leaves: bool = False
     """It was sent out of this network namespace, to a container for example: what happens there no copy tells."""
     reader: str | None = None

@@ -85,6 +85,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     compose: Fact[ComposeProject | None] = NOT_NEEDED
     """The Compose project of the directory that it was called in, or of the containers; None: there is none."""
     firewall: Fact[Shadow] = NOT_NEEDED
+    host_firewall: Fact[Shadow] = NOT_NEEDED
+    """What the host's rules do to a connect that comes from the side of --from."""
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
     ufw: Fact[bool] = NOT_NEEDED
     """Whether ufw is on; asked for where a container engine has opened the port on every address."""
@@ -121,6 +123,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "containers": self.containers,
             "compose project": self.compose,
             "firewall rules": self.firewall,
+            "the host's firewall rules": self.host_firewall,
             "cgroup filters": self.cgroup_filters,
             "ufw": self.ufw,
         }

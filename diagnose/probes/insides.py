@@ -48,10 +48,11 @@ def look(namespaces: Iterable[Namespace], wanted: Wanted) -> tuple[Inside, ...]:
     return tuple(sorted(found, key=lambda one: (one.namespace, one.container)))
 
 
-def host(namespaces: Iterable[Namespace]) -> Inside | None:
-    """The namespace that the machine started with, where it is another than ours and every process is listed."""
-    first = next((one for one in namespaces if one.pids[0] == 1), None)
-    if first is None or not in_first_pid_namespace():
+def host(namespaces: Iterable[Namespace], home: int | None) -> Inside | None:
+    """The namespace that we come from by its inode; None: that which the machine started with, if it can be told."""
+    wanted = (one for one in namespaces if (one.pids[0] == 1 if home is None else one.inode == home))
+    first = next(wanted, None)
+    if first is None or (home is None and not in_first_pid_namespace()):
         return None
     addresses = _addresses(first.pids)
     return Inside(Container("host", ""), first.inode, first.pids[0], addresses, Known(first.listeners))

@@ -92,6 +92,12 @@ class Witnesses:
         silence = Silence(drops, _queue(endpoint, before))
         return silence if half_open or silence.settled else replace(silence, datagram=datagram.leaves(endpoint))
 
+    def dropped_beyond(self, endpoint: Endpoint) -> Silence:
+        """Sends one more SYN to another network namespace of this machine, and asks who dropped it there."""
+        traced = self._traced(endpoint)
+        drops: Fact[tuple[Drop, ...]] = self._tracer if isinstance(self._tracer, Unknown) else _NO_TRACE
+        return Silence(traced.drops if traced is not None else drops, NOT_NEEDED)
+
     def _traced(self, endpoint: Endpoint, *, half_open: bool = False) -> TracedConnect | None:
         if self._tracer is None:
             from diagnose.probes.tracing import open_tracer  # only where the counters do not settle it

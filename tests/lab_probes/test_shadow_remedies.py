@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from checks.firewall import _remedies
+from diagnose.analysis.mending import tried_remedies
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known
 from diagnose.model.finding import Command
@@ -306,6 +306,6 @@ def test_the_remedy_with_the_smallest_opening_comes_first_in_the_report() -> Non
     nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
     (walk,) = shadow(V4).walks
     assert [one.commands[0].argv[1] for one in rehearsed(walk)] == ["delete", "insert"]
-    ordered = _remedies(walk)
+    ordered = tried_remedies(walk)
     assert [one.commands[0].argv[1] for one in ordered] == ["insert", "delete"]
     assert [len(one.rehearsal.opens) if one.rehearsal else None for one in ordered] == [0, 2]

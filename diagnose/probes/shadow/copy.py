@@ -59,11 +59,14 @@ class Copy:
         dialled: Collection[str],
         until: float,
         *,
+        interfaces: Collection[str] = (),
         backwards: bool = False,
         siblings: bool = True,
     ) -> None:
         self.machine = machine
         self._until = until
+        self._interfaces = frozenset(interfaces)
+        """Those by which packets come in, whatever their addresses are."""
         self._siblings = siblings
         self.backwards = backwards
         """Base chains of one priority are registered in the other order."""
@@ -116,7 +119,7 @@ class Copy:
     def _links(self, dialled: Collection[str]) -> None:
         with Netlink(ROUTE) as client:
             client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP) + self._mtu("lo"))
-            needed = interfaces_needed(self.machine, dialled)
+            needed = dict.fromkeys((*interfaces_needed(self.machine, dialled), *sorted(self._interfaces)))
             for name in needed:
                 if name not in self.cables:
                     self._interface(client, name, len(self.cables))

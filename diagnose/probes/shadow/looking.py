@@ -14,8 +14,7 @@ import msgspec
 
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
-from diagnose.model.firewall import Rehearsed, RuleRef, Shadow, Walk
-from diagnose.model.network import Endpoint
+from diagnose.model.firewall import Approach, Dialled, Rehearsed, RuleRef, Shadow, Walk, endpoint_of
 
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
@@ -36,7 +35,7 @@ _PATIENCE = 1.5
 """Seconds after which no rehearsal should be under way."""
 
 
-def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
+def look(dialled: Sequence[Dialled], deadline: float) -> Fact[Shadow]:
     """Walks a copy of the rule sets of this network namespace to each of these local endpoints; `deadline` in seconds.
 
     Needs CAP_NET_ADMIN to read the rules and CAP_SYS_ADMIN for the copy; changes nothing on the machine.
@@ -45,7 +44,7 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return NOT_LINUX
     until = time.monotonic() + deadline
     try:
-        return _beside_programs(_looked(endpoints, until))
+        return _beside_programs(_looked(dialled, until))
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
@@ -57,7 +56,7 @@ def look(endpoints: Sequence[Endpoint], deadline: float) -> Fact[Shadow]:
         return Unknown(Reason.UNPARSABLE, f"the rule sets cannot be read: {error}")
 
 
-def _looked(endpoints: Sequence[Endpoint], until: float) -> Fact[Shadow]:
+def _looked(dialled: Sequence[Dialled], until: float) -> Fact[Shadow]:
     """The fact, looked at again when the rule sets changed meanwhile; errors of the reading are raised."""
     # only a machine that is asked about its rules pays for these imports
     from diagnose.probes.shadow import machine, netfilter
@@ -70,8 +69,8 @@ def _looked(endpoints: Sequence[Endpoint], until: float) -> Fact[Shadow]:
         if ended + _COPYING * (ended - begun) > until:
             raise TimeoutError
         if not rules.tables and not blocks:
-            return Known(Shadow(tuple(_untouched(endpoint) for endpoint in endpoints)))
-        fact = _Expedition(rules, blocks, endpoints, until).fact()
+            return Known(Shadow(tuple(map(_untouched, dialled))))
+        fact = _Expedition(rules, blocks, dialled, until).fact()
         if time.monotonic() >= until:
             return _doubted(fact, "no time was left to see whether the rule sets had changed meanwhile")
         if not machine.changed(rules, blocks):
@@ -119,17 +118,19 @@ def _of_program(one: NetfilterProgram) -> str:
     )
 
 
-def _untouched(endpoint: Endpoint) -> Walk:
-    return Walk(endpoint.address, endpoint.port, Outcome.CONNECTED, (), None, "accept")
+def _untouched(dialled: Dialled) -> Walk:
+    endpoint = endpoint_of(dialled)
+    came = dialled if isinstance(dialled, Approach) else None
+    return Walk(endpoint.address, endpoint.port, Outcome.CONNECTED, (), None, "accept", came=came)
 
 
 class _Expedition:
     """A thread that enters a namespace of its own, and what it brings back."""
 
-    def __init__(self, rules: Ruleset, blocks: tuple[Block, ...], endpoints: Sequence[Endpoint], until: float) -> None:
+    def __init__(self, rules: Ruleset, blocks: tuple[Block, ...], dialled: Sequence[Dialled], until: float) -> None:
         self._rules = rules
         self._blocks = blocks
-        self._endpoints = endpoints
+        self._dialled = dialled
         self._until = until
         self._begun = time.monotonic()
         self._cost = 0.0
@@ -179,7 +180,7 @@ class _Expedition:
             machine = self._machine()
             begun = time.monotonic()
             with self._copied(machine) as (copy, prober):
-                probes = [prober.probe(endpoint, self._until) for endpoint in self._endpoints]
+                probes = [prober.probe(one, self._until) for one in self._dialled]
                 listings = asking.listings(self._until - _RESERVE)
                 words = Words(self._rules, self._blocks, listings)
                 walks = self._walks(copy, probes, words)
@@ -227,13 +228,14 @@ class _Expedition:
         from diagnose.probes.shadow.copy import Copy
         from diagnose.probes.shadow.probing import Prober
 
-        dialled = {endpoint.address.partition("%")[0] for endpoint in self._endpoints}
+        addresses = {endpoint_of(one).address.partition("%")[0] for one in self._dialled}
+        interfaces = {one.interface for one in self._dialled if isinstance(one, Approach)}
         # siblings would shift the line numbers that the commands of a rehearsal name
-        copy = Copy(machine, dialled, self._until, backwards=backwards, siblings=not rehearsal)
+        copy = Copy(machine, addresses, self._until, interfaces=interfaces, backwards=backwards, siblings=not rehearsal)
         try:
             copy.sow()
             copy.observe()
-            prober = Prober(copy, self._endpoints)
+            prober = Prober(copy, self._dialled)
             try:
                 yield copy, prober
             finally:
@@ -267,7 +269,7 @@ class _Expedition:
 
         with self._copied(machine, backwards=True) as (copy, prober):
             walker = Walker(copy, words)
-            others = [walker.walk(prober.probe(endpoint, self._until)) for endpoint in self._endpoints]
+            others = [walker.walk(prober.probe(one, self._until)) for one in self._dialled]
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
 
     def _rehearsed(
@@ -292,7 +294,7 @@ class _Expedition:
                 continue
             tried: Fact[tuple[Rehearsed, ...]]
             try:
-                tried = Known(rehearsals.of(walk, self._endpoints))
+                tried = Known(rehearsals.of(walk, self._dialled))
             except TimeoutError:
                 tried = _TOO_LATE
             found.append(msgspec.structs.replace(walk, rehearsals=tried))

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
+from diagnose.model.firewall import Approach, Dialled, endpoint_of
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
 from diagnose.parse import nft_trace, xt_trace, xtables
 from diagnose.parse.nfnetlink import BYTE_ORDER
@@ -67,12 +68,15 @@ class Probe(Struct, frozen=True):
     """What each packet met in iptables-legacy, in order; None: this kernel tells no more than `matched`."""
     left: Endpoint | None = None
     """Where the SYN was sent out of this network namespace, past every rule."""
+    came: Approach | None = None
+    """None: it was made in the copy itself."""
 
 
 class Prober:
     """Listeners like the machine's, and a socket for the kernel's trace, in the namespace of this thread."""
 
-    def __init__(self, copy: Copy, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, copy: Copy, dialled: Sequence[Dialled]) -> None:
+        endpoints = [endpoint_of(one) for one in dialled]
         self._copy = copy
         self._stack = ExitStack()
         self._tracer = Tracer()
@@ -128,8 +132,56 @@ class Prober:
         self._stack.callback(sock.close)
         self._listeners.append(sock)
 
-    def probe(self, endpoint: Endpoint, until: float) -> Probe:
+    def probe(self, dialled: Dialled, until: float) -> Probe:
         """One connect to it; `until` is by time.monotonic."""
+        return self._comes(dialled, until) if isinstance(dialled, Approach) else self._goes(dialled, until)
+
+    def _comes(self, approach: Approach, until: float) -> Probe:
+        """A SYN on the cable of its interface, as a container's comes from its bridge, up to the answer's way out."""
+        before = self._counters()
+        _, lost = self._read()
+        self._met(0)
+        far = self._copy.cables.get(approach.interface)
+        if far is None:
+            return Probe(approach.endpoint, Outcome.UNANSWERED, None, (), True, (), None, came=approach)
+        cable = Cable(approach.interface, far)
+        try:
+            source = cable.knock(approach.endpoint, approach.source)
+            events, outcome, lost_later = self._answered(source.port, before, min(until, time.monotonic() + _PATIENCE))
+        finally:
+            cable.close()
+        met, lost_entries = self._met(source.port)
+        lost = lost or lost_later or lost_entries
+        return Probe(approach.endpoint, outcome, source, events, lost, self._deltas(before), met, came=approach)
+
+    def _answered(self, port: int, before: list[Block], until: float) -> tuple[tuple[Event, ...], Outcome, bool]:
+        """What is told of the connection from this port until its answer leaves, or it is stopped, or nothing comes."""
+        events: tuple[Event, ...] = ()
+        lost = False
+        while True:
+            more, lost_now = self._read()
+            events, lost = (*events, *more), lost or lost_now
+            ours = nft_trace.of_connection(events, port)
+            stopped = any(event.code in _STOPPING for event in ours) or any(
+                stops(rule) for table in self._deltas(before) for rule in table.rules
+            )
+            if stopped or time.monotonic() >= until:
+                rejected = any(event.packet is not None and event.packet.kind in ("reset", "icmp") for event in ours)
+                return tuple(ours), Outcome.REFUSED if rejected else Outcome.UNANSWERED, lost
+            if any(self._leaves(event, "syn-ack") for event in ours):
+                return tuple(ours), Outcome.CONNECTED, lost
+            time.sleep(0.001)
+
+    def _leaves(self, event: Event, kind: str) -> bool:
+        """Whether such a packet has passed the last hook on the way out."""
+        place = (event.chain.table.name, event.chain.name)
+        return (
+            place == (self._copy.observer, b"postrouting_out")
+            and event.packet is not None
+            and (event.packet.kind == kind)
+        )
+
+    def _goes(self, endpoint: Endpoint, until: float) -> Probe:
         before = self._counters()
         _, lost = self._read()
         self._met(0)
@@ -154,12 +206,9 @@ class Prober:
 
     def sent_out(self, events: Iterable[Event]) -> Endpoint | None:
         """Where a SYN went that passed the last hook on the way out and is for another namespace or machine."""
-        observer = self._copy.observer
-        for one in events:
-            if (one.chain.table.name, one.chain.name) != (observer, b"postrouting_out") or one.packet is None:
-                continue
-            if one.packet.kind == "syn" and self._copy.machine.is_elsewhere(one.packet.destination):
-                return Endpoint(one.packet.destination, one.packet.destination_port)
+        for packet in (one.packet for one in events if self._leaves(one, "syn")):
+            if packet is not None and self._copy.machine.is_elsewhere(packet.destination):
+                return Endpoint(packet.destination, packet.destination_port)
         return None
 
     def reached_from_outside(self, doors: Iterable[Endpoint]) -> frozenset[Endpoint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import Rehearsed, Walk
+from diagnose.model.firewall import Approach, Dialled, Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
 from diagnose.parse.xtables import Block
@@ -48,10 +48,10 @@ class Latest(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """One remedy, and the endpoints that it mends."""
+    """One remedy, and the connects that it mends."""
 
     rehearsed: Rehearsed
-    mends: frozenset[Endpoint]
+    mends: frozenset[Dialled]
 
 
 class Rehearsals:
@@ -67,12 +67,12 @@ class Rehearsals:
         self._shut: tuple[frozenset[Endpoint], frozenset[Endpoint]] | None = None
         """Which other listeners the rules close now: to this machine, and to the network."""
 
-    def of(self, walk: Walk, endpoints: Sequence[Endpoint]) -> tuple[Rehearsed, ...]:
+    def of(self, walk: Walk, dialled: Sequence[Dialled]) -> tuple[Rehearsed, ...]:
         """The candidates of this walk that could be executed in time, and what came of them.
 
         TimeoutError when there was no time for any.
         """
-        endpoint = Endpoint(walk.address, walk.port)
+        ours = walk.came or Endpoint(walk.address, walk.port)
         found: list[Rehearsed] = []
         for number, remedy in enumerate(candidates(walk)):
             if remedy.commands not in self._tried:
@@ -80,10 +80,10 @@ class Rehearsals:
                     if number == 0:
                         raise TimeoutError
                     break
-                self._tried[remedy.commands] = self._try(remedy, endpoint, endpoints)
+                self._tried[remedy.commands] = self._try(remedy, ours, dialled)
             tried = self._tried[remedy.commands]
             if tried is not None:
-                found.append(_for_endpoint(tried, endpoint))
+                found.append(_for_one(tried, ours))
         return tuple(found)
 
     @contextmanager
@@ -96,20 +96,23 @@ class Rehearsals:
         with self._copied() as made:
             yield made
 
-    def _try(self, remedy: Remedy, endpoint: Endpoint, endpoints: Sequence[Endpoint]) -> Tried | None:
+    def _try(self, remedy: Remedy, ours: Dialled, dialled: Sequence[Dialled]) -> Tried | None:
         until = self._latest.until
         with self._copy() as (copy, prober):
             copy.face_the_network()
             prober.listen_on_the_face()
             stage = _Stage(copy, prober, self._words, until)
-            inside, outside = _neighbours(copy, endpoints), doors(copy.machine.listeners, copy.face)
+            inside, outside = (
+                _neighbours(copy, {one for one in dialled if not isinstance(one, Approach)}),
+                doors(copy.machine.listeners, copy.face),
+            )
             if self._shut is None:
                 self._shut = stage.shut(inside[:_NEIGHBOURS]), stage.shut_outside(outside[:_NEIGHBOURS])
             shut, shut_outside = self._shut
-            applied = stage.apply_until_it_works(remedy, endpoint)
+            applied = stage.apply_until_it_works(remedy, ours)
             if applied is None:
                 return None
-            mends = frozenset(one for one in endpoints if prober.probe(one, until).outcome.works)
+            mends = frozenset(one for one in dialled if prober.probe(one, until).outcome.works)
             opens = (
                 *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
                 *(f"{one} from this machine" for one in sorted(shut - stage.shut(shut))),
@@ -117,9 +120,9 @@ class Rehearsals:
                 *_untried(len(outside[_NEIGHBOURS:]), "the network"),
             )
             whole = combined(applied)
-            if endpoint in mends and whole.undo and not stage.undoes(whole.undo):
+            if ours in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
-            return Tried(Rehearsed(whole.commands, endpoint in mends, opens, whole), mends)
+            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole), mends)
 
 
 class _Stage:
@@ -132,7 +135,7 @@ class _Stage:
         self._until = until
         self._tables = copy.tables
 
-    def apply_until_it_works(self, remedy: Remedy, endpoint: Endpoint) -> list[Remedy] | None:
+    def apply_until_it_works(self, remedy: Remedy, ours: Dialled) -> list[Remedy] | None:
         """The remedy and those for the rules that stop the connect behind it; None when one cannot be executed."""
         applied: list[Remedy] = []
         following: Remedy | None = remedy
@@ -141,7 +144,7 @@ class _Stage:
                 return None
             applied.append(following)
             self._copy.reread()
-            probe = self._prober.probe(endpoint, self._until)
+            probe = self._prober.probe(ours, self._until)
             if probe.outcome.works or len(applied) == _STEPS:
                 break
             walk = Walker(self._copy, self._words.after(self._moved())).walk(probe)
@@ -211,7 +214,7 @@ class _Stage:
         return argv if handle is None else (*argv[:7], str(handle), *argv[8:])
 
 
-def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
+def _neighbours(copy: Copy, endpoints: Set[Endpoint]) -> list[Endpoint]:
     """Where else the machine listens, as one dials it from the machine itself."""
     found: set[Endpoint] = set()
     for row in copy.machine.listeners:
@@ -220,13 +223,13 @@ def _neighbours(copy: Copy, endpoints: Sequence[Endpoint]) -> list[Endpoint]:
             address = "127.0.0.1" if row.family == "ipv4" else "::1"
         if is_loopback(address) or any(one.address == address for one in copy.face):
             found.add(Endpoint(address, row.local.port))
-    return sorted(found - set(endpoints))
+    return sorted(found - endpoints)
 
 
 def _untried(count: int, where: str) -> tuple[str, ...]:
     return (f"{count} more listeners were not tried from {where}",) if count else ()
 
 
-def _for_endpoint(tried: Tried, endpoint: Endpoint) -> Rehearsed:
+def _for_one(tried: Tried, ours: Dialled) -> Rehearsed:
     one = tried.rehearsed
-    return Rehearsed(one.commands, endpoint in tried.mends, one.opens, one.remedy)
+    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy)

@@ -150,6 +150,7 @@ class Walker:
             depends=depends,
             arrives=arrives,
             leaves=probe.left is not None,
+            came=probe.came,
             reader=None if stop is None or stop.queue is None else self._copy.machine.queues.get(stop.queue),
         )
 

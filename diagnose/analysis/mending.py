@@ -1,0 +1,72 @@
+"""Remedies for the rule that stopped a walk, in the order in which a person should try them."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
+from diagnose.analysis.walk import queue_rule
+from diagnose.model.fact import Known, Reason, Unknown
+from diagnose.model.finding import Rehearsal, Remedy
+from diagnose.model.firewall import Rehearsed, Walk
+
+
+def mending(walk: Walk, banned: str, tools: tuple[str, ...]) -> tuple[Remedy, ...]:
+    """The owner's own command first where its program is at work, for what goes past it does not last.
+
+    `banned`: the address that a ban would be about. `tools`: the owners' commands that are at work.
+    """
+    lifted, general = unban(walk, banned, tools), tried_remedies(walk)
+    if FAIL2BAN_CLIENT in tools:
+        return (*lifted, *general)
+    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *lifted)
+
+
+def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
+    if not queue_rule(walk):
+        return ()
+    return (
+        Remedy(
+            summary="If this machine should have the program that decides (an application firewall or an intrusion "
+            "detection: OpenSnitch, Portmaster, Suricata ...), start it again. If not, remove its rule."
+        ),
+    )
+
+
+def tried_remedies(walk: Walk) -> tuple[Remedy, ...]:
+    """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed."""
+    match walk.rehearsals:
+        case Known(value=tried):
+            mended = [one for one in tried if one.mended and one.remedy is not None]
+            mended.sort(key=lambda one: len(one.opens))
+            return tuple(_rehearsed(one) for one in mended) or (BY_HAND,)
+        case Unknown(reason=Reason.TOOL_MISSING) as unknown:
+            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (BY_HAND,)
+        case Unknown() as unknown:
+            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (BY_HAND,)
+
+
+def _rehearsed(tried: Rehearsed) -> Remedy:
+    assert tried.remedy is not None
+    return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
+
+
+def _untried(remedy: Remedy, missing: Unknown) -> Remedy:
+    why = f" ({missing.detail})" if missing.detail else ""
+    return replace(
+        remedy,
+        summary=f"{remedy.summary} It was not tried in a copy of the rules{why}: whether another rule stops the packet "
+        "behind this one, and what else it opens, is not known.",
+    )
+
+
+def _described(remedy: Remedy, missing: Unknown) -> Remedy:
+    """A remedy whose tool is not on this machine: what to do in words, since the command would not run."""
+    return Remedy(summary=f"{remedy.summary} The command for it cannot be given: {missing.detail}.", risk=remedy.risk)
+
+
+BY_HAND = Remedy(
+    summary="No single command mended a copy of the rules: change the rule named above by hand, in the tool that owns "
+    "it, and run netdiag again. An accept in another table does not undo it."
+)
