@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
+from tests.lab.docker import ENGINE_TOOLS, IMAGE, DockerMachine
 from tests.lab.machine import NETDIAG, NOBODY, REPOSITORY, ROOT, Machine
 from tests.lab.many_rules import iptables_table, nft_table
 
@@ -145,6 +146,26 @@ def crowded() -> Iterator[Row]:
     yield Row("20,000 sockets and 2,000 processes", measured, "+0.5 s", slower <= 0.5)
 
 
+def contained() -> Iterator[Row]:
+    """The same without a container engine, and with one that has 200 containers, of which ten run."""
+    command = netdiag(f"127.0.0.1:{PORT}")
+    if any(shutil.which(tool) is None for tool in ENGINE_TOOLS):
+        yield Row("200 containers", "there is no Docker Engine", "+0.3 s", None)
+        return
+    with Machine(port=PORT) as machine:
+        alone = timed(machine, 15, command, exits=1)[0]
+    with DockerMachine(port=PORT) as machine:
+        for number in range(190):
+            published = ("--publish", f"127.0.0.1:{PORT + 1 + number}:80")
+            machine.docker("create", "--name", f"stopped-{number}", *published, IMAGE, "sleep", "1000")
+        for number in range(10):
+            machine.container(f"running-{number}", "sleep", "1000", options=("--publish", "80"))
+        ours = timed(machine, 15, command, exits=1)[0]
+    slower = ours.median - alone.median
+    measured = f"{slower:+.2f} s (from {alone.median:.2f} s to {ours.median:.2f} s)"
+    yield Row("200 containers", measured, "+0.3 s", slower <= 0.3)
+
+
 LARGE_RULE_SETS = (
     ("10,000 nft rules, a set of 50,000", ("nft", "-f", "-"), nft_table(PORT)),
     ("10,000 nft rules, 50,000 ranges", ("nft", "-f", "-"), nft_table(PORT, intervals=True)),
@@ -173,7 +194,7 @@ def main() -> int:
         return 2
     broken = 0
     print(f"{'case':36} {'budget':>8}  {'kept':4}  measured (median)")
-    for measure in (reachable, refused, dropped, ruled, thousand, crowded):
+    for measure in (reachable, refused, dropped, ruled, thousand, crowded, contained):
         for row in measure():
             kept = {True: "yes", False: "NO", None: "-"}[row.kept]
             print(f"{row.case:36} {row.budget:>8}  {kept:4}  {row.measured}", flush=True)

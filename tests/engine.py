@@ -28,12 +28,13 @@ def http(body: bytes, status: str = "200 OK", headers: str = "Content-Type: appl
 class FakeEngine:
     """Answers what was recorded from a real one; `broken` answers instead, where the path ends so."""
 
-    def __init__(self, path: Path, headers: str, containers: dict[str, bytes]) -> None:
+    def __init__(self, path: Path | None, headers: str, containers: dict[str, bytes]) -> None:
+        """`path`: of its socket; None: a port of loopback."""
         self.headers, self.containers = headers, containers
         self.asked: list[str] = []
         self.broken: dict[str, Answer] = {}
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        self._listener = socket.socket(socket.AF_UNIX if path else socket.AF_INET)
+        self._listener.bind(str(path) if path else ("127.0.0.1", 0))
         self._listener.listen(16)
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -41,6 +42,12 @@ class FakeEngine:
         """Takes no more connections."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    @property
+    def port(self) -> int:
+        """On loopback."""
+        port: int = self._listener.getsockname()[1]
+        return port
 
     def list(self) -> bytes:
         """The list of all."""

@@ -71,7 +71,7 @@ def test_a_check_that_needed_what_only_linux_tells_is_not_clear(platform: str) -
     with closed() as port:
         answer = netdiag(platform, "run", "--json", f"127.0.0.1:{port}")
     skipped = {check["name"]: check["reason"] for check in answer.report["checks"] if check["outcome"] == "skipped"}
-    assert skipped["container"] == "other network namespaces: not Linux"
+    assert skipped["container"] == "containers: not Linux; other network namespaces: not Linux"
     assert answer.checks["refused"] == "found"
 
 

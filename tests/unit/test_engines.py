@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,6 +101,46 @@ def test_a_container_that_vanishes_between_two_questions_is_left_out(engine: Fak
     engine.broken = {"/containers/json": says(http(engine.list())), **engine.broken}
     (one,) = look(21001)
     assert names(one) == []
+
+
+@pytest.mark.parametrize("answer", [says(b""), says(http(b"{}")), says(http(b"{", "500 Internal Server Error"))])
+def test_an_engine_that_stops_midway_tells_nothing_rather_than_half(engine: FakeEngine, answer: Answer) -> None:
+    engine.broken = {"/containers/json": says(http(engine.list())), "/json": answer}
+    assert trouble().reason in (Reason.FAILED, Reason.UNPARSABLE)
+
+
+def test_an_engine_at_a_port_of_loopback_is_asked_there(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = FakeEngine(None, DOCKER, engine.containers)
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://localhost:{second.port}")
+    monkeypatch.setenv("http_proxy", "http://192.0.2.1:3128")
+    first, _ = look(21001)
+    assert (first.name, first.address) == ("docker", f"tcp://127.0.0.1:{second.port}")
+    assert names(first) == ["dead"]
+    second.close()
+
+
+def test_an_engine_that_systemd_would_start_is_not_started(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = {1: "systemd"}
+    monkeypatch.setattr(places, "_PROGRAMS", ("/bin/sh",))
+    monkeypatch.setattr(places, "_program", lambda pid: programs.get(pid, ""))
+    told = trouble()
+    assert "would start it" in told.detail
+    assert engine.asked == []
+    programs[os.getpid()] = "dockerd"
+    assert names(look(21001)[0]) == ["dead"]
+
+
+def test_a_context_of_the_user_who_called_sudo_leads_to_his_own_engine_only(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker.sock").rename(tmp_path / "his.sock")
+    home = tmp_path / "home"
+    context(home, f"unix://{tmp_path}/his.sock")
+    monkeypatch.setattr(places, "_home", lambda uid: str(home))
+    monkeypatch.setenv("SUDO_UID", str(os.getuid() + 1))
+    assert look(21001) == ()
+    monkeypatch.setenv("SUDO_UID", str(os.getuid()))
+    assert names(look(21001)[0]) == ["dead"]
 
 
 def test_a_machine_without_an_engine_has_none(engine: FakeEngine, tmp_path: Path) -> None:
@@ -242,3 +283,27 @@ def test_a_container_is_not_called_missing_while_an_engine_does_not_answer(engin
         told = engines.find("web", PATIENCE)
     assert isinstance(told, Unknown)
     assert told.reason is Reason.DEADLINE
+
+
+def test_of_very_many_that_do_not_run_the_newest_are_asked_and_the_others_counted(engine: FakeEngine) -> None:
+    template = json.loads((RAW / "docker/20.10-exited.json").read_bytes())
+    rows = [row for row in json.loads(engine.list()) if row["Names"] == ["/dead"]]
+    engine.containers = {}
+    for number in range(300):
+        name = f"{number:064x}"
+        engine.containers[name] = json.dumps({**template, "Id": name, "Name": f"/c{number}"}).encode()
+    engine.containers[""] = json.dumps([{**rows[0], "Id": name} for name in engine.containers]).encode()
+    (one,) = look(21001)
+    seen = names(one)
+    assert seen[:20] == [f"c{number}" for number in range(20)]
+    assert len(seen) + one.unseen == 300
+    assert len(engine.asked) < 100
+
+
+def test_one_that_publishes_the_port_now_is_never_among_those_left_out(engine: FakeEngine) -> None:
+    exited = next(row for row in json.loads(engine.list()) if row["Names"] == ["/dead"])
+    crowd = [{**exited, "Id": f"{number:064x}"} for number in range(300)]
+    engine.containers[""] = json.dumps([*crowd, *json.loads(engine.list())]).encode()
+    (one,) = look(21003)
+    assert names(one) == ["paused"]
+    assert one.unseen > 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -19,8 +20,10 @@ __all__ = ["NoSuchContainerError", "Question", "find", "look"]
 
 _SLACK = 0.1
 """Seconds for an engine that stopped answering to be given up by its own clock."""
-_QUIET, _EXPOSING = 100, 50
+_QUIET, _EXPOSING = 64, 32
 """So many of those that do not run, and of those that only have the port inside, are asked for: newest first."""
+_FEW, _PATIENCE = 20, 0.08
+"""So many of these in any case, and the others for so many seconds."""
 
 
 class NoSuchContainerError(LookupError):
@@ -135,8 +138,9 @@ def _described(conversation: Conversation, rows: Sequence[Listed], questions: Se
     found: list[tuple[Listed, EngineContainer]] = []
     wanted = [*likely, *quiet[:_QUIET], *exposing[:_EXPOSING]]
     unseen = len(likely) + len(quiet) + len(exposing) - len(wanted)
+    patient_until = monotonic() + _PATIENCE
     for at, row in enumerate(wanted):
-        if conversation.over:
+        if conversation.over or (at >= len(likely) + _FEW and monotonic() > patient_until):
             unseen += len(wanted) - at
             break
         try:
