@@ -56,6 +56,17 @@ def test_localhost_of_a_container_is_its_own_and_not_the_host_s(machine: DockerM
     assert vantage["network_namespace"] == os.stat(f"/proc/{machine.pid('web')}/ns/net").st_ino
 
 
+def test_a_port_that_another_container_publishes_is_not_looked_for_in_this_one(machine: DockerMachine) -> None:
+    machine.web("db", "0.0.0.0", 80, options=("--publish", f"127.0.0.1:{machine.port}:80"))
+    machine.web("app", "127.0.0.1", 80)
+    answer = from_(machine, "app", f"localhost:{machine.port}")
+    assert answer.cause
+    assert answer.cause["code"] == "container/own-localhost", answer
+    assert not {"container/nat-missing", "container/port-not-published", "container/published-elsewhere"} & {
+        *answer.codes
+    }
+
+
 def test_the_container_is_found_by_a_part_of_its_id_and_without_its_engine_as_well(machine: DockerMachine) -> None:
     number = machine.web("web", "127.0.0.1", machine.port)
     assert from_(machine, number[:12], f"127.0.0.1:{machine.port}").report["verdict"] == "reachable"
