@@ -12,6 +12,7 @@ import pytest
 
 from tests.lab.cgroups import cgroup, unified
 from tests.lab.machine import NOBODY, Answer, Machine, nothing_left_behind, wait_for
+from tests.lab.protocol import Scenario
 
 
 def from_(machine: Machine, origin: str, *arguments: str, uid: int = 0) -> Answer:
@@ -93,7 +94,7 @@ def test_a_server_of_this_namespace_is_not_taken_for_one_of_the_named_namespace(
     assert answer.cause["code"] in ("container/other-namespace", "refused/nothing-listening")
 
 
-def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Machine) -> None:
+def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Machine, scenario: Scenario) -> None:
     with serving_in(blue, "blue", "127.0.0.1", blue.port):
         rules = f"""table inet guard {{
             chain input {{ type filter hook input priority 0; policy accept;
@@ -108,6 +109,7 @@ def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Mac
         assert (answer.cause["code"], answer.cause["confidence"]) == ("firewall/rule-drops", "proven"), answer
         first = answer.cause["remedies"][0]
         assert first["commands"][0]["argv"][:2] == ["nsenter", "--net=/run/netns/blue"], answer
+        scenario.keep_as_root("--from", "netns:blue", f"127.0.0.1:{blue.port}")
         for command in first["commands"]:
             blue.run(*command["argv"])
         mended = from_(blue, "netns:blue", f"127.0.0.1:{blue.port}")
