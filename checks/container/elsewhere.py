@@ -230,6 +230,16 @@ def _own_container(snapshot: Snapshot, attempt: Attempt) -> Container | None:
     return container if container and is_loopback(attempt.address) and not shares_host_network(snapshot) else None
 
 
+def _look_from_outside(snapshot: Snapshot, container: Container) -> Iterator[Remedy]:
+    """From inside, what is beside the container cannot be seen; who is inside cannot run it."""
+    if container.id and snapshot.vantage.side is None:
+        place = container.name or container.id[:12]
+        yield Remedy(
+            summary=f"To see more, run netdiag on the host: sudo netdiag run --from container:{place} "
+            f"{snapshot.target.address}"
+        )
+
+
 def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -> Finding:
     port = attempt.port
     name = f" {_name(container)}" if _name(container) != container.engine else ""
@@ -261,6 +271,7 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -
                 "the server has to listen on more than the host's loopback."
             ),
             Remedy(summary="Should it run in this very container: start it, and read its log if it does not stay up."),
+            *_look_from_outside(snapshot, container),
         ),
         explains=("refused/nothing-listening", "refused/other-port"),
     )

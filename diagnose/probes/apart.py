@@ -84,12 +84,20 @@ def _be_the_child(work: Work, deadline: float, writing: int, mask: set[int]) -> 
     """Works, and exits without touching the parent's buffers."""
     try:
         _forget_handlers()
+        _let_go_of_our_output()
         # SIGALRM's default action ends us even when the parent was killed without a chance to do it
         signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         work(writing)
     finally:
         os._exit(0)
+
+
+def _let_go_of_our_output() -> None:
+    """So that whoever reads what we print hears of its end, though a child hangs in the kernel beyond ours."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nowhere, descriptor)
 
 
 def _reaped(pid: int) -> int:

@@ -185,7 +185,7 @@ def _ask_engines(name: str) -> Fact[EngineContainer]:
     try:
         return engines.find(name, _ENGINE_SECONDS)
     except engines.NoSuchContainerError as error:
-        raise NoSuchSideError(str(error)) from None
+        raise NoSuchSideError(f"--from container:{name}: {error}") from None
 
 
 def find(origin: Origin, ask_engines: AskEngines = _ask_engines) -> Arrived:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from tests.lab.cgroups import cgroup, unified
 from tests.lab.machine import NOBODY, Answer, Machine, nothing_left_behind, wait_for
+from tests.lab.protocol import Scenario
 
 
 def from_(machine: Machine, origin: str, *arguments: str, uid: int = 0) -> Answer:
@@ -91,7 +94,7 @@ def test_a_server_of_this_namespace_is_not_taken_for_one_of_the_named_namespace(
     assert answer.cause["code"] in ("container/other-namespace", "refused/nothing-listening")
 
 
-def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Machine) -> None:
+def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Machine, scenario: Scenario) -> None:
     with serving_in(blue, "blue", "127.0.0.1", blue.port):
         rules = f"""table inet guard {{
             chain input {{ type filter hook input priority 0; policy accept;
@@ -106,6 +109,7 @@ def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Mac
         assert (answer.cause["code"], answer.cause["confidence"]) == ("firewall/rule-drops", "proven"), answer
         first = answer.cause["remedies"][0]
         assert first["commands"][0]["argv"][:2] == ["nsenter", "--net=/run/netns/blue"], answer
+        scenario.keep_as_root("--from", "netns:blue", f"127.0.0.1:{blue.port}")
         for command in first["commands"]:
             blue.run(*command["argv"])
         mended = from_(blue, "netns:blue", f"127.0.0.1:{blue.port}")
@@ -221,6 +225,61 @@ def test_the_files_of_a_named_namespace_lie_over_those_of_the_machine(blue: Mach
     assert [one["address"] for one in answer.report["attempts"]] == ["127.0.0.7"], answer
 
 
+HANGING = """
+import ctypes, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=100644,user_id=0,group_id=0,allow_other".encode()
+if libc.mount(b"lab", b"/etc/hosts", b"fuse.lab", 0, options):
+    sys.exit(f"mount: {os.strerror(ctypes.get_errno())}")
+request = os.read(device, 1 << 17)
+unique = struct.unpack_from("=IIQ", request)[2]
+answer = struct.pack("=IIIIHHIIHHI28x", 7, 31, 65536, 0, 0, 0, 4096, 1, 0, 0, 0)
+os.write(device, struct.pack("=IiQ", 16 + len(answer), 0, unique) + answer)
+print("ready", flush=True)
+while True:
+    os.read(device, 1 << 17)  # and no answer
+"""
+"""A hosts file on a file system of its own (FUSE) that never answers, not even a signal."""
+
+
+def test_a_hosts_file_that_never_answers_costs_two_seconds_and_not_the_run(machine: Machine) -> None:
+    machine.write("/run/hanging.py", HANGING)
+    machine.serve()
+    argv = machine.inside(["unshare", "--mount", "--propagation", "private", "/run/python3", "-I", "/run/hanging.py"])
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            if process.stdout.readline() != b"ready\n":
+                pytest.skip(f"no FUSE here: {process.stderr.read().decode()}")
+            by_name = ["/run/bin/netdiag", "run", "--json", "--from", of(process.pid), f"localhost:{machine.port}"]
+            started = time.monotonic()
+            done = subprocess.run(machine.inside(by_name), capture_output=True, timeout=20, check=False)
+            took = time.monotonic() - started
+        finally:
+            process.kill()
+    report = json.loads(done.stdout)
+    assert (report["verdict"], report["root_cause"], done.returncode) == ("inconclusive", None, 3), report
+    assert any("/etc/hosts" in f"{one}" or "within 2 s" in one["reason"] for one in report["not_checked"]), report
+    assert took < 8, took
+
+
+# what it does not share with the processes over there
+
+
+def test_a_program_on_their_cgroup_is_not_taken_for_one_that_judges_us(machine: Machine, another: Machine) -> None:
+    if unified() is None:
+        pytest.skip("the cgroup2 file system is not mounted")
+    server = another.serve()
+    with cgroup("theirs") as theirs:
+        theirs.filter("connect4")
+        theirs.enter(server.pid)
+        answer = from_(machine, of(server.pid), f"127.0.0.1:{machine.port}")
+    assert answer.report["verdict"] == "reachable", answer
+    assert any("lab_filter" in one["reason"] for one in answer.report["not_checked"]), answer
+
+
 # not root, and not there
 
 
@@ -257,7 +316,7 @@ def test_a_named_namespace_is_closed_to_an_ordinary_user_and_nothing_of_ours_is_
         ("pid:4194303", "no process has the number"),
         ("netns:nope", "no network namespace is named"),
         ("netns:../../etc/passwd", "no name that"),
-        ("container:web", "no container 'web' was found"),
+        ("container:web", "--from container:web: no container engine is here"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line_before_anything_is_tried(

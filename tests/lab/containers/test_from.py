@@ -16,6 +16,7 @@ import pytest
 
 from tests.lab.docker import DockerMachine
 from tests.lab.machine import NOBODY, Answer, nothing_left_behind
+from tests.lab.protocol import Scenario
 
 SECRET = "netdiag-lab-secret"
 """A word that only the host's own files hold."""
@@ -42,7 +43,7 @@ def inside(machine: DockerMachine, name: str, script: str) -> str:
 # whose localhost
 
 
-def test_localhost_of_a_container_is_its_own_and_not_the_host_s(machine: DockerMachine) -> None:
+def test_localhost_of_a_container_is_its_own_and_not_the_host_s(machine: DockerMachine, scenario: Scenario) -> None:
     machine.serve()
     machine.web("web", "127.0.0.1", machine.port + 1)
     theirs = from_(machine, "web", f"localhost:{machine.port + 1}")
@@ -51,9 +52,21 @@ def test_localhost_of_a_container_is_its_own_and_not_the_host_s(machine: DockerM
     assert (ours.report["verdict"], ours.exit_code) == ("unreachable", 1), ours
     assert ours.cause
     assert (ours.cause["code"], ours.cause["confidence"]) == ("container/own-localhost", "proven"), ours
+    scenario.keep_as_root("--from", "container:web", f"localhost:{machine.port}")
     vantage = ours.report["vantage"]
     assert (vantage["from"], vantage["container"]["name"]) == ("container:web", "web")
     assert vantage["network_namespace"] == os.stat(f"/proc/{machine.pid('web')}/ns/net").st_ino
+
+
+def test_a_port_that_another_container_publishes_is_not_looked_for_in_this_one(machine: DockerMachine) -> None:
+    machine.web("db", "0.0.0.0", 80, options=("--publish", f"127.0.0.1:{machine.port}:80"))
+    machine.web("app", "127.0.0.1", 80)
+    answer = from_(machine, "app", f"localhost:{machine.port}")
+    assert answer.cause
+    assert answer.cause["code"] == "container/own-localhost", answer
+    assert not {"container/nat-missing", "container/port-not-published", "container/published-elsewhere"} & {
+        *answer.codes
+    }
 
 
 def test_the_container_is_found_by_a_part_of_its_id_and_without_its_engine_as_well(machine: DockerMachine) -> None:
@@ -92,7 +105,9 @@ def test_a_rule_inside_the_container_is_deleted_from_the_host_as_printed(machine
 # its names
 
 
-def test_a_service_of_a_network_of_its_own_is_found_by_the_engine_s_dns(machine: DockerMachine) -> None:
+def test_a_service_of_a_network_of_its_own_is_found_by_the_engine_s_dns(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
     machine.docker("network", "create", "shop")
     machine.web("db", "0.0.0.0", machine.port, options=("--network", "shop", "--network-alias", "database"))
     machine.web("app", "127.0.0.1", machine.port + 1, options=("--network", "shop"))
@@ -101,6 +116,7 @@ def test_a_service_of_a_network_of_its_own_is_found_by_the_engine_s_dns(machine:
         there = from_(machine, "app", f"{name}:{machine.port}")
         assert there.report["verdict"] == "reachable", there
         assert addresses(there) == [machine.address("db")]
+    scenario.keep_as_root("--from", "container:app", f"db:{machine.port}")
     here = machine.netdiag("run", "--json", f"db:{machine.port}")
     assert here.cause
     assert here.cause["code"] == "resolution/not-found", here
@@ -253,6 +269,9 @@ def test_an_engine_on_the_container_s_own_loopback_is_not_believed(machine: Dock
 
 def test_a_container_that_dies_during_the_run_is_told_of(machine: DockerMachine) -> None:
     machine.web("web", "0.0.0.0", 80)
+    machine.run("ip", "link", "add", "out", "type", "veth", "peer", "name", "far")
+    machine.run("ip", "link", "set", "out", "up")
+    machine.run("ip", "route", "add", "203.0.113.0/24", "dev", "out")
     machine.chain("forward", "ip daddr 203.0.113.9 drop", priority=-10)  # the run waits for an answer from there
     argv = machine.inside(["/run/bin/netdiag", "run", "--json", "--timeout", "2", "--from", "container:web"])
     with subprocess.Popen([*argv, "203.0.113.9:80"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
