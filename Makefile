@@ -28,8 +28,8 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root)
 	$(PYTEST) -m lab
 
-fuzz: $(VENV)/.tested  ## random rule sets against what a connect meets there (root); NETDIAG_FUZZ=2000 for more
-	$(PYTEST) -m fuzz
+fuzz: $(VENV)/.tested  ## 2,000 new random rule sets against what a connect meets there (root); NETDIAG_FUZZ=N for N
+	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz
 
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)

@@ -478,6 +478,8 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
     if walk.packet == "ack" and walk.verdict == "drop":
         felt = "the client takes the connection for made, and the server never gets it"
     text = f"{what} stops {packet}: {felt}."
+    if "masquerade" in decider.text.lower().split():
+        text += " It is to give the packet another source address, and the kernel found none on any interface."
     if walk.verdict == "reject" and walk.reject_with:
         text += f" It rejects with {walk.reject_with}."
     if behind:

@@ -495,13 +495,14 @@ def clone(
         backwards = (one.table, one.name) in reverse
         for body in one.elements[::-1] if backwards else one.elements:
             yield Kind.ELEMENTS.new, _reversed(body) if backwards else _requested(Kind.ELEMENTS, body)
+    timeless = frozenset((s.table, s.name) for s in rules.sets if not s.flags & _SET_TIMEOUT)
     held = by_chain(rules)
     # a chain that stands within a rule is closed by it, and the innermost was made last
     inline = [chain.key for chain in reversed(rules.chains) if chain.anonymous and chain.key in held]
     for key in dict.fromkeys((*inline, *held)):
         head = opening(key)
         for rule in held[key]:
-            yield _NEW_RULE, head + _as_taken(rule.given) + compatibility(rule)
+            yield _NEW_RULE, head + _as_taken(rule, timeless) + compatibility(rule)
 
 
 def without(chain: ChainKey) -> Message:
@@ -520,25 +521,33 @@ def _verbatim(kind: Kind, body: bytes) -> bytes:
 
 def _requested(kind: Kind, body: bytes) -> bytes:
     """The part as a request: without what the kernel tells of expressions and objects and does not take."""
-    if not _holds_untaken(body):
+    if kind is Kind.ELEMENTS and b"quota\0" not in body:
         return _verbatim(kind, body)
     found = nl.by_type(body, nl.GENERIC)
     match kind:
         case Kind.ELEMENTS:
             number, changed = 3, b"".join(nl.nest(1, _takeable_element(one)) for _, one in nl.walk(_listed(body)))
-        case Kind.OBJECT if nl.number(found.get(3)) == _QUOTA_OBJECT:
+        case Kind.OBJECT if nl.number(found.get(3)) == _QUOTA_OBJECT and _spent(found.get(4, b"")):
             number, changed = 4, _takeable_quota(found.get(4, b""))
         case _:
             return _verbatim(kind, body)
     return body[: nl.GENERIC] + nl.keep(body, nl.GENERIC, _KEPT[kind] - {number}) + nl.nest(number, changed)
 
 
-def _as_taken(given: bytes) -> bytes:
-    """A rule's expressions and user data, as nf_tables takes them."""
+_NONE: frozenset[bytes] = frozenset()
+
+
+def _as_taken(rule: Rule, timeless: frozenset[tuple[TableKey, bytes]]) -> bytes:
+    """A rule's expressions and user data, as nf_tables takes them; the sets in `timeless` have no timeouts."""
+    given = rule.given
     if not _holds_untaken(given):
         return given
-    found = nl.by_type(given)
-    changed = b"".join(nl.nest(1, _takeable(one)) for _, one in nl.walk(found.get(_EXPRESSIONS, b"")))
+    names = frozenset(name for table, name in timeless if table == rule.chain.table) if b"dynset" in given else _NONE
+    told = [one for _, one in nl.walk(rule.expressions)]
+    taken = [_takeable(one, names) for one in told]
+    if taken == told:
+        return given
+    changed = b"".join(nl.nest(1, one) for one in taken)
     return nl.nest(_EXPRESSIONS, changed) + nl.keep(given, 0, frozenset({_USERDATA}))
 
 
@@ -555,20 +564,20 @@ _DREG, _EXTHDR_OP, _SREG = 1, 6, 7
 _SET_OPTION, _STRIP_OPTION = frozenset({2, 3, 4, _EXTHDR_OP, _SREG}), frozenset({2, _EXTHDR_OP})
 _QUOTA_FLAGS, _QUOTA_INVERTED = 2, 1
 _QUOTA_KEPT = frozenset({1, 4})
-_DYNSET_TIMEOUT = 6
+_DYNSET_SET, _DYNSET_TIMEOUT = 1, 6
 _ELEMENT_EXPRESSION, _ELEMENT_EXPRESSIONS = 7, 11
 
 
-def _takeable(element: bytes) -> bytes:
+def _takeable(element: bytes, timeless: frozenset[bytes] = _NONE) -> bytes:
     """An expression as nf_tables takes it (the init functions in nft_exthdr.c, nft_quota.c and nft_dynset.c)."""
     found = nl.by_type(element)
     name, data = nl.name(found.get(1, b"")), found.get(2, b"")
     if name == b"exthdr" and _DREG not in nl.by_type(data):
         kept = _SET_OPTION if _SREG in nl.by_type(data) else _STRIP_OPTION
         return nl.text(1, name) + nl.nest(2, nl.keep(data, 0, kept))
-    if name == b"dynset" and not nl.number(nl.by_type(data).get(_DYNSET_TIMEOUT)):
+    if name == b"dynset" and nl.name(nl.by_type(data).get(_DYNSET_SET, b"")) in timeless:
         return nl.text(1, name) + nl.nest(2, nl.keep(data, 0, frozenset(range(32)) - {_DYNSET_TIMEOUT}))
-    if name == b"quota":
+    if name == b"quota" and _spent(data):
         return nl.text(1, name) + nl.nest(2, _takeable_quota(data))
     return element
 
@@ -589,6 +598,10 @@ def _takeable_quota(data: bytes) -> bytes:
     """A quota without the note that it is used up, which the bytes that it has used tell as well."""
     flags = nl.number(nl.by_type(data).get(_QUOTA_FLAGS)) & _QUOTA_INVERTED
     return nl.keep(data, 0, _QUOTA_KEPT) + nl.u32(_QUOTA_FLAGS, flags)
+
+
+def _spent(quota: bytes) -> bool:
+    return bool(nl.number(nl.by_type(quota).get(_QUOTA_FLAGS)) & ~_QUOTA_INVERTED)
 
 
 def _reversed(body: bytes) -> bytes:

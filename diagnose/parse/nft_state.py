@@ -38,7 +38,8 @@ SOCKET_MATCHES = frozenset({"socket"})
 SILENT_TARGETS = frozenset({"LOG", "NFLOG", "ULOG"})
 """xt targets that change nothing about the packet."""
 
-_STATEFUL = frozenset({"limit", "connlimit", "quota", "numgen"})
+_STATEFUL = frozenset({"limit", "connlimit", "quota", "numgen", "hash"})
+"""hash: of a connection's own port, which another connection does not have, or with a seed that no dump tells."""
 _STATEFUL_OBJECTS = frozenset({2, 4, 5})
 """NFT_OBJECT_QUOTA, NFT_OBJECT_LIMIT, NFT_OBJECT_CONNLIMIT."""
 _RANDOM, _CPU, _GID, _CGROUP = 24, 20, 11, 23
@@ -66,7 +67,7 @@ _DESTINATIONS = {"bitwise": 2, "byteorder": 2, "lookup": 3}
 _VERDICT_REGISTER = 0
 _NESTED = tuple(nl.text(1, name) for name in (b"limit", b"connlimit", b"quota"))
 """The name of such an expression inside another."""
-_SUSPECT = (b"limit", b"quota", b"numgen", b"objref", b"dynset", b"socket")
+_SUSPECT = (b"limit", b"quota", b"numgen", b"objref", b"dynset", b"socket", b"hash")
 _SUSPECT_MATCHES = tuple(name.encode() for name in STATEFUL_MATCHES | SENDER_MATCHES | SOCKET_MATCHES)
 _SUSPECT_KEYS = re.compile(
     re.escape(nl.u32(2, 0)[:-1]) + b"[" + re.escape(bytes((_RANDOM, _CPU, _GID, _CGROUP))) + b"]", re.DOTALL

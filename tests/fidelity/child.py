@@ -1,4 +1,4 @@
-"""The child that tries rule sets, seen from the test: started once, and again where it died or hung."""
+"""The children that try rule sets, seen from the test: started once, and again where one died or hung."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import os
 import select
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import msgspec
 
@@ -63,3 +66,31 @@ class Child:
                 stdout=subprocess.PIPE,
             )
         return self._process
+
+
+class Children:
+    """As many as can work at the same time, each in namespaces of its own."""
+
+    def __init__(self, count: int) -> None:
+        self._all = [Child() for _ in range(count)]
+        self._idle: SimpleQueue[Child] = SimpleQueue()
+        for child in self._all:
+            self._idle.put(child)
+        self._threads = ThreadPoolExecutor(count)
+
+    def close(self) -> None:
+        """Ends them."""
+        self._threads.shutdown()
+        for child in self._all:
+            child.close()
+
+    def try_out(self, rule_sets: Sequence[RuleSet]) -> Iterator[Trial]:
+        """What came of each, in order."""
+        return self._threads.map(self._by_one, rule_sets)
+
+    def _by_one(self, rules: RuleSet) -> Trial:
+        child = self._idle.get()
+        try:
+            return child.try_out(rules)
+        finally:
+            self._idle.put(child)

@@ -1,4 +1,4 @@
-"""The child that tries the rule sets, what was counted, and the line about it at the end of the run."""
+"""The children that try the rule sets, what was counted, and the line about it at the end of the run."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.fidelity.child import Child
+from tests.fidelity.child import Children
 from tests.fidelity.tally import TALLY, line
 
 _TOOLS = ("ip", "sysctl", "nft", "iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy", "ipset")
 
 
 @pytest.fixture(scope="session")
-def child() -> Iterator[Child]:
-    """One child for all rule sets; skips where none can be tried, with the reason."""
+def children() -> Iterator[Children]:
+    """One child a processor for all rule sets; skips where none can be tried, with the reason."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("real rule sets need Linux and root: run `sudo make lab`")
     missing = [
@@ -26,11 +26,11 @@ def child() -> Iterator[Child]:
     ]
     if missing:
         pytest.skip(f"needs tools that are not installed: {', '.join(missing)}")
-    child = Child()
+    children = Children(min(4, len(os.sched_getaffinity(0))))
     try:
-        yield child
+        yield children
     finally:
-        child.close()
+        children.close()
 
 
 @pytest.fixture(scope="session")

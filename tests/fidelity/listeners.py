@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
 import socket
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterable
 
 from diagnose.probes.shadow import libc
+
+_LIBC = ctypes.CDLL(None)
 
 
 class Listeners:
@@ -43,11 +46,13 @@ class Listeners:
 
 
 def owned_socket(address: str, owner: int) -> socket.socket:
-    """A TCP socket of that address's family that owner rules take for that user's."""
+    """A TCP socket of that address's family that owner rules take for that user's and its group's."""
     libc.filesystem_user(owner)
+    _LIBC.setfsgid(owner)
     try:
         return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
     finally:
+        _LIBC.setfsgid(os.getegid())
         libc.filesystem_user(os.geteuid())
 
 

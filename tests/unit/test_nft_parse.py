@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
+from msgspec.structs import replace
 
 from diagnose.parse import nfnetlink, nft, nft_state, nft_trace
 from diagnose.parse.nft import ChainKey, Kind, Message, Rule, Ruleset, TableKey
@@ -89,6 +90,16 @@ def test_a_copy_of_the_dump_lists_equal_to_it(rules: Ruleset) -> None:
     base = [chain for chain in rules.chains if chain.hook is not None]
     again = nft.ruleset((kind, with_handle(kind, payload)) for kind, payload in nft.clone(rules, base, frozenset()))
     assert nft.differences(rules, again) == {}
+
+
+def test_a_dynamic_set_without_timeout_is_asked_for_without_one(rules: Ruleset) -> None:
+    timeout = nfnetlink.attribute(6, bytes(8))
+    (rule,) = [rule for rule in rules.rules if b"dynset" in rule.given]
+    assert timeout in rule.given
+    timeless = replace(rules, sets=tuple(replace(one, flags=one.flags & ~16) for one in rules.sets))
+    made = [payload for kind, payload in nft.clone(timeless, (), frozenset()) if kind == Kind.RULE.new]
+    (asked,) = [payload for payload in made if b"dynset" in payload]
+    assert timeout not in asked
 
 
 def with_handle(kind: int, payload: bytes) -> bytes:
@@ -348,3 +359,13 @@ def test_packets_are_told_by_their_headers(network: bytes, transport: bytes, kin
 def test_a_packet_too_short_to_tell_is_none() -> None:
     assert nft_trace.packet(b"\x45" + bytes(10), bytes(20)) is None
     assert nft_trace.packet(b"\x45" + bytes(8) + b"\x06" + bytes(10), bytes(4)) is None
+
+
+@pytest.mark.parametrize(
+    ("number", "queue", "bypass"),
+    [(5 << 16 | 3, 5, False), (40000 << 16 | 0x8003, 40000, True), (65535 << 16 | 3, 65535, False)],
+)
+def test_a_queue_is_told_by_its_number_and_whether_it_may_be_passed_by(number: int, queue: int, bypass: bool) -> None:
+    payload = bytes([2, 0, 0, 0]) + nfnetlink.text(1, b"t") + nfnetlink.text(2, b"c") + nfnetlink.u32(4, 3)
+    told = nft_trace.event(payload + nfnetlink.nest(5, nfnetlink.u32(1, number)) + nfnetlink.u32(6, 1))
+    assert (told.code, told.queue, told.bypass) == (Code.QUEUE, queue, bypass)

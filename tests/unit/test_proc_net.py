@@ -96,3 +96,14 @@ def test_any_text_is_rows_or_an_error(text: str) -> None:
     except ValueError:
         return
     assert all(0 <= row.local.port <= 0xFFFF for row in rows)
+
+
+def test_a_counter_is_read_by_its_name() -> None:
+    text = "TcpExt: SyncookiesSent TCPDeferAcceptDrop\nTcpExt: 1 27\nIpExt: InNoRoutes\nIpExt: 0\n"
+    assert proc_net.counter(text, "TcpExt", "TCPDeferAcceptDrop") == 27
+
+
+@pytest.mark.parametrize("text", ["", "TcpExt: A\n", "TcpExt: A\nTcpExt: 1\n"])
+def test_a_table_without_the_counter_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        proc_net.counter(text, "TcpExt", "TCPDeferAcceptDrop")

@@ -17,7 +17,7 @@ from diagnose.parse.xtables import Block
 from diagnose.parse.xtables_state import Extended
 from diagnose.probes.netlink import ROUTE, Netlink, attribute
 from diagnose.probes.shadow import legacy, libc, netfilter
-from diagnose.probes.shadow.machine import LOOPBACK, LocalAddress, Machine, interfaces_needed
+from diagnose.probes.shadow.machine import LOOPBACK, LocalAddress, Machine, addresses_needed, interfaces_needed
 from diagnose.probes.shadow.netfilter import RefusedError, Writer
 from diagnose.probes.shadow.outside import face as outside_face
 
@@ -123,9 +123,8 @@ class Copy:
             for name in needed:
                 if name not in self.cables:
                     self._interface(client, name, len(self.cables))
-            for address in self.machine.addresses:
-                if address.interface in needed or (address.interface == "lo" and address.address in dialled):
-                    self._address(client, address)
+            for address in addresses_needed(self.machine, dialled, needed):
+                self._address(client, address)
 
     def _interface(self, client: Netlink, name: str, number: int) -> None:
         known = self.machine.links

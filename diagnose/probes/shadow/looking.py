@@ -135,6 +135,8 @@ class _Expedition:
         self._begun = time.monotonic()
         self._cost = 0.0
         """Seconds that the first copy and its probes took."""
+        self._lacking: tuple[str, ...] = ()
+        """Parts of the rules that the copy has not, and that may lie on a walk."""
         self._mistake: Exception | None = None
         self._fact: Fact[Shadow] = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
 
@@ -193,6 +195,7 @@ class _Expedition:
                     owners.at_work(walks),
                     listings.late,
                 )
+                self._lacking = tuple(copy.doubts)
                 shared = shared_priorities(machine)
                 if not shared:
                     return self._rehearsed(shadow, machine, walks, words, (copy, prober))
@@ -293,6 +296,11 @@ class _Expedition:
                 found.append(walk)
                 continue
             tried: Fact[tuple[Rehearsed, ...]]
+            if self._lacking:
+                # what mends a part of the rules need not mend the whole
+                tried = Unknown(Reason.FAILED, f"the copy is not whole: {'; '.join(self._lacking)}")
+                found.append(msgspec.structs.replace(walk, rehearsals=tried))
+                continue
             try:
                 tried = Known(rehearsals.of(walk, self._dialled))
             except TimeoutError:

@@ -240,14 +240,27 @@ def _program(port: str) -> str:
         return f"an unknown program (netlink port {port})"
 
 
+def changes_addresses(rules: Ruleset, blocks: tuple[Block, ...]) -> bool:
+    """Whether there is nat on the way of a packet to oneself."""
+    native = any(c.hook is not None and c.hook.kind == "nat" and c.hook.name in _REROUTING for c in rules.chains)
+    return native or any(block.info.table == "nat" for block in blocks)
+
+
 def rerouting(rules: Ruleset, blocks: tuple[Block, ...], addresses: Collection[LocalAddress]) -> frozenset[str]:
     """The interfaces with an address, where rules may send a packet to oneself elsewhere (a container's bridge), or
     may let it come from elsewhere (masquerade looks for an address on every interface).
     """
-    native = any(c.hook is not None and c.hook.kind == "nat" and c.hook.name in _REROUTING for c in rules.chains)
-    if not native and not any(block.info.table == "nat" for block in blocks):
+    if not changes_addresses(rules, blocks):
         return frozenset()
     return frozenset(address.interface for address in addresses) - {"lo", ""}
+
+
+def addresses_needed(machine: Machine, dialled: Collection[str], needed: Collection[str]) -> Iterator[LocalAddress]:
+    """The addresses of these interfaces; of lo those that are dialled, or that nat may take."""
+    nat = changes_addresses(machine.rules, machine.blocks)
+    for one in machine.addresses:
+        if one.interface in needed or (one.interface == "lo" and (one.address in dialled or (nat and not one.scope))):
+            yield one
 
 
 def interfaces_needed(machine: Machine, dialled: Collection[str]) -> tuple[str, ...]:
