@@ -46,7 +46,8 @@ def combined(remedies: Sequence[Remedy]) -> Remedy:
     return Remedy(
         summary=f"{len(remedies)} rules stop it one after the other, so all of this is needed: {'; '.join(actions)}. "
         + remedies[-1].summary.partition(". ")[2],
-        commands=tuple(dict.fromkeys(command for remedy in remedies for command in remedy.commands)),
+        # one may have to be given again: further up the chain it lets through another packet
+        commands=tuple(command for remedy in remedies for command in remedy.commands),
         undo=tuple(command for remedy in reversed(remedies) for command in remedy.undo) if undoable else (),
         risk=max((remedy.risk for remedy in remedies), key=tuple(Risk).index),
         survives_reboot=False,

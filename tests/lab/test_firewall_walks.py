@@ -34,6 +34,33 @@ def test_an_answer_dropped_by_iptables_legacy_is_told_from_a_dropped_request(
     scenario.says(proven(REPLY), as_nobody=likely(REPLY))
 
 
+def test_a_handshake_whose_last_packet_a_rule_drops_is_no_connection(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} tcp flags & (syn|ack) == ack drop", "tcp dport 1 drop")
+    scenario.says(proven("firewall/rule-drops"), as_nobody=likely("firewall/rule-drops"))
+
+
+def test_of_several_rules_of_iptables_legacy_that_met_the_connection_the_one_that_dropped_it_is_named(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    port = str(machine.port)
+    for rule in ("--syn -j CLIENTS", f"--dport {port} -j REJECT --reject-with tcp-reset"):
+        if "CLIENTS" in rule:
+            machine.run("iptables-legacy", "-N", "CLIENTS")
+        machine.run("iptables-legacy", "-A", "INPUT", "-p", "tcp", *rule.split())
+    machine.run("iptables-legacy", "-A", "CLIENTS", "-p", "tcp", "--dport", "1", "-j", "DROP")
+    machine.run("iptables-legacy", "-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP")
+    scenario.says(proven("firewall/rule-rejects"), as_nobody=SILENT)
+
+
+def test_a_masquerade_without_an_address_is_named(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    match = ("-p", "tcp", "--dport", str(machine.port))
+    machine.run("iptables-legacy", "-t", "nat", "-A", "POSTROUTING", *match, "-j", "MASQUERADE")
+    scenario.says(proven("firewall/rule-drops"), as_nobody=SILENT)
+
+
 def test_a_redirect_to_a_dead_port_hides_a_healthy_server(machine: Machine, scenario: Scenario) -> None:
     machine.serve()
     nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
