@@ -17,7 +17,7 @@ _OF_THE_MACHINE = frozenset({"ufw", "firewall-cmd", "fail2ban-client"})
 """Programs that keep the rules of the machine's own network namespace, from files or a service of the machine."""
 
 
-def there(remedies: Iterable[Remedy], vantage: Vantage, *, of_the_machine: bool) -> tuple[Remedy, ...]:
+def there(remedies: Iterable[Remedy], vantage: Vantage, *, of_the_machine: bool = False) -> tuple[Remedy, ...]:
     """The remedies with commands that reach that side; those that would change the machine's own rules are left out.
 
     `of_the_machine`: the machine's own are what has to be changed, and only netdiag has to look from that side again.

@@ -98,12 +98,8 @@ def test_any_text_is_rows_or_an_error(text: str) -> None:
     assert all(0 <= row.local.port <= 0xFFFF for row in rows)
 
 
-def test_a_counter_is_read_by_its_name() -> None:
-    text = "TcpExt: SyncookiesSent TCPDeferAcceptDrop\nTcpExt: 1 27\nIpExt: InNoRoutes\nIpExt: 0\n"
-    assert proc_net.counter(text, "TcpExt", "TCPDeferAcceptDrop") == 27
-
-
-@pytest.mark.parametrize("text", ["", "TcpExt: A\n", "TcpExt: A\nTcpExt: 1\n"])
-def test_a_table_without_the_counter_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError):
-        proc_net.counter(text, "TcpExt", "TCPDeferAcceptDrop")
+def test_the_far_end_of_a_connection_is_found_by_its_peer_s_port() -> None:
+    row = "   1: 020011AC:0050 010011AC:A3B2 01 00000000:00000000 00:00000000 00000000     0        0 0 1 x\n"
+    other = "   2: 020011AC:0050 010011AC:A3B3 01 00000000:00000000 00:00000000 00000000     0        0 7 1 x\n"
+    (found,) = proc_net.connections(HEAD + row + other, "ipv4", {0xA3B2})
+    assert (str(found.local), str(found.peer), found.inode) == ("172.17.0.2:80", "172.17.0.1:41906", 0)

@@ -86,6 +86,17 @@ def test_a_program_that_keeps_the_machine_s_own_rules_is_no_remedy_for_another_n
     assert len(there(remedies, ROOT)) == 1
 
 
+def test_what_is_mended_on_the_machine_itself_is_not_done_over_there() -> None:
+    commands = (
+        Command(("ufw", "allow", "80")),
+        Command(("nft", "list", "ruleset")),
+        Command(("netdiag", "run", "x:80")),
+    )
+    [remedy] = there([Remedy(summary="x", commands=commands)], from_web(), of_the_machine=True)
+    assert remedy.commands[:2] == commands[:2]
+    assert remedy.commands[2].argv[:4] == ("netdiag", "run", "--from", "container:web")
+
+
 def test_a_side_in_our_own_network_namespace_needs_no_prefix() -> None:
     command = Command(("nft", "flush", "ruleset"))
     [remedy] = there([Remedy(summary="x", commands=(command,))], from_web(namespace=None))
