@@ -219,7 +219,7 @@ def _engines_told(snapshot: Snapshot, process: Process) -> bool:
     seen = containers_of(snapshot)
     wanted = "docker" if process.program in ("docker-proxy", "dockerd") else "podman"
     engines = seen.engines if seen is not None else ()
-    return any(one.name == wanted and isinstance(one.containers, Known) for one in engines)
+    return any(one.name == wanted and isinstance(one.containers, Known) and not one.unseen for one in engines)
 
 
 def _stop_publishing(found: Sequence[Publication], process: Process, *, stale: bool) -> tuple[Remedy, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
+from diagnose.analysis import compose
 from diagnose.analysis.describe import describe_process
 from diagnose.analysis.publication import shares_host_network
 from diagnose.analysis.reach import failing, may_be_reached
@@ -246,13 +247,14 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -
     seen = snapshot.elsewhere.value.listeners if isinstance(snapshot.elsewhere, Known) else ()
     origin = snapshot.vantage.origin
     we, place = ("We look from", f"--from {origin}") if origin else ("We run in", "/proc/self")
+    by_name, told = compose.dial_by_name(snapshot), compose.told_by_name(snapshot)
     return Finding(
         code=OWN_LOCALHOST.code,
         title=title(f"localhost is this {container.engine} container{name}, and nothing in it listens on {port}"),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN if seen and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY,
         explanation=f"{we} a container. {attempt.address} in here is the container itself, neither the host nor "
-        f"another container, and no program in it has port {port} open.",
+        f"another container, and no program in it has port {port} open." + (f" {told}" if told else ""),
         evidence=(
             Evidence(f"{we.lower()} {container.engine} container{name}", place),
             connect_evidence(attempt),
@@ -260,6 +262,7 @@ def _own_localhost(snapshot: Snapshot, attempt: Attempt, container: Container) -
             *(Evidence(f"LISTEN {one.local} elsewhere: {_owner(one)}", "/proc/PID/net/tcp") for one in seen[:3]),
         ),
         remedies=(
+            *((by_name,) if by_name else ()),
             Remedy(
                 summary="Is the server in another container: dial its service name (compose) or container name, with "
                 "the port it has inside, not the published one (db:5432, not localhost:15432). Both must be in one "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from checks.container.causes import HOST_LOOPBACK_ONLY, HOST_NAME_MISSING
+from diagnose.analysis import compose
 from diagnose.analysis.publication import container_name, containers_of, described, listening_inside, only_on_loopback
 from diagnose.analysis.reach import failing, severity
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
@@ -53,6 +54,7 @@ def _host_name_missing(snapshot: Snapshot, container: Container) -> Iterator[Fin
         ),
         remedies=(
             *_by_gateway(gateways, snapshot.target.port),
+            *_in_compose(snapshot, container),
             Remedy(
                 summary=f"Give the container the name: make it anew with --add-host={_GATEWAY} (in compose, under "
                 f"extra_hosts: \"{_GATEWAY}\"). The host's server has to listen on more than the host's loopback."
@@ -60,6 +62,11 @@ def _host_name_missing(snapshot: Snapshot, container: Container) -> Iterator[Fin
         ),
         explains=("resolution/not-found",),
     )
+
+
+def _in_compose(snapshot: Snapshot, container: Container) -> tuple[Remedy, ...]:
+    service = compose.service_of(snapshot, container)
+    return (compose.add_host_gateway(snapshot, service),) if service is not None else ()
 
 
 def _by_gateway(gateways: tuple[str, ...], port: int) -> tuple[Remedy, ...]:

@@ -15,6 +15,8 @@ from checks.container.causes import (
     PUBLISHED_ELSEWHERE,
     WRONG_CONTAINER_PORT,
 )
+from checks.container.words import published_line, state, state_line, why_it_ended
+from diagnose.analysis import compose
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     GONE,
@@ -69,6 +71,10 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
 
 
 def _missing(snapshot: Snapshot) -> Iterator[Missing]:
+    project = compose.project_of(snapshot)
+    for unread in project.unread if project is not None else ():
+        place = f"{unread.file}:{unread.line}" if unread.line else unread.file
+        yield Missing("compose files", Unknown(Reason.NOT_VISIBLE, f"{place}: {unread.why}"))
     match snapshot.containers:
         case Unknown() as unknown:
             if unknown != NOT_NEEDED:
@@ -77,6 +83,9 @@ def _missing(snapshot: Snapshot) -> Iterator[Missing]:
             for engine in seen.engines:
                 if isinstance(engine.containers, Unknown):
                     yield Missing(f"containers of {engine.name}", engine.containers)
+                elif engine.unseen:
+                    many = f"{engine.unseen} that do not run were not asked what they publish"
+                    yield Missing(f"containers of {engine.name}", Unknown(Reason.DEADLINE, many))
 
 
 def _broken_link(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
@@ -125,59 +134,19 @@ def _not_running(snapshot: Snapshot, attempt: Attempt, one: Publication, *, alon
     assert told is not None
     return Finding(
         code=NOT_RUNNING.code,
-        title=title(f"Container {one.name}, which publishes port {attempt.port}, {_state(told)}"),
+        title=title(f"Container {one.name}, which publishes port {attempt.port}, {state(told)}"),
         severity=severity(snapshot, attempt) if alone else Severity.INFO,
         confidence=_certainty(attempt) if alone else Confidence.POSSIBLE,
         explanation=f"The port is the one that {one.container.engine} opens for container {one.name} while it runs. "
-        f"{_why_it_ended(told)}",
+        f"{why_it_ended(told)}",
         evidence=(
             connect_evidence(attempt),
             entry_evidence(one),
-            Evidence(_state_line(told), f"{one.container.engine} inspect {one.name}"),
+            Evidence(state_line(told), f"{one.container.engine} inspect {one.name}"),
         ),
         remedies=remedies.start_again(told),
         explains=_BY_OTHERS if alone else (),
     )
-
-
-def _state(told: EngineContainer) -> str:
-    match told.status:
-        case Status.EXITED | Status.DEAD:
-            if told.out_of_memory:
-                return "was killed for want of memory"
-            return f"has exited with code {told.exit_code}" if told.exit_code is not None else "has exited"
-        case Status.CREATED:
-            return "was created and never started"
-        case Status.RESTARTING:
-            return f"keeps restarting (exit code {told.exit_code})"
-        case _:
-            return f"is {told.status.value}"
-
-
-def _why_it_ended(told: EngineContainer) -> str:
-    if told.error:
-        return f"The engine says: {told.error}"
-    if told.out_of_memory:
-        return "The kernel's out-of-memory killer ended it: it needs more memory than its limit allows."
-    match told.exit_code:
-        case None | 0:
-            return "Its main process has ended by itself, without an error."
-        case 137:
-            return "Exit code 137 is SIGKILL: docker kill, a stop that took too long, or the out-of-memory killer."
-        case 143:
-            return "Exit code 143 is SIGTERM: somebody stopped it."
-        case 125 | 126 | 127:
-            return "Exit codes 125 to 127 mean that its command could not be run at all."
-        case _:
-            return "Its main process has failed; its log says why."
-
-
-def _state_line(told: EngineContainer) -> str:
-    parts = [f"status {told.status.value}"]
-    parts += [f"exit code {told.exit_code}"] if told.exit_code is not None else []
-    parts += ["killed by the out-of-memory killer"] if told.out_of_memory else []
-    parts += [f"health {told.health}"] if told.health else []
-    return ", ".join(parts)
 
 
 def _published_elsewhere(snapshot: Snapshot, attempt: Attempt, entries: Sequence[Publication]) -> Finding:
@@ -191,7 +160,7 @@ def _published_elsewhere(snapshot: Snapshot, attempt: Attempt, entries: Sequence
         explanation="A published port is open only on the host addresses that its entry names: an entry without an "
         "address means all of them, one with an IPv4 address nothing of IPv6.",
         evidence=(connect_evidence(attempt), *map(entry_evidence, entries)),
-        remedies=remedies.publish_here(attempt, entries),
+        remedies=remedies.publish_here(snapshot, attempt, entries),
         explains=(*_BY_OTHERS, "refused/other-address", "refused/other-family", "resolution/prefers-other-family"),
     )
 
@@ -236,18 +205,11 @@ def _not_published(
         evidence=(
             connect_evidence(attempt),
             *(Evidence(f"{row_text(row)} in container {name}", f"/proc/{told.pid}/net/tcp") for row in rows[:3]),
-            Evidence(_published_line(told), f"{told.container.engine} inspect {name}"),
+            Evidence(published_line(told), f"{told.container.engine} inspect {name}"),
         ),
-        remedies=remedies.publish(told, attempt.port, attempt.port, loopback=loopback),
+        remedies=remedies.publish(snapshot, told, attempt.port, attempt.port, loopback=loopback),
         explains=_BY_OTHERS if alone else (),
     )
-
-
-def _published_line(told: EngineContainer) -> str:
-    entries = ", ".join(
-        f"{Endpoint(one.address, one.port)} to {one.container_port}" for one in sorted(set(told.published))
-    )
-    return f"published ports: {entries or 'none'}"
 
 
 # ------ somebody has it, and it leads into the container
@@ -354,7 +316,7 @@ def _wrong_port(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Findi
             Evidence(f"no listener on port {port} in the container", f"/proc/{one.inside.pid}/net/tcp"),
             *(Evidence(f"{row_text(row)} in the container", f"/proc/{one.inside.pid}/net/tcp") for row in there[:5]),
         ),
-        remedies=remedies.right_port(one, sorted({row.local.port for row in there})),
+        remedies=remedies.right_port(snapshot, one, sorted({row.local.port for row in there})),
         explains=_AT_THE_FAR_END,
     )
 
@@ -372,7 +334,7 @@ def _on_loopback(snapshot: Snapshot, attempt: Attempt, one: Publication, rows: S
             *_chain(snapshot, attempt, one),
             *(Evidence(f"{row_text(row)} in the container", f"/proc/{one.inside.pid}/net/tcp") for row in rows[:3]),
         ),
-        remedies=remedies.bind_all_inside(one),
+        remedies=remedies.bind_all_inside(snapshot, one),
         explains=_AT_THE_FAR_END,
     )
 

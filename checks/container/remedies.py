@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from diagnose.analysis import compose
+from diagnose.analysis.compose_target import declared_entry
 from diagnose.analysis.publication import Publication, bridge_address, container_name
 from diagnose.analysis.wording import dial_instead
 from diagnose.model.attempt import Attempt
@@ -11,6 +13,7 @@ from diagnose.model.container import EngineContainer, Status
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.network import Endpoint, family_of, is_wildcard
 from diagnose.model.process import Container, Process
+from diagnose.model.snapshot import Snapshot
 
 
 def _engine(container: Container, *words: str) -> Command:
@@ -49,39 +52,52 @@ def unpause(one: Publication, *, by_engine: bool) -> tuple[Remedy, ...]:
     )
 
 
-def publish(told: EngineContainer, port: int, container_port: int, *, loopback: bool) -> tuple[Remedy, ...]:
-    """Dial it where it is; publish it, which needs a new container."""
-    found: list[Remedy] = []
+def publish(
+    snapshot: Snapshot, told: EngineContainer, port: int, container_port: int, *, loopback: bool
+) -> tuple[Remedy, ...]:
+    """The very line of the compose file; dial it where it is; publish it, which needs a new container."""
+    service = compose.service_of(snapshot, told.container)
+    line = compose.publish(snapshot, service, container_port, host_port=port) if service else None
+    found: list[Remedy] = [line] if line else []
     addresses = [address for each in told.attachments for address in each.addresses]
     if addresses and not loopback:
         found.append(_dial_directly(Endpoint(addresses[0], container_port)))
-    found.append(_recreate(told.container, f"-p 127.0.0.1:{port}:{container_port}", loopback=loopback))
+    if line is None:
+        found.append(_recreate(told.container, f"-p 127.0.0.1:{port}:{container_port}", loopback=loopback))
     return tuple(found)
 
 
-def publish_here(attempt: Attempt, entries: Iterable[Publication]) -> tuple[Remedy, ...]:
+def publish_here(snapshot: Snapshot, attempt: Attempt, entries: Iterable[Publication]) -> tuple[Remedy, ...]:
     """Dial one of the addresses where it is published; or publish it on the dialled one."""
     first, *_ = entries
+    project, service = compose.project_of(snapshot), compose.service_of(snapshot, first.container)
+    entry = declared_entry(project, service, first.entry.container_port) if service else None
+    line = compose.publish_at(snapshot, service, entry, attempt.address) if service and entry else None
     elsewhere = first.entry.address
     if is_wildcard(elsewhere):
         elsewhere = "127.0.0.1" if family_of(elsewhere) == "ipv4" else "::1"
     option = f"-p {Endpoint(attempt.address, attempt.port)}:{first.entry.container_port}"
     return (
         dial_instead(Endpoint(elsewhere, first.entry.port), "Dial the address on which it is published"),
-        _recreate(first.container, option, loopback=False),
+        line or _recreate(first.container, option, loopback=False),
     )
 
 
-def right_port(one: Publication, ports: Sequence[int]) -> tuple[Remedy, ...]:
-    """Dial the port that is open in there; publish that one."""
+def right_port(snapshot: Snapshot, one: Publication, ports: Sequence[int]) -> tuple[Remedy, ...]:
+    """The very line of the compose file; dial the port that is open in there; publish that one."""
+    project, service = compose.project_of(snapshot), compose.service_of(snapshot, one.container)
+    entry = declared_entry(project, service, one.entry.container_port) if service else None
     found: list[Remedy] = []
+    if service and entry and len(ports) == 1:
+        found.append(compose.correct_container_port(snapshot, service, entry, ports[0]))
+    by_file = bool(found)
     at = bridge_address(one)
     if at is not None and len(ports) == 1:
         found.append(_dial_directly(Endpoint(at.address, ports[0])))
-    if ports:
+    if ports and not by_file:
         options = " or ".join(f"-p 127.0.0.1:{one.entry.port}:{port}" for port in ports[:3])
         found.append(_recreate(one.container, options, loopback=False))
-    else:
+    elif not ports:
         found.append(
             Remedy(
                 summary="Read the end of its log: the server in it has not come up",
@@ -91,8 +107,11 @@ def right_port(one: Publication, ports: Sequence[int]) -> tuple[Remedy, ...]:
     return tuple(found)
 
 
-def bind_all_inside(one: Publication) -> tuple[Remedy, ...]:
+def bind_all_inside(snapshot: Snapshot, one: Publication) -> tuple[Remedy, ...]:
     """The server's own option; the published entry stays, and stays on loopback."""
+    service = compose.service_of(snapshot, one.container)
+    if service is not None:
+        return (compose.listen_everywhere(snapshot, service),)
     port = one.entry.container_port
     safe = "" if _on_loopback(one) else f" Publish it as 127.0.0.1:{one.entry.port}:{port} to keep the network out."
     return (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from tests.lab.machine import Machine, wait_for
+from tests.lab.machine import ROOT, Answer, Machine, wait_for
 
 BUSYBOX = "/bin/busybox"
 """Static, from Debian's busybox-static: all that the image holds."""
@@ -115,6 +115,11 @@ class DockerMachine(Machine):
         """Waits until the engine says so of the container."""
         form = "{{.State.Status}}"
         wait_for(lambda: self.docker("inspect", "--format", form, name).strip() == status, f"{name} to be {status}", 10)
+
+    def netdiag(self, *arguments: str, uid: int = ROOT, before: tuple[str, ...] = ()) -> Answer:
+        """As on every machine, once this one has come to rest."""
+        self.rest()
+        return super().netdiag(*arguments, uid=uid, before=before)
 
     def rest(self) -> None:
         """Waits until bridges and links have done what follows from a container's end or start."""

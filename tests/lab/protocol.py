@@ -8,6 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from diagnose.model.finding import Edit
+from tests.edits import applied
 from tests.lab.machine import NOBODY, ROOT, Answer, Machine
 from tests.lab.record import record, summary
 
@@ -120,6 +122,8 @@ class Scenario:
         assert answer.cause["remedies"], f"no remedy\n{answer}"
         remedy = answer.cause["remedies"][0]
         assert remedy["risk"] != "destructive", f"the first remedy is destructive\n{answer}"
+        for file in sorted({edit["file"] for edit in remedy["edits"] if "compose" in Path(edit["file"]).name}):
+            self.edit(file, remedy["edits"])
         if not remedy["commands"]:
             assert by_hand, f"the first remedy is prose: the scenario must say what the person does\n{answer}"
             by_hand()
@@ -139,6 +143,11 @@ class Scenario:
             assert said == answer.cause["code"], (
                 f"the undo did not bring the fault back\n{again}\nfirst it was\n{answer}"
             )
+
+    def edit(self, file: str, edits: list[dict[str, Any]]) -> None:
+        """Change the file as a person would."""
+        ours = [Edit(edit["file"], edit["line"], edit["text"]) for edit in edits if edit["file"] == file]
+        self.machine.write(file, applied(self.machine.run("cat", file), ours))
 
     def dial(self, remedy: dict[str, Any]) -> None:
         """The remedy is to dial another target: netdiag itself must find it well."""

@@ -116,7 +116,6 @@ def test_a_container_that_has_exited_is_started_again(machine: DockerMachine, sc
     machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("kill", "app")
-    machine.rest()
     answer = scenario.says(proven("container/not-running"), as_nobody=NOTHING_LISTENS)
     assert "137" in said(answer)
     assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "start", "app"]  # type: ignore[index]
@@ -154,7 +153,6 @@ def test_a_stopped_container_is_no_cause_while_another_program_has_the_port(
 ) -> None:
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("kill", "app")
-    machine.rest()
     machine.serve().stop()
     scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))
 
