@@ -291,7 +291,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
             *((Evidence("status paused", f"{one.container.engine} inspect {one.name}"),) if by_engine else ()),
             *((Evidence("its cgroup is frozen", "cgroup freezer"),) if frozen else ()),
         ),
-        remedies=remedies.unpause(one, by_engine=by_engine),
+        remedies=remedies.unpause(one, by_engine=by_engine, asked=one.described is not None),
         explains=(*_SILENCE, *_AT_THE_FAR_END, "hung/process-stopped"),
     )
 

@@ -38,13 +38,13 @@ def start_again(told: EngineContainer) -> tuple[Remedy, ...]:
     return (start, log) if told.exit_code else (start,)
 
 
-def unpause(one: Publication, *, by_engine: bool) -> tuple[Remedy, ...]:
-    """Let it go on."""
-    if not by_engine:
+def unpause(one: Publication, *, by_engine: bool, asked: bool) -> tuple[Remedy, ...]:
+    """Let it go on; `asked`: the engine has told whether it was its doing."""
+    if asked and not by_engine:
         return (Remedy(summary=f"Thaw the cgroup of {one.name}: whoever froze it did not tell the engine."),)
     return (
         Remedy(
-            summary=f"Let container {one.name} go on",
+            summary=f"Let container {one.name} go on" + ("" if asked else ", if it was the engine that paused it"),
             commands=(_engine(one.container, "unpause"),),
             undo=(_engine(one.container, "pause"),),
             survives_reboot=None,

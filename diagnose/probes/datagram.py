@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 
 from diagnose.model.attempt import DatagramWitness
-from diagnose.model.fact import Fact, Known, Reason, Unknown
+from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint
 from diagnose.probes import sockets
 from diagnose.probes.connect import errno_name, sockaddr
@@ -25,6 +26,8 @@ def leaves(endpoint: Endpoint) -> Fact[DatagramWitness]:
     It can reach no program: a port that any UDP socket has is left alone, and with a time to live of 1 no router,
     nor this machine as one, hands it on.
     """
+    if not sys.platform.startswith("linux"):
+        return NOT_LINUX
     ports = range(endpoint.port, min(endpoint.port + _NEIGHBOURS, 1 << 16))
     match sockets.udp(ports):
         case Unknown() as unknown:

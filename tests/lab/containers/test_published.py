@@ -161,7 +161,7 @@ def test_a_port_published_on_another_address_is_dialled_there(machine: DockerMac
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "127.0.0.2"))
     scenario.says(
         proven("container/published-elsewhere"),
-        as_nobody=(proven("refused/other-address"), likely("refused/other-address")),
+        as_nobody=proven("container/published-elsewhere"),
     )
 
 
@@ -169,7 +169,7 @@ def test_a_port_published_for_ipv4_only_is_refused_over_ipv6(machine: DockerMach
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "0.0.0.0"))
     scenario.says(
         proven("container/published-elsewhere"),
-        as_nobody=(proven("refused/other-family"), likely("refused/other-family")),
+        as_nobody=proven("container/published-elsewhere"),
         target=f"[::1]:{machine.port}",
     )
 
@@ -222,9 +222,7 @@ def test_a_paused_container_goes_on(machine: DockerMachine, scenario: Scenario) 
     machine.web("decoy", "0.0.0.0", 80, options=published(machine.port + 1, 80))
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     machine.docker("pause", "app")
-    answer = scenario.says(
-        proven("container/paused"), as_nobody=(likely("container/paused"), proven("hung/not-accepting"))
-    )
+    answer = scenario.says(proven("container/paused"), as_nobody=proven("container/paused"))
     assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["docker", "unpause", "app"]  # type: ignore[index]
 
 
