@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity
-from diagnose.analysis.wording import connect_evidence, row_text, title
+from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
@@ -155,6 +155,8 @@ def _not_taken_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind) -> F
     who = (
         f"{behind.forwarder} took our connection and dialled {behind.server}" if behind.forwarder else "NAT leads there"
     )
+    if behind.pid == 0:
+        return _unanswered_behind(snapshot, attempt, behind, who)
     inside = Command(("netdiag", "run", "--from", f"pid:{behind.pid}", str(behind.server)), needs_root=True)
     return Finding(
         code=NOT_ACCEPTING.code,
@@ -170,6 +172,25 @@ def _not_taken_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind) -> F
             Evidence(f"its end at {behind.server} has no inode", f"/proc/{behind.pid}/net/tcp"),
         ),
         remedies=(Remedy(summary="Ask from in there: netdiag names the program and its state", commands=(inside,)),),
+        explains=_ON_OTHER_ADDRESSES,
+    )
+
+
+def _unanswered_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind, who: str) -> Finding:
+    return Finding(
+        code=NOT_ACCEPTING.code,
+        title=title(f"The server behind {attempt.endpoint}, {behind.server}, does not answer"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation="The connection that you make ends at the forwarder. Its own, to the server behind it, got no "
+        f"answer of any kind within {behind.ms / 1000:.1f} s: a firewall between the two swallows it, on this machine "
+        "or in there, or nobody has that address any more.",
+        evidence=(
+            connect_evidence(attempt),
+            Evidence(who, "/proc/PID/cmdline"),
+            Evidence(f"its connection to {behind.server} is SYN-SENT", "/proc/net/tcp"),
+        ),
+        remedies=(dial_instead(behind.server, "Ask about the far end: netdiag says what becomes of packets to it"),),
         explains=_ON_OTHER_ADDRESSES,
     )
 

@@ -102,7 +102,7 @@ def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Sta
         return _connect_verdict(snapshot.attempts)
     if snapshot.binds:
         return _bind_verdict(snapshot.binds)
-    if _is_closed(snapshot):
+    if not binding and _is_closed(snapshot):
         return Verdict.UNREACHABLE
     if _has_no_address(snapshot) or any(_blocks(finding, binding, stages) for finding in found):
         return Verdict.NOT_BINDABLE if binding else Verdict.UNREACHABLE

@@ -17,6 +17,7 @@ from checks.container.causes import (
 )
 from checks.container.words import published_line, state, state_line, why_it_ended
 from diagnose.analysis import compose
+from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     GONE,
@@ -120,13 +121,22 @@ def _not_open(
     gone = [one for one in covering if one.described is not None and one.described.status in GONE]
     alive = [one for one in covering if one not in gone]
     if alive:
-        yield from _without_nat(snapshot, attempt, alive[0])
+        if _bound_by_engine(snapshot, attempt):
+            yield from _without_nat(snapshot, attempt, alive[0])
     elif gone:
         yield from (_not_running(snapshot, attempt, one, alone=len(gone) == 1) for one in gone)
     elif entries:
         yield _published_elsewhere(snapshot, attempt, entries)
     else:
         yield from _unpublished(snapshot, attempt)
+
+
+def _bound_by_engine(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether an engine keeps the port without listening: else a container that only now starts looks the same."""
+    rows = snapshot.bound.value if isinstance(snapshot.bound, Known) else ()
+    owners = [owner(row, snapshot.holders) for row in rows if row.local.port == attempt.port]
+    held = [process for one in owners if isinstance(one, Owned) for process in one.processes]
+    return any(process.program in RESERVES for process in held)
 
 
 def _not_running(snapshot: Snapshot, attempt: Attempt, one: Publication, *, alone: bool) -> Finding:

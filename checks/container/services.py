@@ -50,10 +50,14 @@ def _stopped(
         confidence=Confidence.PROVEN if last else Confidence.LIKELY,
         explanation="Nothing was dialled: without a container the service has no port on this machine, and whoever "
         f"answers there is somebody else. {why_it_ended(last) if last else 'Compose has not made one yet.'}",
-        evidence=tuple(Evidence(state_line(one), _inspect(one)) for one in ours[:3]),
+        evidence=(*(Evidence(state_line(one), _inspect(one)) for one in ours[:3]), _asked_for(snapshot)),
         remedies=(*(remedies.start_again(last) if last else ()), *((start,) if start else ())),
         explains=_BY_OTHERS,
     )
+
+
+def _asked_for(snapshot: Snapshot) -> Evidence:
+    return Evidence(f"{snapshot.target.input} was not dialled: there is no address for it here", "target")
 
 
 def _inspect(told: EngineContainer) -> str:
@@ -76,6 +80,7 @@ def _unpublished(
         evidence=(
             *(Evidence(published_line(one), _inspect(one)) for one in ours[:3]),
             *((Evidence(f"ports: of {service.name} has no entry for {asked.port}", service.file),) if service else ()),
+            _asked_for(snapshot),
         ),
         remedies=(
             *((line,) if line else ()),

@@ -143,7 +143,7 @@ class Behind(Struct, frozen=True):
     server: Endpoint
     """As it is called in there."""
     pid: int
-    """A process in there."""
+    """A process in there; 0: the forwarder's own connection to it gets no answer."""
     acceptance: Acceptance
     ms: float
     """How long it was watched."""

@@ -92,17 +92,22 @@ class _Watch:
         while True:
             seen = self._far_end() or seen
             waited = time.monotonic() - began
-            if seen is None and waited < _GRACE:
-                time.sleep(_PAUSE)
-                continue
-            if seen is None or seen[0].inode or waited >= seconds or insides.frozen(seen[1]) == Known(True):
+            if seen is not None and (seen[0].inode or insides.frozen(seen[1]) == Known(True)):
+                break
+            if waited >= (seconds if seen is not None or self._unanswered() else _GRACE):
                 break
             time.sleep(_PAUSE)
+        if seen is None and self._target is not None and self._unanswered():
+            return Known(Behind(self._target, 0, Acceptance.PENDING, round(waited * 1000, 3), program))
         if seen is None:
             return Unknown(Reason.NOT_VISIBLE, "the far end of the connection was not seen in any network namespace")
         row, pid = seen
         acceptance = Acceptance.ACCEPTED if row.inode else Acceptance.PENDING
         return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program))
+
+    def _unanswered(self) -> bool:
+        """Whether the forwarder is still waiting for an answer to its own first packet."""
+        return bool(_dialling(self._target, TcpState.SYN_SENT) - self._earlier)
 
     def _far_end(self) -> tuple[SocketRow, int] | None:
         """One that nobody has taken yet, else one that was taken; with a pid there.
@@ -119,12 +124,12 @@ class _Watch:
         return next((one for one in found if one[0].inode == 0), found[0] if found else None)
 
 
-def _dialling(target: Endpoint | None) -> set[int]:
-    """The near ports of this namespace's connections to the target."""
+def _dialling(target: Endpoint | None, state: TcpState | None = None) -> set[int]:
+    """The near ports of this namespace's connections to the target, in this state or in any."""
     if target is None:
         return set()
     rows = _rows("/proc/thread-self/net", family_of(target.address), {target.port})
-    return {row.local.port for row in rows if _plain(row.peer) == target}
+    return {row.local.port for row in rows if _plain(row.peer) == target and state in (None, row.state)}
 
 
 def _in(namespace: Namespace, target: Endpoint | None, ports: set[int]) -> Iterator[SocketRow]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lab.docker import SOON, DockerMachine
-from tests.lab.machine import Answer
+from tests.lab.machine import NOBODY, ROOT, Answer
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 WITHOUT_PROXY = pytest.mark.parametrize("machine", [("--userland-proxy=false",)], ids=["no proxy"], indirect=True)
@@ -243,3 +243,16 @@ def test_a_port_published_on_loopback_is_no_exposure(machine: DockerMachine, sce
     machine.write("/etc/ufw/ufw.conf", "ENABLED=yes\n")
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
     assert "exposure/open-to-network" not in scenario.says(works()).codes
+
+
+def test_a_container_that_drops_what_the_proxy_sends_is_not_called_reachable(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    inside = ("nsenter", f"--net=/proc/{machine.pid('app')}/ns/net")
+    machine.run(*inside, "nft", "add table ip own; add chain ip own in { type filter hook input priority 0; };")
+    machine.run(*inside, "nft", "add rule ip own in tcp dport 80 drop")
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven("hung/not-accepting"))
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, proven("hung/not-accepting"))
+    assert "172.17.0." in answer.cause["title"]  # type: ignore[index]
+    assert "does not answer" in answer.cause["title"]  # type: ignore[index]
