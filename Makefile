@@ -25,8 +25,8 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 	$(BIN)/lint-imports
 	$(PYTEST) -m 'not lab and not fuzz'
 
-lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root)
-	$(PYTEST) -m lab
+lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
+	$(PYTEST) -m lab -n auto --dist worksteal
 
 fuzz: $(VENV)/.tested  ## 2,000 new random rule sets against what a connect meets there (root); NETDIAG_FUZZ=N for N
 	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz
