@@ -165,7 +165,8 @@ class Machine:
             server.kill()
         Server(self.keeper).kill()
         reap(children())
-        shutil.rmtree(self.scratch)
+        # what a daemon of the machine has started may write a moment longer than it lives
+        wait_for(lambda: removed(self.scratch), f"{self.scratch} to be removed", 10)
 
     def inside(self, argv: Sequence[str | bytes], uid: int = ROOT) -> list[str | bytes]:
         """The command line that runs argv in this machine as this user, without any other group or capability."""
@@ -260,6 +261,12 @@ class nothing_left_behind:  # noqa: N801 (reads as a statement)
         assert after == self.state, f"the run changed the machine: {changed(self.state, after)}"
         files = sorted(path.name for path in (self.machine.scratch / "cwd").iterdir())
         assert not files, f"the run left files in its working directory: {files}"
+
+
+def removed(folder: Path) -> bool:
+    """Whether the folder is gone, with all that is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return not folder.exists()
 
 
 def changed(before: str, after: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,63 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.lab.docker import APPLETS, BUSYBOX
-from tests.lab.machine import NOBODY, ROOT, Machine, wait_for
+from tests.lab.machine import NOBODY, ROOT, wait_for
+from tests.lab.podman import NEEDED, SOCKET, PodmanMachine
 from tests.lab_probes.test_engines import look
 
 pytestmark = [pytest.mark.lab]
 
 PORT = 18200
-SOCKET = "/run/podman/podman.sock"
-LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
-"""Where root lacks CAP_SYS_RESOURCE podman cannot raise its own."""
-
-
-class PodmanMachine(Machine):
-    """Its containers have no network but their own loopback, so no plugin is needed."""
-
-    def __enter__(self) -> PodmanMachine:
-        super().__enter__()
-        self.run("mkdir", "-p", str(Path(SOCKET).parent))
-        self.root_directory()
-        argv = [*self.command("system", "service", "--time=0"), f"unix://{SOCKET}"]
-        self.service = subprocess.Popen(
-            self.inside(argv), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        wait_for(lambda: self.run("sh", "-c", f"test -S {SOCKET} && echo yes", check=False), "podman's socket", 20)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.podman("rm", "--all", "--force", "--time=0", check=False)
-        self.service.terminate()
-        self.service.wait(10)
-        super().__exit__(*error)
-
-    def command(self, *arguments: str) -> list[str]:
-        """Podman with all that it keeps in this machine's own place."""
-        place = self.scratch / "podman"
-        kept = ["--root", f"{place}/root", "--runroot", f"{place}/run", "--network-config-dir", f"{place}/net"]
-        runtime = shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin") or "runc"
-        return ["podman", *kept, "--cgroup-manager=cgroupfs", "--runtime", runtime, "--storage-driver=vfs", *arguments]
-
-    def podman(self, *arguments: str, check: bool = True) -> str:
-        """Standard output of the podman command in this machine."""
-        return self.run(*self.command(*arguments), check=check)
-
-    def root_directory(self) -> None:
-        """What its containers run on: static busybox."""
-        programs = self.scratch / "rootfs" / "bin"
-        programs.mkdir(parents=True)
-        shutil.copy(BUSYBOX, programs / "busybox")
-        for applet in APPLETS:
-            (programs / applet).symlink_to("busybox")
-        for name in ("dev", "etc", "proc", "run", "sys", "tmp"):
-            (self.scratch / "rootfs" / name).mkdir()
-
-    def container(self, verb: tuple[str, ...], name: str, *command: str, options: tuple[str, ...] = ()) -> str:
-        """Make a container, and run it in the background where the verb says so; its id."""
-        place = str(self.scratch / "rootfs")
-        return self.podman(*verb, "--name", name, *LIMITS, *options, "--rootfs", place, *command).strip()
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +26,7 @@ def machine() -> Iterator[PodmanMachine]:
     """One podman for all of these."""
     if os.geteuid() != 0 or sys.platform != "linux":
         pytest.skip("needs root on Linux")
-    missing = [tool for tool in ("podman", "conmon", "runc", BUSYBOX) if shutil.which(tool) is None]
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"needs tools that are not installed: {', '.join(missing)}")
     with PodmanMachine(port=PORT) as machine:
