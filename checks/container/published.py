@@ -40,9 +40,9 @@ from diagnose.analysis.publication import (
 from diagnose.analysis.reach import failing, may_be_reached, severity
 from diagnose.analysis.refusal import Refusal, refusal
 from diagnose.analysis.walk import destination_rewrite, rule_line, walk_lines
-from diagnose.analysis.wording import connect_evidence, row_text, title
+from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
-from diagnose.model.container import EngineContainer, Status
+from diagnose.model.container import EngineContainer, Published, Status
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Evidence, Finding, Severity
 from diagnose.model.firewall import Walk
@@ -125,8 +125,8 @@ def _not_open(
             yield from _without_nat(snapshot, attempt, alive[0])
     elif gone:
         yield from (_not_running(snapshot, attempt, one, alone=len(gone) == 1) for one in gone)
-    elif entries:
-        yield _published_elsewhere(snapshot, attempt, entries)
+    elif running := [one for one in entries if one.is_running]:
+        yield _published_elsewhere(snapshot, attempt, running)
     else:
         yield from _unpublished(snapshot, attempt)
 
@@ -186,8 +186,35 @@ def _unpublished(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
         and (inside := inside_of(seen, told.container))
         and (rows := listening_inside(inside, attempt.port))
     ]
+    alone = len(found) == 1 and not _others_listen(snapshot)
     for told, rows in found:
-        yield _not_published(snapshot, attempt, told, rows, alone=len(found) == 1 and not _others_listen(snapshot))
+        entry = next((one for one in told.published if one.container_port == attempt.port), None)
+        if entry is not None:
+            yield _published_as(snapshot, attempt, told, entry, alone=alone)
+        else:
+            yield _not_published(snapshot, attempt, told, rows, alone=alone)
+
+
+def _published_as(
+    snapshot: Snapshot, attempt: Attempt, told: EngineContainer, entry: Published, *, alone: bool
+) -> Finding:
+    """The container's own port was dialled, and the host has it under another number."""
+    name = container_name(told.container)
+    outside = Endpoint(entry.address or "0.0.0.0", entry.port)
+    return Finding(
+        code=PUBLISHED_ELSEWHERE.code,
+        title=title(f"Container {name} publishes its port {attempt.port} as {outside}"),
+        severity=severity(snapshot, attempt) if alone else Severity.INFO,
+        confidence=Confidence.LIKELY if alone else Confidence.POSSIBLE,
+        explanation=f"{attempt.port} is the port that the container has inside. On this machine the engine opens it as "
+        f"{entry.port}: the first number of a published port is the host's, the second the container's.",
+        evidence=(
+            connect_evidence(attempt),
+            Evidence(published_line(told), f"{told.container.engine} inspect {name}"),
+        ),
+        remedies=(dial_instead(remedies.dialled_as(entry), "Dial the port under which it is published"),),
+        explains=_BY_OTHERS if alone else (),
+    )
 
 
 def _others_listen(snapshot: Snapshot) -> bool:

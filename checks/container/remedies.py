@@ -9,9 +9,9 @@ from diagnose.analysis.compose_target import declared_entry
 from diagnose.analysis.publication import Publication, bridge_address, container_name
 from diagnose.analysis.wording import dial_instead
 from diagnose.model.attempt import Attempt
-from diagnose.model.container import EngineContainer, Status
+from diagnose.model.container import EngineContainer, Published, Status
 from diagnose.model.finding import Command, Remedy, Risk
-from diagnose.model.network import Endpoint, family_of, is_wildcard
+from diagnose.model.network import Endpoint, is_wildcard
 from diagnose.model.process import Container, Process
 from diagnose.model.snapshot import Snapshot
 
@@ -73,14 +73,18 @@ def publish_here(snapshot: Snapshot, attempt: Attempt, entries: Iterable[Publica
     project, service = compose.project_of(snapshot), compose.service_of(snapshot, first.container)
     entry = declared_entry(project, service, first.entry.container_port) if service else None
     line = compose.publish_at(snapshot, service, entry, attempt.address) if service and entry else None
-    elsewhere = first.entry.address
-    if is_wildcard(elsewhere):
-        elsewhere = "127.0.0.1" if family_of(elsewhere) == "ipv4" else "::1"
     option = f"-p {Endpoint(attempt.address, attempt.port)}:{first.entry.container_port}"
     return (
-        dial_instead(Endpoint(elsewhere, first.entry.port), "Dial the address on which it is published"),
+        dial_instead(dialled_as(first.entry), "Dial the address on which it is published"),
         line or _recreate(first.container, option, loopback=False),
     )
+
+
+def dialled_as(entry: Published) -> Endpoint:
+    """How a client on this machine dials what is published there."""
+    if not entry.address or is_wildcard(entry.address):
+        return Endpoint("::1" if ":" in entry.address else "127.0.0.1", entry.port)
+    return Endpoint(entry.address, entry.port)
 
 
 def right_port(snapshot: Snapshot, one: Publication, ports: Sequence[int]) -> tuple[Remedy, ...]:

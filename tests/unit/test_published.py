@@ -333,3 +333,22 @@ def test_a_container_whose_inside_was_not_seen_is_missing_and_not_fine() -> None
     snapshot = hung_up(seen(told(), forwarded=True))
     assert findings(snapshot) == []
     assert "listeners in container web" in missed(snapshot)
+
+
+def test_a_container_s_own_port_that_is_published_under_another_number_is_not_called_unpublished() -> None:
+    containers = seen(told(published=(Published("0.0.0.0", 15432, 8080),)), within=(inside("0.0.0.0:8080"),))
+    found = diagnose(refused(containers), CHECKS).root_cause
+    assert found
+    assert (found.code, found.confidence) == ("container/published-elsewhere", Confidence.LIKELY)
+    assert "15432" in found.title
+    assert found.remedies[0].commands[0].argv == ("netdiag", "run", "127.0.0.1:15432")
+
+
+def test_an_ended_container_that_published_elsewhere_is_not_to_be_dialled_there() -> None:
+    over = told(status=Status.EXITED, exit_code=0, pid=0, published=(Published("127.0.0.2", 8080, 80),))
+    assert root_cause(refused(seen(over))) == ("refused/nothing-listening", Confidence.PROVEN)
+
+
+def test_a_container_that_only_now_starts_has_lost_no_nat_rule() -> None:
+    snapshot = replace(refused(seen(told(), within=(inside(),))), firewall=shadow(PASSES))
+    assert findings(snapshot) == []

@@ -256,3 +256,9 @@ def test_a_container_that_drops_what_the_proxy_sends_is_not_called_reachable(
     scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, proven("hung/not-accepting"))
     assert "172.17.0." in answer.cause["title"]  # type: ignore[index]
     assert "does not answer" in answer.cause["title"]  # type: ignore[index]
+
+
+def test_a_container_s_own_port_is_published_under_another_number(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "0.0.0.0", machine.port, options=published(machine.port + 7, machine.port))
+    answer = scenario.says(likely("container/published-elsewhere"), as_nobody=likely("container/other-namespace"))
+    assert answer.cause["remedies"][0]["commands"][0]["argv"][-1] == f"127.0.0.1:{machine.port + 7}"  # type: ignore[index]
