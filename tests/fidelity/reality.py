@@ -80,6 +80,8 @@ _CHAINS = "\n".join(
 _FAMILIES = {1: "inet", 2: "ip", 5: "netdev", 10: "ip6"}
 _NETFILTER, _GROUP_TRACE, _TRACE = 12, 9, 0x0A11
 _DROP, _STOLEN, _QUEUE = 0, 2, 3
+_BYPASS = 0x8000
+"""Of a queue that no program reads."""
 _POLICY, _RULE = 1, 3
 
 
@@ -128,7 +130,8 @@ class Tracer:
         goal = _name(_attributes(told[5]).get(2, b"")) if 5 in told else ""
         if goal.startswith("__chain"):
             self._around[where.family, where.table, goal] = where
-        stops = code >= 0 and code & 0xFF in (_DROP, _STOLEN, _QUEUE)
+        # the number of a queue makes a verdict negative from 32768 on
+        stops = not -5 <= code < 0 and code & 0xFF in (_DROP, _STOLEN, _QUEUE) and not code & _BYPASS
         self.seen.append(Seen(*self._headers[packet], where, stops))
 
 

@@ -135,8 +135,8 @@ class _Expedition:
         self._begun = time.monotonic()
         self._cost = 0.0
         """Seconds that the first copy and its probes took."""
-        self._lacking: tuple[str, ...] = ()
-        """Parts of the rules that the copy has not, and that may lie on a walk."""
+        self._unsure = ""
+        """Why what mends the copy need not mend the machine."""
         self._mistake: Exception | None = None
         self._fact: Fact[Shadow] = Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
 
@@ -195,7 +195,7 @@ class _Expedition:
                     owners.at_work(walks),
                     listings.late,
                 )
-                self._lacking = tuple(copy.doubts)
+                self._unsure = _unsure(copy)
                 shared = shared_priorities(machine)
                 if not shared:
                     return self._rehearsed(shadow, machine, walks, words, (copy, prober))
@@ -296,9 +296,8 @@ class _Expedition:
                 found.append(walk)
                 continue
             tried: Fact[tuple[Rehearsed, ...]]
-            if self._lacking:
-                # what mends a part of the rules need not mend the whole
-                tried = Unknown(Reason.FAILED, f"the copy is not whole: {'; '.join(self._lacking)}")
+            if self._unsure:
+                tried = Unknown(Reason.FAILED, self._unsure)
                 found.append(msgspec.structs.replace(walk, rehearsals=tried))
                 continue
             try:
@@ -307,6 +306,17 @@ class _Expedition:
                 tried = _TOO_LATE
             found.append(msgspec.structs.replace(walk, rehearsals=tried))
         return Known(msgspec.structs.replace(shadow, walks=tuple(found)))
+
+
+def _unsure(copy: Copy) -> str:
+    if copy.doubts:
+        return f"the copy is not whole: {'; '.join(copy.doubts)}"
+    causes = {cause for _, cause in copy.siblings.values()}
+    causes.update(sibling.cause for table in copy.tables for sibling in table.siblings)
+    if "sender" in causes:
+        # what the first walk does not meet, because it ends before, a mended one may
+        return "rules ask for the group or cgroup behind an answer, which in the copy is netdiag's own"
+    return ""
 
 
 def _unrehearsed(walk: Walk) -> Walk:
