@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from checks.container import remedies
+from checks.container import chain, remedies
 from checks.container.causes import (
     BINDS_LOOPBACK_INSIDE,
     NAT_MISSING,
@@ -150,6 +150,7 @@ def _not_running(snapshot: Snapshot, attempt: Attempt, one: Publication, *, alon
         explanation=f"The port is the one that {one.container.engine} opens for container {one.name} while it runs. "
         f"{why_it_ended(told)}",
         evidence=(
+            chain.unopened(attempt, one, f"it {state(told)}"),
             connect_evidence(attempt),
             entry_evidence(one),
             Evidence(state_line(told), f"{one.container.engine} inspect {one.name}"),
@@ -169,7 +170,11 @@ def _published_elsewhere(snapshot: Snapshot, attempt: Attempt, entries: Sequence
         confidence=_certainty(attempt),
         explanation="A published port is open only on the host addresses that its entry names: an entry without an "
         "address means all of them, one with an IPv4 address nothing of IPv6.",
-        evidence=(connect_evidence(attempt), *map(entry_evidence, entries)),
+        evidence=(
+            chain.unopened(attempt, first, f"published on {places}"),
+            connect_evidence(attempt),
+            *map(entry_evidence, entries),
+        ),
         remedies=remedies.publish_here(snapshot, attempt, entries),
         explains=(*_BY_OTHERS, "refused/other-address", "refused/other-family", "resolution/prefers-other-family"),
     )
@@ -323,6 +328,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
         explanation="The kernel holds every process of the container (cgroup freezer). Connections are completed for "
         "it and then wait: nothing answers until it goes on.",
         evidence=(
+            chain.drawn(snapshot, attempt, one, _walk(snapshot, attempt), f"it is {how}"),
             connect_evidence(attempt),
             entry_evidence(one),
             *((Evidence("status paused", f"{one.container.engine} inspect {one.name}"),) if by_engine else ()),
@@ -349,7 +355,7 @@ def _wrong_port(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Findi
         explanation=f"The host's side is in order; in the container nobody has port {port} open, and {found}. The "
         f"second number of a published port is the one on which the server inside listens.{wait}",
         evidence=(
-            *_chain(snapshot, attempt, one),
+            *_chain(snapshot, attempt, one, f"nothing listens on port {port} in there"),
             Evidence(f"no listener on port {port} in the container", f"/proc/{one.inside.pid}/net/tcp"),
             *(Evidence(f"{row_text(row)} in the container", f"/proc/{one.inside.pid}/net/tcp") for row in there[:5]),
         ),
@@ -368,7 +374,7 @@ def _on_loopback(snapshot: Snapshot, attempt: Attempt, one: Publication, rows: S
         explanation=f"{rows[0].local} in the container is reached from inside the container only. What comes through "
         "the published port comes to the container's address on its network, where nobody listens.",
         evidence=(
-            *_chain(snapshot, attempt, one),
+            *_chain(snapshot, attempt, one, f"the server listens on {rows[0].local} only"),
             *(Evidence(f"{row_text(row)} in the container", f"/proc/{one.inside.pid}/net/tcp") for row in rows[:3]),
         ),
         remedies=remedies.bind_all_inside(snapshot, one),
@@ -408,6 +414,7 @@ def _nat_missing(snapshot: Snapshot, attempt: Attempt, one: Publication, walk: W
         "the destination of our packet: it never gets to the container. A reload of the firewall (nft -f with flush "
         "ruleset, firewall-cmd --reload, iptables -t nat -F) takes the engine's rules away as well.",
         evidence=(
+            chain.drawn(snapshot, attempt, one, walk, "no NAT rule leads in"),
             connect_evidence(attempt),
             entry_evidence(one),
             Evidence("our packet passes every rule, and none changes its destination", "copy of the rules, traced"),
@@ -434,6 +441,7 @@ def _no_localnet_route(snapshot: Snapshot, attempt: Attempt, one: Publication, w
         "interface has route_localnet. The NAT rule changes the destination, and the packet has nowhere to go. Other "
         "addresses of this machine work.",
         evidence=(
+            chain.drawn(snapshot, attempt, one, walk, "loopback's packets may not leave"),
             connect_evidence(attempt),
             entry_evidence(one),
             *(Evidence(rule_line(step.rule), "copy of the rules, traced") for step in rewriting[-1:]),
@@ -467,8 +475,9 @@ def _linked(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Confidenc
     return Confidence.PROVEN if holds or by_engine else Confidence.LIKELY
 
 
-def _chain(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[Evidence]:
+def _chain(snapshot: Snapshot, attempt: Attempt, one: Publication, broken: str) -> Iterator[Evidence]:
     """The links in their order: what was dialled, who has the port, where it leads."""
+    yield chain.drawn(snapshot, attempt, one, _walk(snapshot, attempt), broken)
     yield connect_evidence(attempt)
     yield entry_evidence(one)
     holder = holder_of(snapshot, attempt.address, attempt.port)

@@ -262,3 +262,18 @@ def test_a_container_s_own_port_is_published_under_another_number(machine: Docke
     machine.web("app", "0.0.0.0", machine.port, options=published(machine.port + 7, machine.port))
     answer = scenario.says(likely("container/published-elsewhere"), as_nobody=likely("container/other-namespace"))
     assert answer.cause["remedies"][0]["commands"][0]["argv"][-1] == f"127.0.0.1:{machine.port + 7}"  # type: ignore[index]
+
+
+def test_over_ipv6_the_proxy_leads_to_the_same_server_on_loopback(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "127.0.0.1", 80, options=published(machine.port, 80, "[::1]"))
+
+    def listen_on_all() -> None:
+        machine.docker("rm", "--force", "app")
+        machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80, "[::1]"))
+
+    scenario.says(
+        proven("container/binds-loopback-inside"),
+        as_nobody=(likely("container/binds-loopback-inside"), *HANGS_UP),
+        target=f"[::1]:{machine.port}",
+        by_hand=listen_on_all,
+    )
