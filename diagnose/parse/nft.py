@@ -666,7 +666,8 @@ def _loads_protocol(family: int, part: Expression) -> bool:
 def differences(original: Ruleset, copy: Ruleset) -> dict[TableKey, str]:
     """The tables whose copy does not list equal to the original, each with the first difference.
 
-    Not compared: handles, use counts, and what only time moves (expiry of elements, `last`).
+    Not compared: handles, use counts, what only time moves (expiry of elements, `last`), and what rules have counted:
+    an interface of the copy that comes up sends packets of its own (MLD, RFC 3810).
     """
     mine, theirs = _parts(original), _parts(copy)
     return {
@@ -688,9 +689,9 @@ def _parts(rules: Ruleset) -> dict[TableKey, list[_Part]]:
         parts[one.table].append(("set", _verbatim(Kind.SET, one.body)[nl.GENERIC :]))
         parts[one.table].append(("elements", Contents(one)))
     for other in sorted(rules.others, key=lambda o: (o.table, o.kind, o.name)):
-        parts[other.table].append(("object", _verbatim(other.kind, other.body)[nl.GENERIC :]))
+        parts[other.table].append(("object", _uncounted_object(other)))
     for key, held in sorted(by_chain(rules).items()):
-        parts[key.table].append(("rules", (key.name, [_timeless_rule(rule) for rule in held])))
+        parts[key.table].append(("rules", (key.name, [Uncounted(rule) for rule in held])))
     return parts
 
 
@@ -745,10 +746,34 @@ def _timeless(element: bytes) -> bytes:
     return nl.keep(element, 0, _ELEMENT_TIMELESS)
 
 
-def _timeless_rule(rule: Rule) -> bytes:
-    if b"last" not in rule.given:
-        return rule.given
-    return b"".join(e.name.encode() + (b"" if e.name == "last" else e.data) for e in expressions(rule)) + rule.userdata
+class Uncounted:
+    """A rule: equal to another whatever they have counted."""
+
+    def __init__(self, rule: Rule) -> None:
+        self._rule = rule
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Uncounted):
+            return NotImplemented
+        one, another = self._rule, other._rule
+        return one.given == another.given or (
+            one.userdata == another.userdata and _shape(one, {}) == _shape(another, {})
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+_COUNTER_OBJECT = 1
+"""NFT_OBJECT_COUNTER."""
+
+
+def _uncounted_object(other: Other) -> bytes:
+    found = nl.by_type(other.body, nl.GENERIC)
+    kept = _KEPT[other.kind]
+    if other.kind is Kind.OBJECT and nl.number(found.get(3)) in (_COUNTER_OBJECT, _QUOTA_OBJECT):
+        size = nl.by_type(found.get(4, b"")).get(1, b"") if nl.number(found.get(3)) == _QUOTA_OBJECT else b""
+        return nl.keep(other.body, nl.GENERIC, kept - {4}) + size
+    return nl.keep(other.body, nl.GENERIC, kept)
 
 
 def _first_difference(mine: list[_Part], theirs: list[_Part]) -> str:
