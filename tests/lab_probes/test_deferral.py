@@ -78,10 +78,20 @@ def told(address: str) -> tuple[bool, bool] | Unknown:
             return unknown
 
 
+def told_in_the_end(address: str) -> tuple[bool, bool] | Unknown:
+    """The first distinct word: beside other tests the processors may be too busy for a look, and then it says less."""
+    said = told(address)
+    for _ in range(5):
+        if not isinstance(said, tuple) or said[1]:
+            return said
+        said = told(address)
+    return said
+
+
 @ADDRESSES
 def test_an_ack_that_the_listener_holds_back_is_told_and_no_program_hears_of_it(address: str) -> None:
     with listening(address) as server:
-        assert told(address) == (True, True)
+        assert told_in_the_end(address) == (True, True)
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -92,12 +102,12 @@ def test_an_ack_that_the_listener_holds_back_is_told_and_no_program_hears_of_it(
 def test_a_lost_ack_is_told_whether_the_listener_defers_or_not(address: str, defers: bool) -> None:
     lose_the_ack()
     with listening(address, defers=defers):
-        assert told(address) == (False, True)
+        assert told_in_the_end(address) == (False, True)
 
 
 def test_an_ordinary_user_is_told_as_well() -> None:
     with listening("127.0.0.1"):
-        assert as_nobody(lambda: told("127.0.0.1")) == (True, True)
+        assert as_nobody(lambda: told_in_the_end("127.0.0.1")) == (True, True)
 
 
 @pytest.mark.parametrize("pause", [0.01, 0.001, 0.0])
