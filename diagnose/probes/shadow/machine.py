@@ -16,6 +16,7 @@ from diagnose.parse.nft import Ruleset
 from diagnose.parse.xtables import Block
 from diagnose.probes.netlink import ROUTE, Netlink, attributes
 from diagnose.probes.shadow import netfilter
+from diagnose.probes.shadow.presence import legacy_tables
 
 _GET_LINK, _GET_ADDRESS, _GET_RULE = 18, 22, 34
 _RULE = struct.Struct("=BBBBBBBBI")
@@ -117,7 +118,7 @@ class Machine(Struct, frozen=True):
 
 def blocks() -> tuple[Block, ...]:
     """The tables of iptables-legacy and ip6tables-legacy."""
-    named = [_names(kind) for kind in ("ip", "ip6")]
+    named = [legacy_tables(kind) for kind in ("ip", "ip6")]
     if not any(named):
         return ()
     # most machines have none, and need not pay for the import of ctypes
@@ -142,21 +143,6 @@ def ip_sets(rules: Ruleset, blocks: tuple[Block, ...], timeout: float) -> tuple[
         return netfilter.ip_sets(timeout)
     except (OSError, ValueError):
         # none that could be read: a rule that needs one will not load, and is told as not copied
-        return ()
-
-
-def _names(kind: str) -> tuple[str, ...]:
-    """The tables of iptables-legacy in use; none where the kernel has no such tables.
-
-    OSError EACCES or EPERM for an ordinary user, ENOENT where there is no /proc to look into.
-    """
-    folder = "/proc/thread-self/net"
-    try:
-        with open(f"{folder}/{kind}_tables_names", encoding="ascii", errors="backslashreplace") as file:
-            return tuple(sorted(file.read().split()))
-    except FileNotFoundError:
-        if not os.path.isdir(folder):
-            raise
         return ()
 
 
