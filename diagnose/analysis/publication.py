@@ -113,11 +113,13 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     if seen is None or not ports_are_published_here(snapshot):
         return ()
     told = [
-        Publication(one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, entry))
+        Publication(
+            one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, one, entry)
+        )
         for one in described(seen)
         for entry in one.publishes(port)
     ]
-    known = {(one.entry.address, one.entry.port) for one in told}
+    known = {(one.entry.address, one.entry.port) for one in told if one.is_running}
     forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     for one in forwarders:
         if one.listens.port == port and (one.listens.address, port) not in known:
@@ -139,7 +141,10 @@ _SHORT = 12
 """Characters of a container's id that engines take for the whole."""
 
 
-def _forwarder(seen: Containers, entry: Published) -> Forwarder | None:
+def _forwarder(seen: Containers, told: EngineContainer, entry: Published) -> Forwarder | None:
+    """Who forwards for it; one that has ended has nobody, though another may publish the same port by now."""
+    if told.status in GONE:
+        return None
     forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     return next((one for one in forwarders if one.listens == Endpoint(entry.address, entry.port)), None)
 

@@ -11,8 +11,9 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 
 from diagnose.model.attempt import Acceptance, Behind
+from diagnose.model.container import Forwarder
 from diagnose.model.fact import Fact, Known, Reason, Unknown
-from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of
+from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of, is_wildcard
 from diagnose.parse import proc_net
 from diagnose.probes import forwarders, insides, namespaces
 from diagnose.probes.namespaces import Namespace
@@ -55,12 +56,18 @@ def _target(dialled: Endpoint, forwarder: int | None) -> tuple[Endpoint | None, 
         return None, None
     match forwarders.look({dialled.port}, _SURVEY_SECONDS):
         case Known(value=found):
-            ours = [one for one in found if forwarder in (0, one.pid)]
+            ours = _taking(found, dialled.address) if forwarder == 0 else [one for one in found if one.pid == forwarder]
             if len({one.target for one in ours}) == 1:
                 return ours[0].target, f"{ours[0].program} (pid {ours[0].pid})"
         case Unknown():
             pass
     return None, None
+
+
+def _taking(found: Iterable[Forwarder], address: str) -> list[Forwarder]:
+    """Those that say to listen where the address leads: the exact one before the wildcards."""
+    exact = [one for one in found if one.listens.address == address]
+    return exact or [one for one in found if is_wildcard(one.listens.address)]
 
 
 def _connected(dialled: Endpoint) -> socket.socket:
