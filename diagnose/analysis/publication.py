@@ -129,10 +129,11 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
 
 def inside_of(seen: Containers, container: Container) -> Inside | None:
     """What the kernel shows of the container's namespace."""
-    return next((one for one in seen.insides if _same(one.container, container)), None)
+    return next((one for one in seen.insides if is_same(one.container, container)), None)
 
 
-def _same(one: Container, other: Container) -> bool:
+def is_same(one: Container, other: Container) -> bool:
+    """By their ids, of which one may be cut short."""
     length = min(len(one.id), len(other.id))
     return length >= _SHORT and one.id[:length] == other.id[:length]
 

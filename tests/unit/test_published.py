@@ -284,6 +284,23 @@ def test_a_paused_container_that_refuses_at_once_would_refuse_unpaused_as_well(l
     assert root_cause(snapshot) == (f"container/{code}", Confidence.PROVEN)
 
 
+def test_a_paused_container_on_the_host_s_network_is_unpaused_and_not_restarted() -> None:
+    containers = seen(told(status=Status.PAUSED, network_mode="host", published=()))
+    theirs = replace(process("httpd", 77), container=WEB)
+    snapshot = replace(reserved(containers), holders=held((1, theirs)))
+    found = diagnose(snapshot, CHECKS).root_cause
+    assert found
+    assert (found.code, found.confidence) == ("container/paused", Confidence.PROVEN)
+    assert found.remedies[0].commands[0].argv == ("docker", "unpause", "web")
+
+
+def test_a_listener_that_a_process_outside_the_paused_container_holds_too_is_not_blamed_on_it() -> None:
+    containers = seen(told(status=Status.PAUSED, network_mode="host", published=()))
+    theirs = replace(process("httpd", 77), container=WEB)
+    snapshot = replace(reserved(containers), holders=held((1, theirs), (1, process("httpd", 78))))
+    assert findings(snapshot) == []
+
+
 NEVER_STARTED = told(container=Container("docker", "00" * 32, "again"), status=Status.CREATED, pid=0, attachments=())
 """Its start failed, because web has the port; the engine tells it before web."""
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lab.docker import SOON, DockerMachine
-from tests.lab.machine import NOBODY, ROOT, Answer
+from tests.lab.machine import NOBODY, ROOT, Answer, Server, start, wait_for
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 WITHOUT_PROXY = pytest.mark.parametrize("machine", [("--userland-proxy=false",)], ids=["no proxy"], indirect=True)
@@ -250,6 +250,13 @@ def test_a_paused_container_behind_nat_is_not_called_reachable(machine: DockerMa
     scenario.says(proven("container/paused"), as_nobody=proven("hung/not-accepting"))
 
 
+def test_a_paused_container_on_the_host_s_network_goes_on(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.container("app", "httpd", "-f", "-p", f"127.0.0.1:{machine.port}", options=("--network", "host"))
+    wait_for(lambda: machine.listens_inside("app", machine.port), "its server to listen")
+    machine.docker("pause", "app")
+    scenario.says(proven("container/paused"), as_nobody=proven("hung/not-accepting"))
+
+
 def test_of_two_proxies_on_one_port_the_one_that_was_dialled_counts(machine: DockerMachine, scenario: Scenario) -> None:
     machine.web("decoy", "0.0.0.0", 80, options=published(machine.port, 80, "127.0.0.2"))
     machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
@@ -303,6 +310,35 @@ def test_a_container_that_drops_what_the_proxy_sends_is_not_called_reachable(
     scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, proven("hung/not-accepting"))
     assert "172.17.0." in answer.cause["title"]  # type: ignore[index]
     assert "does not answer" in answer.cause["title"]  # type: ignore[index]
+
+
+SLOW_PROXY = """
+import ctypes, socket, sys, time
+ctypes.CDLL(None).prctl(15, b"docker-proxy", 0, 0, 0)
+told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+here = socket.create_server((told["-host-ip"], int(told["-host-port"])))
+print("ready", flush=True)
+while True:
+    taken = here.accept()[0]
+    time.sleep(0.2)
+    try:
+        socket.create_connection((told["-container-ip"], int(told["-container-port"])))
+    except OSError:
+        taken.close()
+"""
+"""A forwarder on a busy machine: it dials later than netdiag waits to see a connection closed."""
+
+
+def test_a_proxy_that_is_slow_to_learn_that_nobody_is_there_is_not_called_reachable(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.container("app", "sleep", "1000")
+    machine.write("/run/proxy.py", SLOW_PROXY)
+    ends = ("-host-ip", "127.0.0.1", "-host-port", str(machine.port), "-container-port", "80")
+    argv = ["/run/python3", "/run/proxy.py", *ends, "-container-ip", machine.address("app"), "-proto", "tcp"]
+    machine.servers.append(Server(start(machine.inside(argv))))
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven("container/wrong-container-port"))
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, likely("container/wrong-container-port"))
 
 
 def test_a_container_s_own_port_is_published_under_another_number(machine: DockerMachine, scenario: Scenario) -> None:
