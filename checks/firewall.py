@@ -8,8 +8,15 @@ from enum import Enum, auto
 from msgspec.structs import replace
 
 from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
-from diagnose.analysis.publication import may_be_translated
-from diagnose.analysis.reach import failing, reached, severity, unmapped
+from diagnose.analysis.publication import (
+    DIALS_INSIDE,
+    RESERVES,
+    Publication,
+    holder_of,
+    may_be_translated,
+    publications,
+)
+from diagnose.analysis.reach import failing, may_be_reached, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
 from diagnose.analysis.rule_owner import brings_back, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
@@ -33,13 +40,13 @@ from diagnose.analysis.wire import (
     held_back,
     sender,
 )
-from diagnose.analysis.wording import connect_evidence, row_text, title
+from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import AckWitness, Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Stage
 from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
-from diagnose.model.network import SocketRow, TcpState
+from diagnose.model.network import SocketRow, TcpState, is_loopback
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -210,7 +217,9 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
         yield _decided(snapshot, attempt, walk, walk.decider)
         return
     rewrite = destination_rewrite(walk)
-    if rewrite is not None:
+    if rewrite is not None and walk.arrives is None:
+        yield _sent_nowhere(snapshot, attempt, walk, rewrite)
+    elif rewrite is not None:
         yield _redirected(snapshot, attempt, walk, rewrite)
     elif limits(walk) and _stopped_by_a_rule(attempt):
         yield _limited(snapshot, attempt, walk)
@@ -341,14 +350,18 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
     by_kernel = attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.KERNEL
     behind = _listener_behind(snapshot, attempt)
     agrees = by_kernel and behind  # the kernel does not refuse a port that listens: it was asked for another one
+    published, serves = _led_as_published(snapshot, attempt, walk), _serves(snapshot, attempt)
+    confidence = Confidence.PROVEN if agrees and not walk.doubts else Confidence.LIKELY
     return Finding(
         code=REDIRECTS.code,
         title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} to {walk.arrives}"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.PROVEN if agrees and not walk.doubts else Confidence.LIKELY,
+        # the rule of a published port does what it is there for: what is wrong, is wrong at the far end
+        confidence=Confidence.POSSIBLE if published else confidence,
         explanation=f"A NAT rule changes the destination before the packet arrives: the connection to "
         f"{attempt.endpoint} goes to {walk.arrives}, and fails there. "
-        + ("The server that you dialled is there and never sees it." if behind else ""),
+        + ("That is where the port is published to: the rule is as its engine wants it. " if published else "")
+        + ("The server that you dialled is there and never sees it." if behind and serves and not published else ""),
         evidence=(
             Evidence(rule_line(rewrite.rule), listing_of(rewrite.rule)),
             *walk_lines(walk),
@@ -356,12 +369,93 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
             *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
         ),
-        remedies=(
-            *(one for one in tried_remedies(walk) if one is not BY_HAND),
-            Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted."),
-        ),
+        remedies=_back_or_onward(snapshot, attempt, walk),
         explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
     )
+
+
+def _back_or_onward(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
+    """Past the rule, where somebody would answer there; else the far end is what has to answer."""
+    assert walk.arrives is not None
+    wanted = Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted.")
+    published = _led_as_published(snapshot, attempt, walk)
+    if not published and (_serves(snapshot, attempt) or _published_here(snapshot, attempt)):
+        return (*(one for one in tried_remedies(walk) if one is not BY_HAND), wanted)
+    ask = dial_instead(walk.arrives, "Ask about the far end: netdiag says why nothing answers there")
+    return (ask,) if published else (ask, wanted)
+
+
+def _serves(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether a program may answer at the dialled address itself, and not only have the port for a container."""
+    match snapshot.listeners:
+        case Known(value=rows) if not may_be_reached(rows, attempt.address, attempt.port):
+            return False
+        case _:
+            holder = holder_of(snapshot, attempt.address, attempt.port)
+            return holder is None or holder.program not in RESERVES | DIALS_INSIDE
+
+
+def _led_as_published(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> bool:
+    """Whether the NAT rule leads to the very port of the container that publishes the dialled one."""
+    return any(
+        walk.arrives is not None
+        and walk.arrives.port == one.entry.container_port
+        and walk.arrives.address in (*(one.inside.addresses if one.inside else ()), *_addresses(one))
+        for one in _published_here(snapshot, attempt)
+    )
+
+
+def _published_here(snapshot: Snapshot, attempt: Attempt) -> list[Publication]:
+    entries = publications(snapshot, attempt.port)
+    return [one for one in entries if one.is_running and one.covers(attempt.address)]
+
+
+def _addresses(one: Publication) -> Iterator[str]:
+    for attachment in one.described.attachments if one.described else ():
+        yield from attachment.addresses
+
+
+def _sent_nowhere(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step) -> Finding:
+    """The kernel has no way for the rewritten packet: loopback's leaves by no other interface (route_localnet)."""
+    seen = isinstance(attempt.drops, Known) and any(map(_by_netfilter, attempt.drops.value))
+    loopback = is_loopback(attempt.address) and ":" not in attempt.address
+    localnet = (
+        ": one from 127.0.0.0/8 leaves by another interface than lo only where that interface has route_localnet"
+        if loopback
+        else ""
+    )
+    return Finding(
+        code=REDIRECTS.code,
+        title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} where it may not go"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if seen and not walk.doubts else Confidence.LIKELY,
+        explanation="A NAT rule changes the destination before the packet leaves, and to the new one the kernel has no "
+        f"way for this packet{localnet}. It is dropped.",
+        evidence=(
+            Evidence(rule_line(rewrite.rule), listing_of(rewrite.rule)),
+            *walk_lines(walk),
+            *_drops(attempt),
+            connect_evidence(attempt),
+        ),
+        remedies=(
+            *(one for one in tried_remedies(walk) if one is not BY_HAND and _serves(snapshot, attempt)),
+            Remedy(
+                summary="Is the rule wanted, dial the destination that it names yourself: that needs no NAT. "
+                + (
+                    "To let loopback out, the interface needs route_localnet=1 (sysctl net.ipv4.conf), and what leaves "
+                    "by it a masquerade rule; the network may then reach what listens on 127.0.0.1."
+                    if loopback
+                    else "If it is not reached so either, its route is missing: see ip route get."
+                )
+            ),
+        ),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
+    )
+
+
+def _drops(attempt: Attempt) -> Iterator[Evidence]:
+    for drop in attempt.drops.value if isinstance(attempt.drops, Known) else ():
+        yield Evidence(f"the kernel freed our packet: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
 
 
 def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
@@ -10,7 +11,7 @@ from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome
 from diagnose.model.check import Check
-from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
 from diagnose.model.network import SocketRow
 from diagnose.model.process import Process
@@ -47,6 +48,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     for attempt in snapshot.attempts:
         if attempt.outcome.works and isinstance(attempt.acceptance, Unknown) and attempt.acceptance != NOT_NEEDED:
             yield Missing("acceptance", attempt.acceptance)
+        elif attempt.outcome.works and _unseen_behind(attempt.behind):
+            yield Missing("the server behind the forwarder", attempt.behind)
     for attempt in failing(snapshot):
         if attempt.acceptance == Known(Acceptance.HALF_OPEN):
             continue  # the program has nothing to take: the handshake was not finished
@@ -58,6 +61,11 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
                     yield from _hung(snapshot, attempt)
         elif attempt.outcome in (Outcome.CLOSED, Outcome.RESET):
             yield _closed(snapshot, attempt)
+
+
+def _unseen_behind(behind: Fact[Behind]) -> TypeGuard[Unknown]:
+    """Whether it should have been seen, and could not be."""
+    return isinstance(behind, Unknown) and behind.reason is not Reason.NOT_NEEDED
 
 
 def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:

@@ -96,7 +96,7 @@ def _broken_link(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mis
         yield from _not_open(snapshot, attempt, entries, covering)
         return
     for one in covering:
-        if _leads_there(snapshot, attempt, one):
+        if one.is_running and _leads_there(snapshot, attempt, one):
             yield from _inside(snapshot, attempt, one)
             return
 
@@ -261,7 +261,8 @@ def _leads_there(snapshot: Snapshot, attempt: Attempt, one: Publication) -> bool
     """Whether what was dialled really is this container's port, and not another program's."""
     walk = _walk(snapshot, attempt)
     if walk is not None and walk.leaves and walk.arrives is not None:
-        return one.inside is None or walk.arrives.address in one.inside.addresses
+        there = one.inside is None or walk.arrives.address in one.inside.addresses
+        return there and walk.arrives.port == one.entry.container_port
     holder = holder_of(snapshot, attempt.address, attempt.port)
     if holder is None:
         return True  # hidden: the engine's word, or the forwarder's own, stands alone
@@ -277,12 +278,13 @@ def _walk(snapshot: Snapshot, attempt: Attempt) -> Walk | None:
 def _inside(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Iterator[Finding | Missing]:
     if _rule_stops(snapshot, attempt):
         return
-    if _frozen(one):
-        yield _paused(snapshot, attempt, one)
-        return
     if attempt.outcome in (Outcome.UNANSWERED, Outcome.NOT_ACCEPTED):
-        yield from _without_nat(snapshot, attempt, one)
+        if _frozen(one):
+            yield _paused(snapshot, attempt, one)
+        else:
+            yield from _without_nat(snapshot, attempt, one)
         return
+    # answered at once: whether it is frozen or not, the kernel in there said no
     if one.inside is None:
         yield Missing(f"listeners in container {one.name}", _why_unseen(snapshot))
         return
@@ -335,7 +337,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
             *((Evidence("its cgroup is frozen", "cgroup freezer"),) if frozen else ()),
         ),
         remedies=remedies.unpause(one, by_engine=by_engine, asked=one.described is not None),
-        explains=(*_SILENCE, *_AT_THE_FAR_END, "hung/process-stopped"),
+        explains=(*_SILENCE, "hung/process-stopped"),
     )
 
 

@@ -42,13 +42,16 @@ def unpause(one: Publication, *, by_engine: bool, asked: bool) -> tuple[Remedy, 
     """Let it go on; `asked`: the engine has told whether it was its doing."""
     if asked and not by_engine:
         return (Remedy(summary=f"Thaw the cgroup of {one.name}: whoever froze it did not tell the engine."),)
-    return (
-        Remedy(
-            summary=f"Let container {one.name} go on" + ("" if asked else ", if it was the engine that paused it"),
-            commands=(_engine(one.container, "unpause"),),
-            undo=(_engine(one.container, "pause"),),
-            survives_reboot=None,
-        ),
+    return (go_on(one.container, "" if asked else ", if it was the engine that paused it"),)
+
+
+def go_on(container: Container, where: str = "") -> Remedy:
+    """Let it go on by its engine."""
+    return Remedy(
+        summary=f"Let container {container_name(container)} go on{where}",
+        commands=(_engine(container, "unpause"),),
+        undo=(_engine(container, "pause"),),
+        survives_reboot=None,
     )
 
 

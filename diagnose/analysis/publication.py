@@ -113,11 +113,13 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     if seen is None or not ports_are_published_here(snapshot):
         return ()
     told = [
-        Publication(one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, entry))
+        Publication(
+            one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, one, entry)
+        )
         for one in described(seen)
         for entry in one.publishes(port)
     ]
-    known = {(one.entry.address, one.entry.port) for one in told}
+    known = {(one.entry.address, one.entry.port) for one in told if one.is_running}
     forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     for one in forwarders:
         if one.listens.port == port and (one.listens.address, port) not in known:
@@ -127,10 +129,11 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
 
 def inside_of(seen: Containers, container: Container) -> Inside | None:
     """What the kernel shows of the container's namespace."""
-    return next((one for one in seen.insides if _same(one.container, container)), None)
+    return next((one for one in seen.insides if is_same(one.container, container)), None)
 
 
-def _same(one: Container, other: Container) -> bool:
+def is_same(one: Container, other: Container) -> bool:
+    """By their ids, of which one may be cut short."""
     length = min(len(one.id), len(other.id))
     return length >= _SHORT and one.id[:length] == other.id[:length]
 
@@ -139,7 +142,10 @@ _SHORT = 12
 """Characters of a container's id that engines take for the whole."""
 
 
-def _forwarder(seen: Containers, entry: Published) -> Forwarder | None:
+def _forwarder(seen: Containers, told: EngineContainer, entry: Published) -> Forwarder | None:
+    """Who forwards for it; one that has ended has nobody, though another may publish the same port by now."""
+    if told.status in GONE:
+        return None
     forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     return next((one for one in forwarders if one.listens == Endpoint(entry.address, entry.port)), None)
 

@@ -99,7 +99,7 @@ def _does(step: Step) -> str:
 
 def destination_rewrite(walk: Walk) -> Step | None:
     """The nat rule that sends the SYN elsewhere; None: none was seen."""
-    if walk.arrives is None:
+    if walk.arrives is None and walk.verdict != "unroutable":
         return None
     found = [step for step in walk.steps if step.packet in ("syn", "other") and _does(step) in _REWRITES]
     return found[-1] if found else None

@@ -83,6 +83,8 @@ class Case:
         """The attempt with what its end in another network namespace shows, which decides whether it works."""
         found = self.behind.get(attempt.endpoint, NOT_NEEDED)
         match found:
+            case Known(value=Behind(hung_up=True, ms=ms)) if attempt.outcome is Outcome.CONNECTED:
+                return replace(attempt, behind=found, outcome=Outcome.CLOSED, ms=ms)
             case Known(value=Behind(acceptance=Acceptance.PENDING, ms=ms)) if attempt.outcome is Outcome.CONNECTED:
                 return replace(attempt, behind=found, outcome=Outcome.NOT_ACCEPTED, ms=ms)
             case Known(value=Behind(acceptance=acceptance)) if isinstance(attempt.acceptance, Unknown):

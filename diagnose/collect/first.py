@@ -138,8 +138,10 @@ class Collection:
         for attempt in case.attempts:
             if not (attempt.local and attempt.outcome is Outcome.CONNECTED and IS_LINUX):
                 continue
-            forwarder = _forwarding(attempt, machine)
-            if forwarder is None and not _translated(attempt):
+            # a forwarder has its end of the connection here: what ends elsewhere was led there by NAT
+            translated = _translated(attempt)
+            forwarder = None if translated else _forwarding(attempt, machine)
+            if forwarder is None and not translated:
                 continue
             from diagnose.probes import behind  # for containers only
 

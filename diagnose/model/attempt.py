@@ -149,6 +149,8 @@ class Behind(Struct, frozen=True):
     """How long it was watched."""
     forwarder: str | None = None
     """The program that took our connection and dialled for us; None: NAT led it there."""
+    hung_up: bool = False
+    """The forwarder closed it again before any byte, and nothing at its far end listens."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -10,9 +10,11 @@ import socket
 import time
 from collections.abc import Collection, Iterable, Iterator
 
+from diagnose.analysis.reach import may_be_reached
 from diagnose.model.attempt import Acceptance, Behind
+from diagnose.model.container import Forwarder
 from diagnose.model.fact import Fact, Known, Reason, Unknown
-from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of
+from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of, is_wildcard
 from diagnose.parse import proc_net
 from diagnose.probes import forwarders, insides, namespaces
 from diagnose.probes.namespaces import Namespace
@@ -21,7 +23,7 @@ _SURVEY_SECONDS = 0.5
 _CONNECT_SECONDS = 0.25
 _PAUSE = 0.004
 _GRACE = 0.1
-"""Seconds for the far end of the connection to appear; a forwarder dials at once."""
+"""Seconds for the far end of the connection to appear where a server is there for it; a forwarder dials at once."""
 _TABLES: tuple[tuple[str, Family], ...] = (("tcp", "ipv4"), ("tcp6", "ipv6"))
 
 
@@ -55,12 +57,18 @@ def _target(dialled: Endpoint, forwarder: int | None) -> tuple[Endpoint | None, 
         return None, None
     match forwarders.look({dialled.port}, _SURVEY_SECONDS):
         case Known(value=found):
-            ours = [one for one in found if forwarder in (0, one.pid)]
+            ours = _taking(found, dialled.address) if forwarder == 0 else [one for one in found if one.pid == forwarder]
             if len({one.target for one in ours}) == 1:
                 return ours[0].target, f"{ours[0].program} (pid {ours[0].pid})"
         case Unknown():
             pass
     return None, None
+
+
+def _taking(found: Iterable[Forwarder], address: str) -> list[Forwarder]:
+    """Those that say to listen where the address leads: the exact one before the wildcards."""
+    exact = [one for one in found if one.listens.address == address]
+    return exact or [one for one in found if is_wildcard(one.listens.address)]
 
 
 def _connected(dialled: Endpoint) -> socket.socket:
@@ -71,6 +79,7 @@ def _connected(dialled: Endpoint) -> socket.socket:
     except OSError:
         sock.close()
         raise
+    sock.setblocking(False)
     return sock
 
 
@@ -80,6 +89,7 @@ class _Watch:
     def __init__(
         self, sock: socket.socket, target: Endpoint | None, earlier: Collection[int], others: Iterable[Namespace]
     ) -> None:
+        self._sock = sock
         self._own = sock.getsockname()[1]
         self._target = target
         self._earlier = frozenset(earlier)
@@ -90,20 +100,43 @@ class _Watch:
         began = time.monotonic()
         seen: tuple[SocketRow, int] | None = None
         while True:
+            hung_up = self._hung_up()  # asked before the far end is, which may end in between
             seen = self._far_end() or seen
             waited = time.monotonic() - began
+            if seen is None and hung_up:
+                break
             if seen is not None and (seen[0].inode or insides.frozen(seen[1]) == Known(True)):
                 break
-            if waited >= (seconds if seen is not None or self._unanswered() else _GRACE):
+            lasting = seen is not None or self._unanswered() or (self._others and not self._listens())
+            if waited >= (seconds if lasting else _GRACE):
                 break
             time.sleep(_PAUSE)
         if seen is None and self._target is not None and self._unanswered():
             return Known(Behind(self._target, 0, Acceptance.PENDING, round(waited * 1000, 3), program))
+        if seen is None and self._target is not None and hung_up and not self._listens():
+            ended = round(waited * 1000, 3)
+            return Known(Behind(self._target, 0, Acceptance.ACCEPTED, ended, program, hung_up=True))
         if seen is None:
             return Unknown(Reason.NOT_VISIBLE, "the far end of the connection was not seen in any network namespace")
         row, pid = seen
         acceptance = Acceptance.ACCEPTED if row.inode else Acceptance.PENDING
         return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program))
+
+    def _hung_up(self) -> bool:
+        """Whether our connection was closed before any byte."""
+        try:
+            return self._sock.recv(1, socket.MSG_PEEK) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def _listens(self) -> bool:
+        """Whether anything at the far end would take the forwarder's connection."""
+        wanted = self._target
+        return wanted is not None and any(
+            may_be_reached(one.listeners, wanted.address, wanted.port) for one in self._others
+        )
 
     def _unanswered(self) -> bool:
         """Whether the forwarder is still waiting for an answer to its own first packet."""

@@ -8,7 +8,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from tests.lab.machine import Machine
+from tests.lab.machine import ROOT, Machine
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 REPLY, REDIRECTS = "firewall/reply-dropped", "firewall/redirects"
@@ -71,6 +71,31 @@ def test_a_redirect_to_a_dead_port_hides_a_healthy_server(machine: Machine, scen
     assert (removed["rehearsal"], narrower["rehearsal"]) == ({"mended": True, "opens": []},) * 2
     assert "changes its destination" in narrower["summary"]
     assert not prose["commands"]
+
+
+def test_a_rule_that_sends_loopback_s_packets_where_they_may_not_go_hides_a_healthy_server(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    # a cable that is still looking for doubles of its address would change while the test looks
+    machine.run("sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1")
+    machine.run("ip", "link", "add", "out", "type", "veth", "peer", "name", "far")
+    machine.run("ip", "address", "add", "192.0.2.1/24", "dev", "out")
+    for end in ("out", "far"):
+        machine.run("ip", "link", "set", end, "up")
+    nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
+    machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} dnat to 192.0.2.7:80")
+    scenario.says(proven(REDIRECTS), as_nobody=SILENT)
+
+
+def test_a_redirect_to_a_dead_port_where_nothing_listens_either_is_mended_at_the_far_end(
+    machine: Machine, scenario: Scenario
+) -> None:
+    nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
+    machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} redirect to :{machine.port + 7}")
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, likely(REDIRECTS))
+    assert answer.cause
+    assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["netdiag", "run", f"127.0.0.1:{machine.port + 7}"]
 
 
 def test_a_redirect_of_many_ports_is_passed_by_for_the_one_dialled(machine: Machine, scenario: Scenario) -> None:

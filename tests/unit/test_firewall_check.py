@@ -72,6 +72,39 @@ def met(attempt: Attempt, *walks: Walk) -> Snapshot:
     return dialled(str(attempt.endpoint), attempt, listeners=SERVER, firewall=shadow(*walks))
 
 
+# a packet that is sent elsewhere
+
+
+TO_ANOTHER = Step("syn", "output", rule("tcp dport 8080 dnat to 203.0.113.7:80"), "dnat")
+MENDED = Known((Rehearsed((Command(("nft", "x")),), mended=True, opens=(), remedy=Remedy(summary="Remove the rule.")),))
+ASTRAY = replace(PASSES, arrives=at("203.0.113.7:80"), leaves=True, outcome=Outcome.UNANSWERED, rehearsals=MENDED)
+
+
+def test_a_rule_that_hides_a_server_is_removed() -> None:
+    found = root(met(unanswered(HERE), replace(ASTRAY, steps=(TO_ANOTHER,))))
+    assert (found.code, found.confidence) == ("firewall/redirects", Confidence.LIKELY)
+    assert found.remedies[0].summary == "Remove the rule."
+
+
+def test_a_rule_that_hides_nobody_is_not_removed_for_nobody_would_answer_then() -> None:
+    nobody = dialled(HERE, unanswered(HERE), listeners=rows(), firewall=shadow(replace(ASTRAY, steps=(TO_ANOTHER,))))
+    found = root(nobody)
+    assert found.remedies[0].commands[0].argv == ("netdiag", "run", "203.0.113.7:80")
+    assert "Remove the rule." not in {one.summary for one in found.remedies}
+
+
+@pytest.mark.parametrize(("drop", "confidence"), [("NETFILTER_DROP", Confidence.PROVEN), (None, Confidence.LIKELY)])
+def test_a_rule_that_sends_loopback_s_packet_where_it_may_not_go_is_named(
+    drop: str | None, confidence: Confidence
+) -> None:
+    walk = replace(ASTRAY, verdict="unroutable", arrives=None, leaves=False, steps=(TO_ANOTHER,))
+    attempt = unanswered(HERE, drop=drop) if drop else unanswered(HERE)
+    found = root(met(attempt, walk))
+    assert (found.code, found.confidence) == ("firewall/redirects", confidence)
+    assert found.remedies[0].summary == "Remove the rule."
+    assert "route_localnet" in found.explanation
+
+
 # two witnesses
 
 

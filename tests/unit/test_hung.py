@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from checks.hung import CHECK
 from diagnose.engine import diagnose
@@ -210,6 +211,12 @@ def test_another_machine_is_not_judged_by_this_ones_sockets() -> None:
 
 def test_for_someone_who_wants_to_bind_nothing_hangs() -> None:
     assert said(wanted(HERE, taken(HERE), listeners=SERVER, holders=STOPPED)) == []
+
+
+def test_a_server_behind_a_forwarder_that_could_not_be_seen_is_missing_and_not_fine() -> None:
+    unseen = Unknown(Reason.NOT_VISIBLE, "the far end was not seen")
+    assert missing(dialled(HERE, replace(connected(HERE), behind=unseen))) == ["the server behind the forwarder"]
+    assert missing(dialled(HERE, replace(connected(HERE), behind=Unknown(Reason.NOT_NEEDED)))) == []
 
 
 def test_behind_the_first_working_address_it_is_information() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from checks import CHECKS, container, in_use
+from checks import CHECKS, container, firewall, in_use
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Outcome
 from diagnose.model.container import (
@@ -20,6 +20,7 @@ from diagnose.model.container import (
 )
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity
+from diagnose.model.firewall import Step
 from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
 from tests.scenes import (
@@ -33,6 +34,7 @@ from tests.scenes import (
     not_accepted,
     process,
     rows,
+    rule,
     shadow,
     taken,
     unanswered,
@@ -273,6 +275,74 @@ def test_a_paused_container_is_told_by_its_engine_or_by_its_freezer(by: str) -> 
     assert root_cause(snapshot) == ("container/paused", Confidence.PROVEN)
 
 
+@pytest.mark.parametrize(
+    ("listener", "code"), [("127.0.0.1:80", "binds-loopback-inside"), ("0.0.0.0:8000", "wrong-container-port")]
+)
+def test_a_paused_container_that_refuses_at_once_would_refuse_unpaused_as_well(listener: str, code: str) -> None:
+    frozen = inside(listener, frozen=Known(True))
+    snapshot = hung_up(seen(told(status=Status.PAUSED), within=(frozen,), forwarded=True))
+    assert root_cause(snapshot) == (f"container/{code}", Confidence.PROVEN)
+
+
+def test_a_paused_container_on_the_host_s_network_is_unpaused_and_not_restarted() -> None:
+    containers = seen(told(status=Status.PAUSED, network_mode="host", published=()))
+    theirs = replace(process("httpd", 77), container=WEB)
+    snapshot = replace(reserved(containers), holders=held((1, theirs)))
+    found = diagnose(snapshot, CHECKS).root_cause
+    assert found
+    assert (found.code, found.confidence) == ("container/paused", Confidence.PROVEN)
+    assert found.remedies[0].commands[0].argv == ("docker", "unpause", "web")
+
+
+def test_a_listener_that_a_process_outside_the_paused_container_holds_too_is_not_blamed_on_it() -> None:
+    containers = seen(told(status=Status.PAUSED, network_mode="host", published=()))
+    theirs = replace(process("httpd", 77), container=WEB)
+    snapshot = replace(reserved(containers), holders=held((1, theirs), (1, process("httpd", 78))))
+    assert findings(snapshot) == []
+
+
+NEVER_STARTED = told(container=Container("docker", "00" * 32, "again"), status=Status.CREATED, pid=0, attachments=())
+"""Its start failed, because web has the port; the engine tells it before web."""
+
+
+def test_a_container_that_never_got_the_port_hides_nothing_of_the_one_that_has_it() -> None:
+    containers = seen(NEVER_STARTED, told(), within=(inside("127.0.0.1:80"),), forwarded=True)
+    found = diagnose(hung_up(containers), CHECKS).root_cause
+    assert found
+    assert found.code == "container/binds-loopback-inside"
+    assert "container web" in found.title
+    assert "listeners in container again" not in missed(hung_up(containers))
+
+
+def test_a_nat_rule_that_leads_to_another_port_of_the_container_is_not_the_published_one() -> None:
+    walk = replace(PASSES, arrives=at("172.17.0.2:81"), leaves=True)
+    snapshot = dialled(
+        TARGET,
+        refused_at(TARGET, RULE_RESET),
+        listeners=rows(listening(TARGET, inode=1)),
+        holders=held((1, process("dockerd", 400))),
+        firewall=shadow(walk),
+        containers=seen(told(), within=(inside("0.0.0.0:81"),)),
+    )
+    assert findings(snapshot) == []
+
+
+def test_the_nat_rule_of_a_published_port_is_no_cause_and_never_to_be_removed() -> None:
+    nat = Step("syn", "output", rule("tcp dport 8080 dnat to 172.17.0.2:80"), "dnat")
+    walk = replace(PASSES, arrives=at("172.17.0.2:80"), leaves=True, outcome=Outcome.UNANSWERED, steps=(nat,))
+    snapshot = dialled(
+        TARGET,
+        unanswered(TARGET),
+        listeners=rows(listening(TARGET, inode=1)),
+        holders=held((1, process("dockerd", 400))),
+        firewall=shadow(walk),
+        containers=seen(told(), within=(inside("0.0.0.0:80"),)),
+    )
+    assert root_cause(snapshot) is None
+    (found,) = [one for one in firewall.CHECK.judge(snapshot) if isinstance(one, Finding)]
+    assert [command.argv for one in found.remedies for command in one.commands] == [("netdiag", "run", "172.17.0.2:80")]
+
+
 def test_silence_is_not_the_container_s_where_a_rule_stops_the_packet() -> None:
     dropped = shadow(replace(PASSES, verdict="drop"))
     snapshot = dialled(
@@ -313,6 +383,11 @@ def test_the_container_whose_port_is_wanted_is_named_and_stopped_by_its_engine()
     assert "Container web" in found.title
     assert found.remedies[0].commands[0].argv == ("docker", "stop", "web")
     assert found.remedies[0].undo[0].argv == ("docker", "start", "web")
+
+
+def test_a_container_that_never_got_the_port_is_not_stopped_for_it() -> None:
+    found = in_the_way(bind_beside(seen(NEVER_STARTED, told(), forwarded=True)))
+    assert found.remedies[0].commands[0].argv == ("docker", "stop", "web")
 
 
 def test_a_proxy_of_no_container_is_left_over_and_likely_at_most() -> None:

@@ -18,7 +18,7 @@ from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.outside import doors
-from diagnose.probes.shadow.probing import Prober
+from diagnose.probes.shadow.probing import Probe, Prober
 from diagnose.probes.shadow.tool import Run, find
 from diagnose.probes.shadow.walking import Walker
 from diagnose.probes.shadow.words import Moved, Words, backend_of
@@ -80,7 +80,7 @@ class Rehearsals:
                     if number == 0:
                         raise TimeoutError
                     break
-                self._tried[remedy.commands] = self._try(remedy, ours, dialled)
+                self._tried[remedy.commands] = self._try(remedy, walk, ours, dialled)
             tried = self._tried[remedy.commands]
             if tried is not None:
                 found.append(_for_one(tried, ours))
@@ -96,7 +96,7 @@ class Rehearsals:
         with self._copied() as made:
             yield made
 
-    def _try(self, remedy: Remedy, ours: Dialled, dialled: Sequence[Dialled]) -> Tried | None:
+    def _try(self, remedy: Remedy, walk: Walk, ours: Dialled, dialled: Sequence[Dialled]) -> Tried | None:
         until = self._latest.until
         with self._copy() as (copy, prober):
             copy.face_the_network()
@@ -109,10 +109,13 @@ class Rehearsals:
             if self._shut is None:
                 self._shut = stage.shut(inside[:_NEIGHBOURS]), stage.shut_outside(outside[:_NEIGHBOURS])
             shut, shut_outside = self._shut
-            applied = stage.apply_until_it_works(remedy, ours)
+            applied = stage.apply_until_it_passes(remedy, walk, ours)
             if applied is None:
                 return None
-            mends = frozenset(one for one in dialled if prober.probe(one, until).outcome.works)
+            probes = {one: prober.probe(one, until) for one in dialled}
+            mends = frozenset(
+                one for one, probe in probes.items() if probe.outcome.works or (one == ours and _passes(probe, walk))
+            )
             opens = (
                 *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
                 *(f"{one} from this machine" for one in sorted(shut - stage.shut(shut))),
@@ -135,7 +138,7 @@ class _Stage:
         self._until = until
         self._tables = copy.tables
 
-    def apply_until_it_works(self, remedy: Remedy, ours: Dialled) -> list[Remedy] | None:
+    def apply_until_it_passes(self, remedy: Remedy, walk: Walk, ours: Dialled) -> list[Remedy] | None:
         """The remedy and those for the rules that stop the connect behind it; None when one cannot be executed."""
         applied: list[Remedy] = []
         following: Remedy | None = remedy
@@ -145,10 +148,10 @@ class _Stage:
             applied.append(following)
             self._copy.reread()
             probe = self._prober.probe(ours, self._until)
-            if probe.outcome.works or len(applied) == _STEPS:
+            if _passes(probe, walk) or len(applied) == _STEPS:
                 break
-            walk = Walker(self._copy, self._words.after(self._moved())).walk(probe)
-            following = next(iter(candidates(walk)), None)
+            then = Walker(self._copy, self._words.after(self._moved())).walk(probe)
+            following = next(iter(candidates(then)), None)
         return applied
 
     def _moved(self) -> Moved:
@@ -212,6 +215,12 @@ class _Stage:
         here = self._copy.rules.items()
         handle = next((own for (where, own), rule in here if where == table and rule.handle == int(argv[7])), None)
         return argv if handle is None else (*argv[:7], str(handle), *argv[8:])
+
+
+def _passes(probe: Probe, walk: Walk) -> bool:
+    """Whether the rules let it through: to its listener, or out of here by NAT, unless that way is what was wrong."""
+    astray = walk.arrives if walk.decider is None else None
+    return probe.outcome.works or (probe.left is not None and probe.left != astray)
 
 
 def _neighbours(copy: Copy, endpoints: Set[Endpoint]) -> list[Endpoint]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.lab.docker import SOON, DockerMachine
-from tests.lab.machine import NOBODY, ROOT, Answer
+from tests.lab.machine import NOBODY, ROOT, Answer, Server, start, wait_for
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 WITHOUT_PROXY = pytest.mark.parametrize("machine", [("--userland-proxy=false",)], ids=["no proxy"], indirect=True)
@@ -215,7 +215,61 @@ def test_loopback_that_may_not_leave_for_the_bridge_is_told_from_a_rule_that_dro
     scenario.says(proven("container/no-localnet-route"), as_nobody=(likely("firewall/silent"), no_cause()))
 
 
+@WITHOUT_PROXY
+def test_a_rule_that_drops_what_nat_leads_to_the_container_is_mended_and_the_nat_rule_stays(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    drops = f"ip daddr {machine.address('app')} tcp dport 80 drop"
+    machine.nft("table ip guard {", "chain out {", "type filter hook output priority 10;", drops, "}", "}")
+    answer = scenario.says(proven("firewall/rule-drops"), as_nobody=(likely("firewall/silent"), no_cause()))
+    assert "DOCKER" not in str([remedy["commands"] for remedy in answer.cause["remedies"]])  # type: ignore[index]
+
+
+@WITHOUT_PROXY
+def test_a_container_that_drops_what_nat_leads_to_it_is_no_fault_of_the_nat_rule(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    inside = ("nsenter", f"--net=/proc/{machine.pid('app')}/ns/net")
+    machine.run(*inside, "nft", "add table ip own; add chain ip own in { type filter hook input priority 0; };")
+    machine.run(*inside, "nft", "add rule ip own in tcp dport 80 drop")
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, no_cause())
+    found = next(one for one in answer.report["findings"] if one["code"] == "firewall/redirects")
+    argv = [command["argv"] for remedy in found["remedies"] for command in remedy["commands"]]
+    assert argv == [["netdiag", "run", f"{machine.address('app')}:80"]]
+
+
 # ------ a container that stands still
+
+
+@WITHOUT_PROXY
+def test_a_paused_container_behind_nat_is_not_called_reachable(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("pause", "app")
+    scenario.says(proven("container/paused"), as_nobody=proven("hung/not-accepting"))
+
+
+def test_a_paused_container_on_the_host_s_network_goes_on(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.container("app", "httpd", "-f", "-p", f"127.0.0.1:{machine.port}", options=("--network", "host"))
+    wait_for(lambda: machine.listens_inside("app", machine.port), "its server to listen")
+    machine.docker("pause", "app")
+    scenario.says(proven("container/paused"), as_nobody=proven("hung/not-accepting"))
+
+
+def test_of_two_proxies_on_one_port_the_one_that_was_dialled_counts(machine: DockerMachine, scenario: Scenario) -> None:
+    machine.web("decoy", "0.0.0.0", 80, options=published(machine.port, 80, "127.0.0.2"))
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("pause", "app")
+    scenario.says(proven("container/paused"), as_nobody=proven("container/paused"))
+
+
+def test_a_paused_container_whose_server_is_on_loopback_refuses_and_would_unpaused(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.web("app", "127.0.0.1", 80, options=published(machine.port, 80))
+    machine.docker("pause", "app")
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven("container/binds-loopback-inside"))
 
 
 def test_a_paused_container_goes_on(machine: DockerMachine, scenario: Scenario) -> None:
@@ -256,6 +310,35 @@ def test_a_container_that_drops_what_the_proxy_sends_is_not_called_reachable(
     scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, proven("hung/not-accepting"))
     assert "172.17.0." in answer.cause["title"]  # type: ignore[index]
     assert "does not answer" in answer.cause["title"]  # type: ignore[index]
+
+
+SLOW_PROXY = """
+import ctypes, socket, sys, time
+ctypes.CDLL(None).prctl(15, b"docker-proxy", 0, 0, 0)
+told = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+here = socket.create_server((told["-host-ip"], int(told["-host-port"])))
+print("ready", flush=True)
+while True:
+    taken = here.accept()[0]
+    time.sleep(0.2)
+    try:
+        socket.create_connection((told["-container-ip"], int(told["-container-port"])))
+    except OSError:
+        taken.close()
+"""
+"""A forwarder on a busy machine: it dials later than netdiag waits to see a connection closed."""
+
+
+def test_a_proxy_that_is_slow_to_learn_that_nobody_is_there_is_not_called_reachable(
+    machine: DockerMachine, scenario: Scenario
+) -> None:
+    machine.container("app", "sleep", "1000")
+    machine.write("/run/proxy.py", SLOW_PROXY)
+    ends = ("-host-ip", "127.0.0.1", "-host-port", str(machine.port), "-container-port", "80")
+    argv = ["/run/python3", "/run/proxy.py", *ends, "-container-ip", machine.address("app"), "-proto", "tcp"]
+    machine.servers.append(Server(start(machine.inside(argv))))
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven("container/wrong-container-port"))
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, likely("container/wrong-container-port"))
 
 
 def test_a_container_s_own_port_is_published_under_another_number(machine: DockerMachine, scenario: Scenario) -> None:
