@@ -6,6 +6,7 @@ itself took it shows in the table of its own network namespace, which any user m
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -107,20 +108,20 @@ class _Watch:
                 break
             if seen is not None and (seen[0].inode or insides.frozen(seen[1]) == Known(True)):
                 break
-            lasting = seen is not None or self._unanswered() or (self._others and not self._listens())
-            if waited >= (seconds if lasting else _GRACE):
+            if waited >= (seconds if seen is not None or self._unanswered() or self._nobody_listens() else _GRACE):
                 break
             time.sleep(_PAUSE)
         if seen is None and self._target is not None and self._unanswered():
             return Known(Behind(self._target, 0, Acceptance.PENDING, round(waited * 1000, 3), program))
-        if seen is None and self._target is not None and hung_up and not self._listens():
+        if seen is None and self._target is not None and hung_up and not self._may_be_taken():
             ended = round(waited * 1000, 3)
             return Known(Behind(self._target, 0, Acceptance.ACCEPTED, ended, program, hung_up=True))
         if seen is None:
             return Unknown(Reason.NOT_VISIBLE, "the far end of the connection was not seen in any network namespace")
         row, pid = seen
         acceptance = Acceptance.ACCEPTED if row.inode else Acceptance.PENDING
-        return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program))
+        here = pid == os.getpid()
+        return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program, here))
 
     def _hung_up(self) -> bool:
         """Whether our connection was closed before any byte."""
@@ -131,7 +132,11 @@ class _Watch:
         except OSError:
             return True
 
-    def _listens(self) -> bool:
+    def _nobody_listens(self) -> bool:
+        """Whether the forwarder dials a namespace that we see, and nobody in there would take it."""
+        return self._target is not None and bool(self._others) and not self._may_be_taken()
+
+    def _may_be_taken(self) -> bool:
         """Whether anything at the far end would take the forwarder's connection."""
         wanted = self._target
         return wanted is not None and any(
@@ -154,7 +159,16 @@ class _Watch:
             for row in _in(namespace, self._target, ports)
             if row.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
         ]
+        found += self._led_back()
         return next((one for one in found if one[0].inode == 0), found[0] if found else None)
+
+    def _led_back(self) -> list[tuple[SocketRow, int]]:
+        """Where NAT leads to another socket of our own namespace: its end, which is not ours."""
+        if self._target is not None:
+            return []
+        rows = [row for _, family in _TABLES for row in _rows("/proc/thread-self/net", family, {self._own})]
+        taken = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
+        return [(row, os.getpid()) for row in rows if row.state in taken and row.local.port != self._own]
 
 
 def _dialling(target: Endpoint | None, state: TcpState | None = None) -> set[int]:
