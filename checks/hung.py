@@ -49,7 +49,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if attempt.outcome.works and isinstance(attempt.acceptance, Unknown) and attempt.acceptance != NOT_NEEDED:
             yield Missing("acceptance", attempt.acceptance)
         elif attempt.outcome.works and _unseen_behind(attempt.behind):
-            yield Missing("the server behind the forwarder", attempt.behind)
+            yield Missing("the far end of the connection", attempt.behind)
     for attempt in failing(snapshot):
         if attempt.acceptance == Known(Acceptance.HALF_OPEN):
             continue  # the program has nothing to take: the handshake was not finished

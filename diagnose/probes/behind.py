@@ -35,12 +35,13 @@ def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behin
     one; None: there is none, and NAT leads to another namespace.
     """
     try:
-        target, program = _target(dialled, forwarder)
+        found = _forwarder(dialled, forwarder) if forwarder is not None else Known(None)
+        if isinstance(found, Unknown):
+            return found
+        target, program = _far(found.value)
         others = namespaces.survey(_SURVEY_SECONDS)
         if isinstance(others, Unknown):
             return others
-        if target is None and forwarder is not None:
-            return Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
         earlier = _dialling(target)
         wanted = [one for one in others.value if target is None or insides.has_address(one, target.address)]
         with _connected(dialled) as sock:
@@ -52,18 +53,21 @@ def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behin
         return Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}")
 
 
-def _target(dialled: Endpoint, forwarder: int | None) -> tuple[Endpoint | None, str | None]:
-    """Where the forwarder of this port dials, and what it is."""
-    if forwarder is None:
-        return None, None
+def _forwarder(dialled: Endpoint, pid: int) -> Fact[Forwarder | None]:
+    """The forwarder with this pid, or where that is 0 the one that says to have the port."""
     match forwarders.look({dialled.port}, _SURVEY_SECONDS):
         case Known(value=found):
-            ours = _taking(found, dialled.address) if forwarder == 0 else [one for one in found if one.pid == forwarder]
-            if len({one.target for one in ours}) == 1:
-                return ours[0].target, f"{ours[0].program} (pid {ours[0].pid})"
-        case Unknown():
-            pass
-    return None, None
+            ours = _taking(found, dialled.address) if pid == 0 else [one for one in found if one.pid == pid]
+            if len({one.target for one in ours}) > 1:
+                return Unknown(Reason.NOT_VISIBLE, "several forwarders say to have the port", "run it again with sudo")
+            return Known(ours[0]) if ours else Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
+        case Unknown() as unknown:
+            return unknown
+
+
+def _far(forwarder: Forwarder | None) -> tuple[Endpoint | None, str | None]:
+    """Where it dials, and what it is."""
+    return (forwarder.target, f"{forwarder.program} (pid {forwarder.pid})") if forwarder else (None, None)
 
 
 def _taking(found: Iterable[Forwarder], address: str) -> list[Forwarder]:
