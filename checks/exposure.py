@@ -51,7 +51,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
 def _engine(snapshot: Snapshot, row: SocketRow) -> Process | None:
     match owner(row, snapshot.holders):
         case Owned(processes=processes):
-            return next((one for one in processes if one.program in PAST_UFW), None)
+            # an engine that is not root's has no NAT rules
+            return next((one for one in processes if one.uid == 0 and one.program in PAST_UFW), None)
         case _:
             return None
 
@@ -66,9 +67,11 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
         code=OPEN_TO_NETWORK.code,
         title=title(f"Port {port} of {who} is open to the whole network, past ufw"),
         severity=Severity.WARNING,
-        confidence=Confidence.LIKELY,
+        # nobody looks at the rules of what works
+        confidence=Confidence.POSSIBLE,
         explanation="It is published on every address of this machine. The engine's own NAT rules lead packets from "
-        "the network to the container before ufw's rules see them: a deny of ufw does not hold for it.",
+        "the network to the container before ufw's rules see them: a deny of ufw does not hold for it. It does where "
+        "the engine was told to make no rules (iptables: false), and a rule in DOCKER-USER may keep the network out.",
         evidence=(
             Evidence(row_text(row), "sock_diag"),
             Evidence(f"held by {process.program} (pid {process.pid})", "/proc/PID/fd"),

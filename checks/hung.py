@@ -49,7 +49,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         if attempt.outcome.works and isinstance(attempt.acceptance, Unknown) and attempt.acceptance != NOT_NEEDED:
             yield Missing("acceptance", attempt.acceptance)
         elif attempt.outcome.works and _unseen_behind(attempt.behind):
-            yield Missing("the server behind the forwarder", attempt.behind)
+            yield Missing("the far end of the connection", attempt.behind)
     for attempt in failing(snapshot):
         if attempt.acceptance == Known(Acceptance.HALF_OPEN):
             continue  # the program has nothing to take: the handshake was not finished
@@ -166,20 +166,28 @@ def _not_taken_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind) -> F
     if behind.pid == 0:
         return _unanswered_behind(snapshot, attempt, behind, who)
     inside = Command(("netdiag", "run", "--from", f"pid:{behind.pid}", str(behind.server)), needs_root=True)
+    ask = (
+        dial_instead(behind.server, "Ask about it by its own address: netdiag names the program and its state")
+        if behind.here
+        else Remedy(summary="Ask from in there: netdiag names the program and its state", commands=(inside,))
+    )
     return Finding(
         code=NOT_ACCEPTING.code,
         title=title(f"The server behind {attempt.endpoint}, {behind.server}, does not take the connection"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN,
-        explanation=f"The connection ends at {behind.server} in another network namespace, and waits in the accept "
-        f"queue there: after {behind.ms / 1000:.1f} s the program had not called accept(2). It may be stopped, paused, "
-        "busy or blocked.",
+        explanation=f"The connection ends at {behind.server}{'' if behind.here else ' in another network namespace'}, "
+        f"and waits in the accept queue there: after {behind.ms / 1000:.1f} s the program had not called accept(2). It "
+        "may be stopped, paused, busy or blocked.",
         evidence=(
             connect_evidence(attempt),
             Evidence(who, "/proc/PID/cmdline" if behind.forwarder else "/proc/PID/net/tcp"),
-            Evidence(f"its end at {behind.server} has no inode", f"/proc/{behind.pid}/net/tcp"),
+            Evidence(
+                f"its end at {behind.server} has no inode",
+                "/proc/net/tcp" if behind.here else f"/proc/{behind.pid}/net/tcp",
+            ),
         ),
-        remedies=(Remedy(summary="Ask from in there: netdiag names the program and its state", commands=(inside,)),),
+        remedies=(ask,),
         explains=_ON_OTHER_ADDRESSES,
     )
 

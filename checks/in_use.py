@@ -14,6 +14,7 @@ from diagnose.analysis.publication import (
     Publication,
     containers_of,
     entry_evidence,
+    is_of_an_engine,
     publications,
 )
 from diagnose.analysis.reach import listeners_on, reached
@@ -172,7 +173,7 @@ def _engine_program(snapshot: Snapshot, held: Sequence[SocketRow]) -> Process | 
     """The holder, where it is a program that keeps ports for containers."""
     owners = (owner(row, snapshot.holders) for row in held)
     processes = (process for one in owners if isinstance(one, Owned) for process in one.processes)
-    return next((one for one in processes if one.program in DIALS_INSIDE | RESERVES), None)
+    return next((one for one in processes if is_of_an_engine(one, DIALS_INSIDE | RESERVES)), None)
 
 
 def _container_port(

@@ -26,7 +26,7 @@ PUBLISHED_ELSEWHERE = Cause(
     "The container's port is published on another address of the host, or for one IP family only",
 )
 NAT_MISSING = Cause(
-    "container/nat-missing", Stage.FIREWALL, "The container publishes the port, and the NAT rule that leads in is gone"
+    "container/nat-missing", Stage.FIREWALL, "The container publishes the port, and no NAT rule leads in"
 )
 NO_LOCALNET_ROUTE = Cause(
     "container/no-localnet-route",

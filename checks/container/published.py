@@ -409,12 +409,13 @@ def _nat_missing(snapshot: Snapshot, attempt: Attempt, one: Publication, walk: W
     holder = holder_of(snapshot, attempt.address, attempt.port)
     return Finding(
         code=NAT_MISSING.code,
-        title=title(f"The NAT rule from port {attempt.port} to container {one.name} is gone"),
+        title=title(f"No NAT rule leads from port {attempt.port} to container {one.name}"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN if one.source is Source.ENGINE else Confidence.LIKELY,
         explanation=f"{one.container.engine} publishes the port by a NAT rule, and no rule of this machine changes "
         "the destination of our packet: it never gets to the container. A reload of the firewall (nft -f with flush "
-        "ruleset, firewall-cmd --reload, iptables -t nat -F) takes the engine's rules away as well.",
+        "ruleset, firewall-cmd --reload, iptables -t nat -F) takes the engine's rules away as well; an engine with "
+        "iptables: false never makes one.",
         evidence=(
             chain.drawn(snapshot, attempt, one, walk, "no NAT rule leads in"),
             connect_evidence(attempt),

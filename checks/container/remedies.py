@@ -156,7 +156,8 @@ def restore_nat(one: Publication, holder: Process | None, *, chains_stand: bool)
     return (
         Remedy(
             summary="Restart the engine: its chains are gone as well, and it writes them only when it starts. Without "
-            "live-restore this stops every container. Then take the flush out of what reloads the firewall.",
+            "live-restore this stops every container. Then take the flush out of what reloads the firewall. Is "
+            "the engine told to make no rules (iptables: false), let its proxy serve the port: userland-proxy true.",
             commands=(Command(("systemctl", "restart", unit), needs_root=True),) if unit else (),
             risk=Risk.DISRUPTIVE,
             survives_reboot=None,

@@ -8,15 +8,23 @@ from checks.container import remedies
 from checks.container.causes import NOT_PUBLISHED, NOT_RUNNING
 from checks.container.words import published_line, state, state_line, why_it_ended
 from diagnose.analysis import compose
-from diagnose.analysis.publication import container_name, containers_of, described
+from diagnose.analysis.publication import (
+    container_name,
+    containers_of,
+    described,
+    inside_of,
+    listening_inside,
+    open_inside,
+)
 from diagnose.analysis.wording import dial_instead, title
 from diagnose.model.compose import Service
 from diagnose.model.container import EngineContainer
-from diagnose.model.finding import Confidence, Evidence, Finding, Severity
+from diagnose.model.finding import Confidence, Evidence, Finding, Remedy, Severity
 from diagnose.model.network import Endpoint
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import ServicePort, Standing
 
+_DIRECTLY = "Dial the container at its own address: from this machine that works without publishing"
 _BY_OTHERS = ("refused/nothing-listening", "container/other-namespace")
 
 
@@ -67,9 +75,10 @@ def _inspect(told: EngineContainer) -> str:
 def _unpublished(
     snapshot: Snapshot, asked: ServicePort, service: Service | None, ours: Sequence[EngineContainer]
 ) -> Finding:
-    line = compose.publish(snapshot, service, asked.port) if service is not None else None
+    idle = _nothing_listens(snapshot, asked, ours)
+    line = compose.publish(snapshot, service, asked.port) if service is not None and idle is None else None
     addresses = [address for one in ours[:1] for each in one.attachments for address in each.addresses]
-    summary = "Dial the container at its own address: from this machine that works without publishing"
+    dial = [dial_instead(Endpoint(address, asked.port), _DIRECTLY) for address in addresses[:1] if idle is None]
     return Finding(
         code=NOT_PUBLISHED.code,
         title=title(f"The service {asked.service} does not publish its port {asked.port} on this machine"),
@@ -79,12 +88,32 @@ def _unpublished(
         "is listed under ports:; expose: opens nothing. Nothing was dialled: only somebody else could have answered.",
         evidence=(
             *(Evidence(published_line(one), _inspect(one)) for one in ours[:3]),
+            *((Evidence(*idle),) if idle else ()),
             *((Evidence(f"ports: of {service.name} has no entry for {asked.port}", service.file),) if service else ()),
             _asked_for(snapshot),
         ),
         remedies=(
+            *((_ask_for_another(asked, idle[0]),) if idle else ()),
             *((line,) if line else ()),
-            *(dial_instead(Endpoint(address, asked.port), summary) for address in addresses[:1]),
+            *dial,
         ),
         explains=_BY_OTHERS,
     )
+
+
+def _ask_for_another(asked: ServicePort, found: str) -> Remedy:
+    return Remedy(
+        summary=f"Ask for a port that the service has, or start what should serve {asked.port} in there. As it is, to "
+        f"publish it would open nothing: {found}."
+    )
+
+
+def _nothing_listens(snapshot: Snapshot, asked: ServicePort, ours: Sequence[EngineContainer]) -> tuple[str, str] | None:
+    """That nobody in any of the service's containers has the port, and by what that is known; None: not known so."""
+    seen = containers_of(snapshot)
+    insides = [inside_of(seen, one.container) for one in ours] if seen is not None else []
+    if not insides or not all(one is not None and listening_inside(one, asked.port) == () for one in insides):
+        return None
+    open_there = sorted({row.local.port for one in insides if one is not None for row in open_inside(one)})
+    others = f"it listens on {', '.join(map(str, open_there))}" if open_there else "it listens on no port at all"
+    return f"nothing in the container listens on {asked.port}, {others}", "/proc/PID/net/tcp"

@@ -25,6 +25,15 @@ PAST_UFW = frozenset({"docker-proxy", "dockerd", "conmon"})
 GONE = frozenset({Status.CREATED, Status.EXITED, Status.DEAD, Status.RESTARTING, Status.REMOVING})
 
 
+_OF_ROOT = frozenset({"docker-proxy", "dockerd"})
+"""Programs that are an engine's only as root in our namespace: a rootless one has a namespace of its own."""
+
+
+def is_of_an_engine(process: Process, programs: frozenset[str]) -> bool:
+    """Whether it is one of these programs, and not somebody's own of the same name."""
+    return process.program in programs and (process.uid == 0 or process.program not in _OF_ROOT)
+
+
 class Source(StrEnum):
     """Who says that the port belongs to the container."""
 

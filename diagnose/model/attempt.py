@@ -138,7 +138,7 @@ class WireReply(Struct, frozen=True):
 
 
 class Behind(Struct, frozen=True):
-    """The end of our connection in another network namespace: behind a forwarder, or behind a NAT rule."""
+    """The other end of our connection: behind a forwarder in another network namespace, or behind a NAT rule."""
 
     server: Endpoint
     """As it is called in there."""
@@ -149,6 +149,8 @@ class Behind(Struct, frozen=True):
     """How long it was watched."""
     forwarder: str | None = None
     """The program that took our connection and dialled for us; None: NAT led it there."""
+    here: bool = False
+    """NAT led it to another socket of our own namespace."""
     hung_up: bool = False
     """The forwarder closed it again before any byte, and nothing at its far end listens."""
 

@@ -6,6 +6,7 @@ itself took it shows in the table of its own network namespace, which any user m
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Collection, Iterable, Iterator
@@ -34,12 +35,13 @@ def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behin
     one; None: there is none, and NAT leads to another namespace.
     """
     try:
-        target, program = _target(dialled, forwarder)
+        found = _forwarder(dialled, forwarder) if forwarder is not None else Known(None)
+        if isinstance(found, Unknown):
+            return found
+        target, program = _far(found.value)
         others = namespaces.survey(_SURVEY_SECONDS)
         if isinstance(others, Unknown):
             return others
-        if target is None and forwarder is not None:
-            return Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
         earlier = _dialling(target)
         wanted = [one for one in others.value if target is None or insides.has_address(one, target.address)]
         with _connected(dialled) as sock:
@@ -51,18 +53,21 @@ def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behin
         return Unknown(Reason.UNPARSABLE, f"/proc/PID/net/tcp: {error}")
 
 
-def _target(dialled: Endpoint, forwarder: int | None) -> tuple[Endpoint | None, str | None]:
-    """Where the forwarder of this port dials, and what it is."""
-    if forwarder is None:
-        return None, None
+def _forwarder(dialled: Endpoint, pid: int) -> Fact[Forwarder | None]:
+    """The forwarder with this pid, or where that is 0 the one that says to have the port."""
     match forwarders.look({dialled.port}, _SURVEY_SECONDS):
         case Known(value=found):
-            ours = _taking(found, dialled.address) if forwarder == 0 else [one for one in found if one.pid == forwarder]
-            if len({one.target for one in ours}) == 1:
-                return ours[0].target, f"{ours[0].program} (pid {ours[0].pid})"
-        case Unknown():
-            pass
-    return None, None
+            ours = _taking(found, dialled.address) if pid == 0 else [one for one in found if one.pid == pid]
+            if len({one.target for one in ours}) > 1:
+                return Unknown(Reason.NOT_VISIBLE, "several forwarders say to have the port", "run it again with sudo")
+            return Known(ours[0]) if ours else Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
+        case Unknown() as unknown:
+            return unknown
+
+
+def _far(forwarder: Forwarder | None) -> tuple[Endpoint | None, str | None]:
+    """Where it dials, and what it is."""
+    return (forwarder.target, f"{forwarder.program} (pid {forwarder.pid})") if forwarder else (None, None)
 
 
 def _taking(found: Iterable[Forwarder], address: str) -> list[Forwarder]:
@@ -107,20 +112,20 @@ class _Watch:
                 break
             if seen is not None and (seen[0].inode or insides.frozen(seen[1]) == Known(True)):
                 break
-            lasting = seen is not None or self._unanswered() or (self._others and not self._listens())
-            if waited >= (seconds if lasting else _GRACE):
+            if waited >= (seconds if seen is not None or self._unanswered() or self._nobody_listens() else _GRACE):
                 break
             time.sleep(_PAUSE)
         if seen is None and self._target is not None and self._unanswered():
             return Known(Behind(self._target, 0, Acceptance.PENDING, round(waited * 1000, 3), program))
-        if seen is None and self._target is not None and hung_up and not self._listens():
+        if seen is None and self._target is not None and hung_up and not self._may_be_taken():
             ended = round(waited * 1000, 3)
             return Known(Behind(self._target, 0, Acceptance.ACCEPTED, ended, program, hung_up=True))
         if seen is None:
             return Unknown(Reason.NOT_VISIBLE, "the far end of the connection was not seen in any network namespace")
         row, pid = seen
         acceptance = Acceptance.ACCEPTED if row.inode else Acceptance.PENDING
-        return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program))
+        here = pid == os.getpid()
+        return Known(Behind(_plain(row.local), pid, acceptance, round(waited * 1000, 3), program, here))
 
     def _hung_up(self) -> bool:
         """Whether our connection was closed before any byte."""
@@ -131,7 +136,11 @@ class _Watch:
         except OSError:
             return True
 
-    def _listens(self) -> bool:
+    def _nobody_listens(self) -> bool:
+        """Whether the forwarder dials a namespace that we see, and nobody in there would take it."""
+        return self._target is not None and bool(self._others) and not self._may_be_taken()
+
+    def _may_be_taken(self) -> bool:
         """Whether anything at the far end would take the forwarder's connection."""
         wanted = self._target
         return wanted is not None and any(
@@ -154,7 +163,16 @@ class _Watch:
             for row in _in(namespace, self._target, ports)
             if row.state in (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
         ]
+        found += self._led_back()
         return next((one for one in found if one[0].inode == 0), found[0] if found else None)
+
+    def _led_back(self) -> list[tuple[SocketRow, int]]:
+        """Where NAT leads to another socket of our own namespace: its end, which is not ours."""
+        if self._target is not None:
+            return []
+        rows = [row for _, family in _TABLES for row in _rows("/proc/thread-self/net", family, {self._own})]
+        taken = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
+        return [(row, os.getpid()) for row in rows if row.state in taken and row.local.port != self._own]
 
 
 def _dialling(target: Endpoint | None, state: TcpState | None = None) -> set[int]:

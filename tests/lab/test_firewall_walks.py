@@ -8,7 +8,7 @@ from subprocess import PIPE, Popen
 
 import pytest
 
-from tests.lab.machine import ROOT, Machine
+from tests.lab.machine import NOBODY, ROOT, Machine
 from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 REPLY, REDIRECTS = "firewall/reply-dropped", "firewall/redirects"
@@ -86,6 +86,19 @@ def test_a_rule_that_sends_loopback_s_packets_where_they_may_not_go_hides_a_heal
     nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
     machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} dnat to 192.0.2.7:80")
     scenario.says(proven(REDIRECTS), as_nobody=SILENT)
+
+
+def test_a_stopped_server_behind_a_redirect_is_not_called_reachable(machine: Machine, scenario: Scenario) -> None:
+    behind = machine.port + 7
+    server = machine.serve("accepts", "127.0.0.1", behind)
+    nat = ("add table ip hijack", "add chain ip hijack out { type nat hook output priority -100 ; }")
+    machine.nft(*nat, f"add rule ip hijack out tcp dport {machine.port} redirect to :{behind}")
+    scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, works())
+    server.stop()
+    for uid in (NOBODY, ROOT):
+        answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), uid, proven("hung/not-accepting"))
+        assert answer.cause
+        assert answer.cause["remedies"][0]["commands"][0]["argv"][1:] == ["run", f"127.0.0.1:{behind}"]
 
 
 def test_a_redirect_to_a_dead_port_where_nothing_listens_either_is_mended_at_the_far_end(

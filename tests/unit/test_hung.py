@@ -215,7 +215,7 @@ def test_for_someone_who_wants_to_bind_nothing_hangs() -> None:
 
 def test_a_server_behind_a_forwarder_that_could_not_be_seen_is_missing_and_not_fine() -> None:
     unseen = Unknown(Reason.NOT_VISIBLE, "the far end was not seen")
-    assert missing(dialled(HERE, replace(connected(HERE), behind=unseen))) == ["the server behind the forwarder"]
+    assert missing(dialled(HERE, replace(connected(HERE), behind=unseen))) == ["the far end of the connection"]
     assert missing(dialled(HERE, replace(connected(HERE), behind=Unknown(Reason.NOT_NEEDED)))) == []
 
 

@@ -385,6 +385,12 @@ def test_the_container_whose_port_is_wanted_is_named_and_stopped_by_its_engine()
     assert found.remedies[0].undo[0].argv == ("docker", "start", "web")
 
 
+@pytest.mark.parametrize("program", ["docker-proxy", "dockerd"])
+def test_somebody_s_own_program_that_is_called_like_an_engine_s_is_no_leftover(program: str) -> None:
+    snapshot = replace(bind_beside(seen()), holders=held((1, process(program, 500, uid=1000))))
+    assert in_the_way(snapshot).code == "in-use/listener"
+
+
 def test_a_container_that_never_got_the_port_is_not_stopped_for_it() -> None:
     found = in_the_way(bind_beside(seen(NEVER_STARTED, told(), forwarded=True)))
     assert found.remedies[0].commands[0].argv == ("docker", "stop", "web")

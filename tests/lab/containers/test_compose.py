@@ -139,6 +139,17 @@ def test_a_port_that_is_not_published_is_published_by_the_edit(shop: Shop, line:
     assert shop.ask("compose:db:5432").report["target"]["port"] == 15432
 
 
+def test_a_port_on_which_nothing_of_the_service_listens_is_not_published_in_vain(shop: Shop) -> None:
+    shop.write(f"services:\n  db:\n{serving(5432)}")
+    shop.up()
+    wait_for(lambda: shop.machine.listens_inside("shop_db_1", 5432), "its server to listen")
+    cause = shop.ask("compose:db:9999").cause
+    assert cause
+    assert cause["code"] == "container/port-not-published"
+    assert "it listens on 5432" in str(cause["evidence"])
+    assert [remedy["edits"] or remedy["commands"] for remedy in cause["remedies"]] == [[]]
+
+
 def test_what_only_the_file_says_is_no_verdict(shop: Shop) -> None:
     shop.write(f"services:\n  db:\n{serving(5432)}")
     answer = shop.ask("compose:db:5432", uid=NOBODY)

@@ -341,6 +341,14 @@ def test_a_proxy_that_is_slow_to_learn_that_nobody_is_there_is_not_called_reacha
     scenario.diagnose((f"127.0.0.1:{machine.port}",), NOBODY, likely("container/wrong-container-port"))
 
 
+def test_a_forwarder_that_is_hidden_from_an_ordinary_user_is_not_taken_for_none(machine: DockerMachine) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("pause", "app")
+    machine.run("mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc")
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert "the far end of the connection" in [one["fact"] for one in answer.report["not_checked"]]
+
+
 def test_a_container_s_own_port_is_published_under_another_number(machine: DockerMachine, scenario: Scenario) -> None:
     machine.web("app", "0.0.0.0", machine.port, options=published(machine.port + 7, machine.port))
     answer = scenario.says(likely("container/published-elsewhere"), as_nobody=likely("container/other-namespace"))
