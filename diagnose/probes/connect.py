@@ -291,7 +291,7 @@ class Dial:
         self._completed = now
         self.next_look = now
         if not self.local:
-            self._acceptance = Unknown(Reason.NOT_VISIBLE, "the server is on another machine")
+            self._acceptance = Unknown(Reason.NOT_VISIBLE, "the end of the server is outside this network namespace")
             self._taken(now)
 
     def _leave_ourselves(self) -> None:
