@@ -358,7 +358,7 @@ def shared_priorities(machine: Machine) -> tuple[str, ...]:
     """The places where two chains have one hook and one priority, so that the order of their registration decides."""
     seen: dict[tuple[str, str, int, bytes], set[str]] = {}
     for chain in machine.rules.chains:
-        if chain.hook is None or chain.hook.kind == "nat" or _dormant(machine.rules, chain.key):
+        if chain.hook is None or _dormant(machine.rules, chain.key):
             continue
         name = f"{nft.FAMILIES.get(chain.key.table.family)} {nft.readable(chain.key.table.name)}"
         for family in _FAMILIES_OF.get(chain.key.table.family, ()):
@@ -368,8 +368,11 @@ def shared_priorities(machine: Machine) -> tuple[str, ...]:
                 )
     for block in machine.blocks:
         family = "ip6" if block.layout.six else "ip"
-        for hook in xtables.hooks(block.info) if block.info.table in _LEGACY_PRIORITIES else ():
-            where = (family, hook, _LEGACY_PRIORITIES[block.info.table], b"")
+        for hook in xtables.hooks(block.info):
+            priority = _LEGACY_PRIORITIES.get(block.info.table, _NAT_PRIORITIES.get(hook))
+            if priority is None:
+                continue
+            where = (family, hook, priority, b"")
             seen.setdefault(where, set()).add(f"{tool_of(block.layout.six, legacy=True)} {block.info.table}")
     return tuple(
         f"{' and '.join(sorted(chains))} at {hook}, priority {priority}"
@@ -380,6 +383,8 @@ def shared_priorities(machine: Machine) -> tuple[str, ...]:
 
 _FAMILIES_OF = {1: ("ip", "ip6"), 2: ("ip",), 10: ("ip6",), 5: ("netdev",)}
 _LEGACY_PRIORITIES = {"raw": -300, "mangle": -150, "filter": 0, "security": 50}
+_NAT_PRIORITIES = {"prerouting": -100, "output": -100, "input": 100, "postrouting": 100}
+"""Of the table nat: where a destination is changed, and where a source is (enum nf_ip_hook_priorities)."""
 
 
 def _dormant(rules: Ruleset, chain: ChainKey) -> bool:
