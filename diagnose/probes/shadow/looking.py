@@ -330,9 +330,16 @@ def _unrehearsed(walk: Walk) -> Walk:
 
 
 def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:
-    if (one.decider, one.outcome, one.verdict) == (other.decider, other.outcome, other.verdict):
+    if (one.decider, one.outcome, one.verdict, one.arrives) == (
+        other.decider,
+        other.outcome,
+        other.verdict,
+        other.arrives,
+    ):
         return one
     found = f"it ends with {_name(other.decider)}" if other.decider is not None else f"it is {other.outcome.value}"
+    if other.decider is None and other.arrives != one.arrives:
+        found += f" at {other.arrives or Endpoint(other.address, other.port)}"
     doubt = f"in which order these run cannot be read, and in the other order {found}: {'; '.join(shared)}"
     return msgspec.structs.replace(one, doubts=(*one.doubts, doubt))
 
