@@ -339,7 +339,7 @@ def _compared(one: Walk, other: Walk, shared: tuple[str, ...]) -> Walk:
         return one
     found = f"it ends with {_name(other.decider)}" if other.decider is not None else f"it is {other.outcome.value}"
     if other.decider is None and other.arrives != one.arrives:
-        found += f" at {other.arrives or Endpoint(other.address, other.port)}"
+        found += f" at {other.arrives or other.address}"
     doubt = f"in which order these run cannot be read, and in the other order {found}: {'; '.join(shared)}"
     return msgspec.structs.replace(one, doubts=(*one.doubts, doubt))
 
