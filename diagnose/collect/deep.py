@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
@@ -69,7 +69,7 @@ class DeepLook:
             self._hostward = Hostward(self._side, [dial for case in troubled for dial in case.dials])
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
-        firewall = self._ask_firewall(suspects)
+        firewall = self._ask_firewall(suspects, _near_ports(cases))
         if self._hostward is not None:
             self._hostward.ask()
         for case in cases:
@@ -127,7 +127,7 @@ class DeepLook:
         urgent = sorted(found, key=lambda where: (found[where].outcome is Outcome.REFUSED, where))
         return tuple(urgent[:_WALKS])
 
-    def _ask_firewall(self, suspects: tuple[Endpoint, ...]) -> Asked[Shadow] | Unknown:
+    def _ask_firewall(self, suspects: tuple[Endpoint, ...], near: Mapping[Endpoint, int]) -> Asked[Shadow] | Unknown:
         if self.order.passive:
             return PASSIVE
         if not suspects:
@@ -136,7 +136,7 @@ class DeepLook:
             return NOT_LINUX
         from diagnose.probes import shadow  # brings subprocess with it: only where rules must be read
 
-        return Asked("firewall rules", lambda: shadow.look(suspects, FIREWALL_SECONDS), FIREWALL_SECONDS + 0.5)
+        return Asked("firewall rules", lambda: shadow.look(suspects, FIREWALL_SECONDS, near), FIREWALL_SECONDS + 0.5)
 
     def _break_silence(self, case: Case) -> None:
         """Ends the wait for a silent local address where a witness tells what the timeout would tell."""
@@ -266,6 +266,12 @@ def _asked(name: str, probe: Callable[[], Fact[T]]) -> Asked[T] | Unknown:
 
 def _fact(asked: Asked[T] | Unknown) -> Fact[T]:
     return asked if isinstance(asked, Unknown) else asked.fact()
+
+
+def _near_ports(cases: Sequence[Case]) -> Mapping[Endpoint, int]:
+    """Our own port of each connect, for which rules may ask."""
+    sources = [(dial.endpoint, dial.source) for case in cases for dial in case.dials]
+    return {endpoint: source.port for endpoint, source in sources if source is not None}
 
 
 def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:

@@ -37,7 +37,7 @@ class Hostward:
     def ask(self) -> None:
         """Begins to look what the host's rules do to those of the connects that have not come off."""
         failing = [
-            (dial.endpoint, source.address)
+            (dial.endpoint, source)
             for dial in self._dials
             if not dial.attempt().outcome.works and (source := dial.source) and self.reaches(dial.endpoint)
         ]
@@ -71,15 +71,20 @@ def _own_addresses() -> Fact[frozenset[str]]:
             return unknown
 
 
-def _walked(failing: Sequence[tuple[Endpoint, str]]) -> Fact[Shadow]:
+def _walked(failing: Sequence[tuple[Endpoint, Endpoint]]) -> Fact[Shadow]:
     """The walks of those whose way in is known: the interface by which their source would be answered."""
     from diagnose.probes import shadow  # only where rules must be read
 
-    sources = sorted({source for _, source in failing})
+    sources = sorted({source.address for _, source in failing})
     match routes.look(sources, 0):
         case Known(value=routing):
             ways = {source: lookup.device for source in sources if (lookup := routing.lookup(source))}
         case Unknown() as unknown:
             return unknown
-    found = [Approach(where, way, source) for where, source in failing if (way := ways.get(source)) and way != "lo"]
-    return shadow.look(found, _FIREWALL_SECONDS) if found else NOT_NEEDED
+    found = [
+        Approach(where, way, source.address)
+        for where, source in failing
+        if (way := ways.get(source.address)) and way != "lo"
+    ]
+    near = {where: source.port for where, source in failing}
+    return shadow.look(found, _FIREWALL_SECONDS, near) if found else NOT_NEEDED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from subprocess import PIPE, Popen
 
@@ -52,6 +53,32 @@ def test_of_several_rules_of_iptables_legacy_that_met_the_connection_the_one_tha
     machine.run("iptables-legacy", "-A", "CLIENTS", "-p", "tcp", "--dport", "1", "-j", "DROP")
     machine.run("iptables-legacy", "-A", "OUTPUT", "-p", "tcp", "--tcp-flags", "RST", "RST", "-j", "DROP")
     scenario.says(proven("firewall/rule-rejects"), as_nobody=SILENT)
+
+
+@pytest.mark.parametrize("tool", ["nft", "iptables-legacy"])
+def test_a_rule_for_the_client_s_own_port_is_told_from_those_for_other_clients(
+    machine: Machine, scenario: Scenario, tool: str
+) -> None:
+    machine.serve()
+    machine.run("sysctl", "-qw", "net.ipv4.ip_local_port_range=20000 20199")
+    slices = [f"{low}-{low + 1}" for low in range(20000, 20200, 2)]  # the next connect comes from another one
+    if tool == "nft":
+        machine.chain("input", *(f"tcp dport {machine.port} tcp sport {ports} counter drop" for ports in slices))
+    else:
+        match = f"-A INPUT -p tcp --dport {machine.port} --sport"
+        rules = "".join(f"{match} {ports.replace('-', ':')} -j DROP\n" for ports in slices)
+        machine.run("iptables-legacy-restore", stdin=f"*filter\n{rules}COMMIT\n")
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven("firewall/rule-drops"))
+    assert answer.cause
+    named = re.search(r"sport (\d+)", answer.cause["evidence"][0]["text"])
+    assert named, answer.cause["evidence"]
+    if tool == "nft":
+        listing = machine.run("nft", "list", "chain", "ip", "guard", "input")
+        counted = re.findall(r"sport (\d+)-\d+ counter packets [1-9]", listing)
+    else:
+        listing = machine.run("iptables-legacy", "-vnxL", "INPUT")
+        counted = re.findall(r"^ +[1-9]\d* .* spts:(\d+):", listing, re.MULTILINE)
+    assert named[1] in counted, (named[1], counted)
 
 
 def test_a_masquerade_without_an_address_is_named(machine: Machine, scenario: Scenario) -> None:

@@ -6,8 +6,9 @@ import errno
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, RuleRef, Shadow, Walk, endpoint_of
+from diagnose.model.network import Endpoint
 
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from diagnose.probes.shadow.words import Words
 
 _LIFT = "run it again with sudo"
+_CHOSEN_AGAIN: Mapping[Endpoint, int] = MappingProxyType({})
 _TOO_LATE = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
 _RESERVE = 0.1
 """Seconds before the deadline at which a tool that has not printed its rules yet is left out."""
@@ -35,16 +38,18 @@ _PATIENCE = 1.5
 """Seconds after which no rehearsal should be under way."""
 
 
-def look(dialled: Sequence[Dialled], deadline: float) -> Fact[Shadow]:
+def look(dialled: Sequence[Dialled], deadline: float, near: Mapping[Endpoint, int] = _CHOSEN_AGAIN) -> Fact[Shadow]:
     """Walks a copy of the rule sets of this network namespace to each of these local endpoints; `deadline` in seconds.
 
+    `near`: the port from which each of them was dialled on the machine, for rules may ask for it; without it the
+    kernel chooses one.
     Needs CAP_NET_ADMIN to read the rules and CAP_SYS_ADMIN for the copy; changes nothing on the machine.
     """
     if sys.platform != "linux":
         return NOT_LINUX
     until = time.monotonic() + deadline
     try:
-        return _beside_programs(_looked(dialled, until))
+        return _beside_programs(_looked(dialled, until, near))
     except PermissionError as error:
         return Unknown(Reason.NEEDS_ROOT, f"the rule sets cannot be read: {error.strerror}", _LIFT)
     except TimeoutError:
@@ -56,7 +61,7 @@ def look(dialled: Sequence[Dialled], deadline: float) -> Fact[Shadow]:
         return Unknown(Reason.UNPARSABLE, f"the rule sets cannot be read: {error}")
 
 
-def _looked(dialled: Sequence[Dialled], until: float) -> Fact[Shadow]:
+def _looked(dialled: Sequence[Dialled], until: float, near: Mapping[Endpoint, int]) -> Fact[Shadow]:
     """The fact, looked at again when the rule sets changed meanwhile; errors of the reading are raised."""
     from diagnose.probes.shadow.presence import any_table
 
@@ -74,7 +79,7 @@ def _looked(dialled: Sequence[Dialled], until: float) -> Fact[Shadow]:
             raise TimeoutError
         if not rules.tables and not blocks:
             return Known(Shadow(tuple(map(_untouched, dialled))))
-        fact = _Expedition(rules, blocks, dialled, until).fact()
+        fact = _Expedition(rules, blocks, dialled, near, until).fact()
         if time.monotonic() >= until:
             return _doubted(fact, "no time was left to see whether the rule sets had changed meanwhile")
         if not machine.changed(rules, blocks):
@@ -131,10 +136,18 @@ def _untouched(dialled: Dialled) -> Walk:
 class _Expedition:
     """A thread that enters a namespace of its own, and what it brings back."""
 
-    def __init__(self, rules: Ruleset, blocks: tuple[Block, ...], dialled: Sequence[Dialled], until: float) -> None:
+    def __init__(
+        self,
+        rules: Ruleset,
+        blocks: tuple[Block, ...],
+        dialled: Sequence[Dialled],
+        near: Mapping[Endpoint, int],
+        until: float,
+    ) -> None:
         self._rules = rules
         self._blocks = blocks
         self._dialled = dialled
+        self._near = near
         self._until = until
         self._begun = time.monotonic()
         self._cost = 0.0
@@ -186,7 +199,7 @@ class _Expedition:
             machine = self._machine()
             begun = time.monotonic()
             with self._copied(machine) as (copy, prober):
-                probes = [prober.probe(one, self._until) for one in self._dialled]
+                probes = self._probes(prober)
                 listings = asking.listings(self._until - _RESERVE)
                 words = Words(self._rules, self._blocks, listings)
                 walks = self._walks(copy, probes, words)
@@ -207,6 +220,10 @@ class _Expedition:
             return self._rehearsed(shadow, machine, walks, words)
         finally:
             asking.end()
+
+    def _probes(self, prober: Prober) -> list[Probe]:
+        """The connects as they were made on the machine; once in a copy, which remembers each (conntrack)."""
+        return [prober.probe(one, self._until, self._near.get(endpoint_of(one), 0)) for one in self._dialled]
 
     def _machine(self) -> Machine:
         from diagnose.probes import sockets
@@ -276,7 +293,7 @@ class _Expedition:
 
         with self._copied(machine, backwards=True) as (copy, prober):
             walker = Walker(copy, words)
-            others = [walker.walk(prober.probe(one, self._until)) for one in self._dialled]
+            others = [walker.walk(probe) for probe in self._probes(prober)]
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
 
     def _rehearsed(

@@ -55,11 +55,11 @@ class Cable:
         """Give the socket back."""
         self._socket.close()
 
-    def knock(self, door: Endpoint, address: str | None = None) -> Endpoint:
-        """Sends a SYN there from this address, or from somewhere on the network; where from."""
+    def knock(self, door: Endpoint, address: str | None = None, port: int = 0) -> Endpoint:
+        """Sends a SYN there from this address and port, or from somewhere on the network; where from."""
         self._port += 1
         family = socket.AF_INET6 if ":" in door.address else socket.AF_INET
-        source = Endpoint(address or _ANYWHERE[family], self._port)
+        source = Endpoint(address or _ANYWHERE[family], port or self._port)
         self._socket.send(
             self._near + b"\x02netd" + b"\0" + struct.pack(">H", _ETHERTYPES[family]) + _syn(source, door)
         )

@@ -132,11 +132,11 @@ class Prober:
         self._stack.callback(sock.close)
         self._listeners.append(sock)
 
-    def probe(self, dialled: Dialled, until: float) -> Probe:
-        """One connect to it; `until` is by time.monotonic."""
-        return self._comes(dialled, until) if isinstance(dialled, Approach) else self._goes(dialled, until)
+    def probe(self, dialled: Dialled, until: float, near: int = 0) -> Probe:
+        """One connect to it, from the port `near` or from any; `until` is by time.monotonic."""
+        return self._comes(dialled, until, near) if isinstance(dialled, Approach) else self._goes(dialled, until, near)
 
-    def _comes(self, approach: Approach, until: float) -> Probe:
+    def _comes(self, approach: Approach, until: float, near: int) -> Probe:
         """A SYN on the cable of its interface, as a container's comes from its bridge, up to the answer's way out."""
         before = self._counters()
         _, lost = self._read()
@@ -146,7 +146,7 @@ class Prober:
             return Probe(approach.endpoint, Outcome.UNANSWERED, None, (), True, (), None, came=approach)
         cable = Cable(approach.interface, far)
         try:
-            source = cable.knock(approach.endpoint, approach.source)
+            source = cable.knock(approach.endpoint, approach.source, near)
             events, outcome, lost_later = self._answered(source.port, before, min(until, time.monotonic() + _PATIENCE))
         finally:
             cable.close()
@@ -181,7 +181,7 @@ class Prober:
             and (event.packet.kind == kind)
         )
 
-    def _goes(self, endpoint: Endpoint, until: float) -> Probe:
+    def _goes(self, endpoint: Endpoint, until: float, near: int) -> Probe:
         before = self._counters()
         _, lost = self._read()
         self._met(0)
@@ -189,6 +189,8 @@ class Prober:
         with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
             report_icmp_errors(sock)
+            if near:
+                _bind_near(sock, near)
             number = sock.connect_ex(_sockaddr(endpoint))
             source = _source(sock)
             port = source.port if source is not None else 0
@@ -407,6 +409,13 @@ def _writable(sock: socket.socket, seconds: float) -> bool:
     poller = select.poll()
     poller.register(sock, select.POLLOUT)
     return bool(poller.poll(seconds * 1000))
+
+
+def _bind_near(sock: socket.socket, port: int) -> None:
+    try:
+        sock.bind(("", port))
+    except OSError:
+        return  # a stand-in listens there: on the machine the port was free for one connection only
 
 
 def _source(sock: socket.socket) -> Endpoint | None:
