@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import Enum, auto
 
@@ -572,7 +573,7 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
     if walk.packet == "ack" and walk.verdict == "drop":
         felt = "the client takes the connection for made, and the server never gets it"
     text = f"{what} stops {packet}: {felt}."
-    if "masquerade" in decider.text.lower().split():
+    if _masquerades(decider):
         text += " It is to give the packet another source address, and the kernel found none on any interface."
     if walk.verdict == "reject" and walk.reject_with:
         text += f" It rejects with {walk.reject_with}."
@@ -597,6 +598,13 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
     return text
 
 
+def _masquerades(rule: RuleRef) -> bool:
+    """Whether it gives packets another source address, and does not only speak of it in its comment."""
+    bare = _QUOTED.sub("", rule.text)
+    return f" {'masquerade' if rule.backend is Backend.NFT else '-j MASQUERADE'} " in f" {bare} "
+
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PACKETS = {
     "syn": "the connection's first packet",
     "reply": "the answer on its way back",

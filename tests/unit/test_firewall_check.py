@@ -158,6 +158,20 @@ def test_what_the_copy_could_not_carry_leaves_it_likely() -> None:
     assert any("equal priority" in one.text for one in root(met(DROPPED, doubtful)).evidence)
 
 
+@pytest.mark.parametrize(
+    ("ref", "told"),
+    [
+        (rule("masquerade", chain="out"), True),
+        (rule("-A POSTROUTING -j MASQUERADE --random", backend=Backend.IPTABLES_NFT, handle=None, line=1), True),
+        (rule('drop comment "before we masquerade it"'), False),
+        (rule("-A INPUT -m comment --comment masquerade -j DROP", backend=Backend.IPTABLES_NFT, handle=None), False),
+    ],
+)
+def test_a_rule_that_only_speaks_of_masquerading_lacks_no_address(ref: RuleRef, told: bool) -> None:
+    found = root(met(DROPPED, walk_to("127.0.0.1", ref)))
+    assert ("found none on any interface" in found.explanation) is told
+
+
 def test_a_rule_that_stops_the_answer_is_told_apart_from_one_that_stops_the_request() -> None:
     answer = walk_to("127.0.0.1", rule("tcp sport 8080 drop", chain="output"), packet="reply")
     lost = Known((Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"),))
