@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 
+from tests.tracefs import mount_tracefs
+
 MACHINES = "fixtures/machines"
-TRACING = Path("/sys/kernel/tracing")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,10 +39,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session", autouse=True)
 def _tracefs(request: pytest.FixtureRequest) -> None:
-    """The kernel's trace for the lab, where nobody has mounted it: netdiag itself never does.
-
-    It stays, as systemd mounts it on other machines: another run of the lab may be using it.
-    """
+    """The kernel's trace for the lab's scenarios, once for all test processes."""
     lab = any(item.get_closest_marker("lab") for item in request.session.items)
-    if lab and sys.platform == "linux" and os.geteuid() == 0 and not (TRACING / "instances").is_dir():
-        subprocess.run(["mount", "-t", "tracefs", "tracefs", TRACING], check=True)
+    if lab and sys.platform == "linux" and os.geteuid() == 0:
+        mount_tracefs()

@@ -13,6 +13,8 @@ from tests.lab.machine import Machine, wait_for
 PODMAN = "/usr/bin/podman"
 NEEDED = (PODMAN, "conmon", "runc", BUSYBOX)
 SOCKET = "/run/podman/podman.sock"
+SHARED = ("/dev/shm", "/var/lib/cni")
+"""Where podman and CNI keep locks and addresses whatever they are told: two machines at once would share them."""
 LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 """Where root lacks CAP_SYS_RESOURCE podman cannot raise its own."""
 
@@ -22,7 +24,9 @@ class PodmanMachine(Machine):
 
     def __enter__(self) -> PodmanMachine:
         super().__enter__()
-        self.run("mkdir", "-p", str(Path(SOCKET).parent))
+        self.run("mkdir", "-p", str(Path(SOCKET).parent), "/var/lib/cni")
+        for shared in SHARED:
+            self.run("mount", "-t", "tmpfs", "-o", "mode=1777", "lab", shared)
         self.root_directory()
         called = shlex.join(self.command())
         self.write("/run/bin/podman", f'#!/bin/sh\nexec {called} "$@"\n', 0o755)

@@ -8,7 +8,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.machine import NOBODY, REPOSITORY, Machine, nothing_left_behind, tracing_instances
+from tests.lab.machine import NOBODY, REPOSITORY, Machine, abandoned, nothing_left_behind, tracing_instances
+
+MOUNTED_BY_EIGHT = """
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from tests import tracefs
+
+everyone, thread, look = threading.Barrier(8, timeout=20), threading.local(), tracefs.is_mounted
+
+def look_together():
+    seen = look()
+    if not hasattr(thread, "looked"):
+        thread.looked = True
+        everyone.wait()
+        assert not seen
+    return seen
+
+tracefs.is_mounted = look_together
+with ThreadPoolExecutor(8) as pool:
+    for done in [pool.submit(tracefs.mount_tracefs) for _ in range(8)]:
+        done.result()
+"""
+"""Eight test processes, as threads, that all see tracefs missing before the first of them mounts it."""
 
 
 def test_a_machine_has_rules_files_and_interfaces_of_its_own(machine: Machine) -> None:
@@ -22,7 +44,21 @@ def test_a_machine_has_rules_files_and_interfaces_of_its_own(machine: Machine) -
     assert (
         "LOOPBACK,UP" in subprocess.run(["ip", "link", "show", "lo"], capture_output=True, text=True, check=True).stdout
     )
-    assert tracing_instances() == instances
+    assert not abandoned(tracing_instances() - instances)
+
+
+def test_test_processes_that_all_find_tracefs_missing_mount_it_without_a_failure(machine: Machine) -> None:
+    machine.run("umount", "--lazy", "/sys/kernel/tracing")
+    machine.run("env", "-C", str(REPOSITORY), sys.executable, "-B", "-c", MOUNTED_BY_EIGHT)
+    assert "instances" in machine.run("ls", "/sys/kernel/tracing")
+
+
+def test_test_processes_say_why_tracefs_cannot_be_mounted(machine: Machine) -> None:
+    machine.run("umount", "--lazy", "/sys/kernel/tracing")
+    argv = ["env", "-C", str(REPOSITORY), sys.executable, "-B", "-c", "from tests.tracefs import *; mount_tracefs()"]
+    done = subprocess.run(machine.inside(argv, NOBODY), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "tracefs cannot be mounted on /sys/kernel/tracing: mount:" in done.stderr
 
 
 def test_a_machine_is_gone_when_its_test_is(machine: Machine) -> None:

@@ -245,9 +245,9 @@ def test_a_second_tracer_of_one_process_does_not_take_the_first_ones_instance() 
         assert tracing._instance() in instances()
 
 
-def child(script: str) -> subprocess.Popen[str]:
+def child(script: str, before: str = "") -> subprocess.Popen[str]:
     """A Python process that has run `t = a tracer`, and the script up to its word that it is ready."""
-    head = "import time\nfrom diagnose.probes import tracing\nt = tracing.open_tracer().value\n"
+    head = f"import time\nfrom diagnose.probes import tracing\n{before}t = tracing.open_tracer().value\n"
     process = subprocess.Popen([sys.executable, "-c", head + script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -270,8 +270,10 @@ def test_repeated_interrupts_leave_no_instance_behind(script: str) -> None:
     assert not {name for name in instances() if name.startswith(f"{tracing.PREFIX}{process.pid}-")}
 
 
-def test_what_a_kill_leaves_behind_the_next_run_removes_and_nothing_else() -> None:
-    killed, alive = child(WAITING), child(WAITING)
+def test_what_a_kill_leaves_behind_the_next_run_removes_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "PREFIX", "netdiag-swept-")  # or a run of another test removes it first
+    ours = f"tracing.PREFIX = {tracing.PREFIX!r}\n"
+    killed, alive = child(WAITING, ours), child(WAITING, ours)
     try:
         killed.kill()
         killed.communicate()
