@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -26,11 +28,20 @@ def test_any_text_is_a_target_or_gets_one_line(typed: str) -> None:
         refusal = str(error)
     if refusal:
         assert refusal.isprintable()
-        assert "netdiag run " in refusal
+        example = shlex.split(refusal.rpartition("; for example: netdiag run ")[2])
+        assert len(example) == 1
+        parse_target(example[0])
     else:
         assert 1 <= target.port <= 65535
         assert target.host
         assert target.input.isprintable()
+
+
+@given(odd, odd)
+@example("?", "")
+@example(";", "=")
+def test_what_follows_the_first_segment_of_a_path_is_never_shown(before: str, after: str) -> None:
+    assert SECRET not in _shown(f"http://localhost:80/a/{before}{SECRET}{after}")
 
 
 @given(odd, odd, st.sampled_from(["postgres", "http", "redis", "amqp", "mysql+pymysql"]), odd)

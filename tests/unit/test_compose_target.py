@@ -92,15 +92,15 @@ def test_a_host_that_is_called_compose_is_still_one() -> None:
 @pytest.mark.parametrize(
     ("typed", "says"),
     [
-        ("compose:", "no service is named"),
-        ("compose::80", "no service is named"),
+        ("compose:", "names no service"),
+        ("compose::80", "names no service"),
         ("compose:db", "that of the container, not the published one"),
-        ("compose:db:", "the port is missing"),
+        ("compose:db:", "no port: it is missing"),
         ("compose:db:0", "not between 1 and 65535"),
         ("compose:db:http", "not a number"),
         ("compose:db:80:90", "not a number"),
         ("compose:d b:80", "space"),
-        ("compose:é:80", "no service is named"),
+        ("compose:é:80", "names no service"),
     ],
 )
 def test_a_bad_one_gets_one_line_and_an_example(typed: str, says: str) -> None:
