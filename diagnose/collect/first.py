@@ -19,7 +19,7 @@ from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import Resolution
-from diagnose.model.network import Endpoint, Links, SocketRow, is_loopback, is_wildcard
+from diagnose.model.network import Endpoint, Links, Routing, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope
 from diagnose.probes import bind, connect, containers, links, names, processes, program, sockets, vantage
@@ -224,7 +224,7 @@ class Collection:
             udp=_on_port(machine.tables.udp, port),
             holders=machine.holders,
             policy=machine.policy,
-            routing=machine.routing,
+            routing=_ways_to(machine.routing, case),
             hosts=machine.hosts,
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
@@ -349,6 +349,16 @@ def _on_port(rows: Fact[tuple[SocketRow, ...]], port: int) -> Fact[tuple[SocketR
             return Known(tuple(row for row in found if row.local.port == port))
         case Unknown():
             return rows
+
+
+def _ways_to(routing: Fact[Routing], case: Case) -> Fact[Routing]:
+    """The lookups of this target's addresses: those of ten thousand others are none of its business."""
+    match routing:
+        case Known(value=seen):
+            wanted = case.addresses
+            return Known(replace(seen, lookups=tuple(one for one in seen.lookups if one.address in wanted)))
+        case Unknown():
+            return routing
 
 
 def _walks_to(firewall: Fact[Shadow], case: Case) -> Fact[Shadow]:

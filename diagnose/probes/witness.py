@@ -23,6 +23,8 @@ TRACE_WAIT = 0.1
 """Seconds for which the trace of one connect is read."""
 RESETS_SECONDS = 2.0
 """For all targets together."""
+TRACES_SECONDS = 3.0
+"""For all targets that the counter does not settle, together; those beyond it keep what the counter says."""
 _QUEUE_LOOKS = 3
 _TCP_INPUT = ("tcp_v4_rcv", "tcp_v6_rcv")
 
@@ -68,11 +70,12 @@ class Witnesses:
         if not wanted:
             return {}
         counted = reset.who_reset_each(wanted, RESETS_SECONDS)
-        return {endpoint: self._reset(endpoint, fact) for endpoint, fact in counted.items()}
+        until = monotonic() + TRACES_SECONDS
+        return {endpoint: self._reset(endpoint, fact, until) for endpoint, fact in counted.items()}
 
-    def _reset(self, endpoint: Endpoint, counted: Fact[ResetWitness]) -> Fact[ResetWitness]:
-        """By the counter that any user may read, else by the trace."""
-        if isinstance(counted, Known) and counted.value.distinct:
+    def _reset(self, endpoint: Endpoint, counted: Fact[ResetWitness], until: float) -> Fact[ResetWitness]:
+        """By the counter that any user may read, else by the trace while there is time (time.monotonic)."""
+        if (isinstance(counted, Known) and counted.value.distinct) or monotonic() > until:
             return counted
         traced = self._traced(endpoint)
         return traced.reset if traced is not None and isinstance(traced.reset, Known) else counted

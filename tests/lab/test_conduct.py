@@ -125,6 +125,18 @@ def test_several_targets_share_one_report_and_the_worst_exit_code(machine: Machi
     assert answer.exit_code == 1
 
 
+def test_ten_thousand_targets_are_answered_within_half_a_minute(machine: Machine) -> None:
+    machine.serve()
+    ports = [f"127.0.0.1:{20000 + number}" for number in range(5000)]
+    addresses = [f"127.1.{number >> 8}.{number & 255}:{machine.port}" for number in range(4999)]
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", *ports, *addresses)
+    reports = json.loads(answer.stdout)["reports"]
+    assert len(reports) == 10_000
+    assert answer.exit_code == 1
+    assert {report["verdict"] for report in reports} == {"reachable", "unreachable"}
+    assert answer.seconds < 30
+
+
 def test_a_remedy_is_never_printed_with_a_shell_of_its_own(machine: Machine) -> None:
     machine.serve("accepts", "127.0.0.1", 0, "name=$(reboot);`x`")
     answer = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}")
