@@ -112,7 +112,7 @@ def _suspect(snapshot: Snapshot, attempt: Attempt) -> bool:
         case Outcome.UNANSWERED:
             return not _dropped_at_listener(attempt)
         case Outcome.NOT_ACCEPTED:
-            return attempt.half_open
+            return attempt.half_open and not _overflowed(attempt)
         case Outcome.RESET:
             return _rejected_later(snapshot, attempt)
         case Outcome.REFUSED:
@@ -148,6 +148,15 @@ def _dropped_at_listener(attempt: Attempt) -> bool:
     match attempt.queue:
         case Known(value=witness):
             return witness.dropped_ours and not _dropped_by_netfilter(attempt)
+        case _:
+            return False
+
+
+def _overflowed(attempt: Attempt) -> bool:
+    """Whether the accept queue had no room while we tried: then its kernel dropped the last ACK, and no rule."""
+    match attempt.queue:
+        case Known(value=witness):
+            return witness.overflowed and not _dropped_by_netfilter(attempt)
         case _:
             return False
 

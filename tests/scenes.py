@@ -23,6 +23,7 @@ from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
 from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
+from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import (
     Endpoint,
@@ -101,6 +102,7 @@ class Facts(TypedDict, total=False):
     cgroup_filters: Fact[CgroupFilters]
     containers: Fact[Containers]
     ufw: Fact[bool]
+    later: Fact[Later]
 
 
 def dialled(

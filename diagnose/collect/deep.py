@@ -12,7 +12,7 @@ from diagnose.analysis.publication import RESERVES
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
-from diagnose.collect import cgroups
+from diagnose.collect import cgroups, later
 from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.collect.compose import ProjectLook
 from diagnose.collect.containers import ContainerLook, with_names
@@ -42,14 +42,19 @@ _WALKS = 64
 
 if TYPE_CHECKING:
     from diagnose.probes.side import Arrived
+    from diagnose.probes.sockets import ListenersBefore
     from diagnose.probes.wire import Recorder
 
 
 class DeepLook:
     """The second wave of one run; `close` takes down what the witnesses needed, after the answer."""
 
-    def __init__(self, order: Order, recorder: Recorder | None, side: Arrived | None = None) -> None:
+    def __init__(
+        self, order: Order, recorder: Recorder | None, before: ListenersBefore, side: Arrived | None = None
+    ) -> None:
+        """`before`: the listeners as they were before the attempts."""
         self.order = order
+        self._before = before
         self._side = side
         self._recorder = recorder
         self._witnesses = Witnesses()
@@ -83,6 +88,8 @@ class DeepLook:
             case.candidates = self._other_listeners(case, machine)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = with_names(looks.added_to(machine, firewall))
+        for case in cases:
+            case.later = later.look(case, machine)
         if self._hostward is not None:
             machine = replace(machine, host_firewall=self._hostward.rules())
         for case in cases:
@@ -142,10 +149,12 @@ class DeepLook:
         """Ends the wait for a silent local address where a witness tells what the timeout would tell."""
         for dial in case.dials:
             if dial.local and (dial.silent or dial.half_open):
-                silence = self._witnesses.silent(dial.endpoint, half_open=dial.half_open)
+                silence = self._witnesses.silent(dial.endpoint, self._before, half_open=dial.half_open)
                 self._silences[dial.endpoint] = silence
                 if silence.settled:
                     dial.settle()
+            elif dial.local and dial.overflowed:
+                self._silences[dial.endpoint] = self._witnesses.overflowed(dial.endpoint, self._before)
             elif dial.silent and self._hostward is not None and self._hostward.reaches(dial.endpoint):
                 silence = self._witnesses.dropped_beyond(dial.endpoint)
                 self._silences[dial.endpoint] = silence
@@ -179,18 +188,20 @@ class DeepLook:
     def _finished(self, dial: Dial, witnessed: dict[Endpoint, Attempt]) -> Attempt:
         attempt = dial.attempt()
         silence = self._silences.get(dial.endpoint)
-        if silence and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
+        if silence and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open or attempt.overflowed):
             return replace(attempt, drops=silence.drops, queue=silence.queue, datagram=silence.datagram)
         return replace(attempt, reset=witnessed[dial.endpoint].reset)
 
     def _other_listeners(self, case: Case, machine: Machine) -> tuple[Attempt, ...]:
-        """Whether the port answers at the other local addresses where it listens."""
+        """Whether the port answers at the other local addresses where it listens, or where it listens only now."""
         if not isinstance(machine.tables.listeners, Known):
             return ()
         rows = listeners_on(machine.tables.listeners.value, case.target.port)
         refused = any(one.local and one.outcome is Outcome.REFUSED for one in case.attempts)
         tried = {one.endpoint for one in case.attempts}
         others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if refused else []
+        # refused, and a moment later a listener is there: does it answer now?
+        others += [one.endpoint for one in case.attempts if _listened_since(one, rows)]
         dials = [
             Dial(
                 where,
@@ -202,6 +213,8 @@ class DeepLook:
             for where in others[:_CANDIDATES]
         ]
         connect.wait(dials, monotonic() + CANDIDATE_WAIT + SILENCE)
+        for dial in dials:
+            dial.settle()
         return tuple(dial.attempt() for dial in dials)
 
 
@@ -299,6 +312,11 @@ def _kept_for_nat(attempt: Attempt, machine: Machine) -> bool:
     inodes = {row.inode for row in reached(rows, attempt.address, attempt.port)}
     holders = machine.holders.value.found if isinstance(machine.holders, Known) else ()
     return any(one.inode in inodes and one.process.program in RESERVES for one in holders)
+
+
+def _listened_since(attempt: Attempt, rows: tuple[SocketRow, ...]) -> bool:
+    refused = attempt.local and attempt.outcome is Outcome.REFUSED and not icmp_text(attempt)
+    return refused and bool(reached(rows, attempt.address, attempt.port))
 
 
 def _dialled_as(row: SocketRow) -> Endpoint:

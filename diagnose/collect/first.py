@@ -54,6 +54,7 @@ class Collection:
         self._deep: DeepLook | None = None
         self._cases: tuple[Case, ...] = ()
         self._deferrals: Deferrals | None = None
+        self._before = sockets.ListenersBefore(PASSIVE, b"")
 
     def snapshots(self) -> tuple[Snapshot, ...]:
         """Looks, in waves, and writes down what it saw."""
@@ -107,18 +108,20 @@ class Collection:
     def _look_deeper(self, cases: Sequence[Case], machine: Machine) -> Machine:
         from diagnose.collect.deep import DeepLook  # a target that works does not pay for its modules
 
-        self._deep = DeepLook(self.order, self._recorder, self._side)
+        self._deep = DeepLook(self.order, self._recorder, self._before, self._side)
         return self._deep.look(cases, machine)
 
     def _first_wave(self, cases: Sequence[Case]) -> Machine:
         link_fact = links.look(gateways=True) if any(_beyond_loopback(case) for case in cases) else NOT_NEEDED
+        ports = frozenset(case.target.port for case in cases)
         if not self.order.passive:
+            if self.order.intent is Intent.CONNECT:
+                self._before = sockets.listeners_before(ports)
             _make_room_for(sum(len(case.addresses) for case in cases))
             self._listen_to_the_wire(cases, link_fact)
             for case in cases:
                 self._try(case, link_fact)
             self._listen_to_ourselves(cases)
-        ports = frozenset(case.target.port for case in cases)
         tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
         inodes = _inodes(tables, ports)
         held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
@@ -217,6 +220,7 @@ class Collection:
             attempts=tuple(case.attempts),
             binds=case.binds,
             candidates=case.candidates,
+            later=case.later,
             links=machine.links,
             sockets=_on_port(machine.tables.tcp, port),
             listeners=machine.tables.listeners,

@@ -45,6 +45,8 @@ class Acceptance(StrEnum):
     """SYN-RECV: the server waits for data first (TCP_DEFER_ACCEPT); healthy."""
     HALF_OPEN = "half-open"
     """SYN-RECV: for the client it is made, and the server's end does not have the client's last ACK."""
+    OVERFLOWED = "overflowed"
+    """SYN-RECV while the accept queue is full: the kernel drops the client's last ACK until the program accepts."""
 
 
 class IcmpError(Struct, frozen=True):
@@ -95,18 +97,31 @@ class Drop(Struct, frozen=True):
 
 
 class QueueWitness(Struct, frozen=True):
-    """The listener's own counters around our attempt (sock_diag)."""
+    """The listener's own counters around our attempt (sock_diag): before it began, and when it had no answer."""
 
     listener: Endpoint
     drops_before: int
     drops_after: int
     queue: int
     backlog: int
+    full_before: bool = False
+    """The queue was over its limit before our attempt."""
+    overflows: int = 0
+    """By how much ListenOverflows of /proc/net/netstat rose meanwhile, for all listeners of this namespace together."""
 
     @property
     def dropped_ours(self) -> bool:
         """The queue is over its limit and the drop counter rose while we waited."""
         return self.drops_after > self.drops_before and self.queue > self.backlog
+
+    @property
+    def overflowed(self) -> bool:
+        """It dropped packets while we tried, for want of room in the queue, which may have room again by now.
+
+        A filter of the socket counts in the drop counter as well, but in ListenOverflows does not.
+        """
+        full = self.queue > self.backlog or self.full_before or self.overflows > 0
+        return self.drops_after > self.drops_before and full
 
 
 class DatagramWitness(Struct, frozen=True):
@@ -192,6 +207,11 @@ class Attempt(Struct, frozen=True, kw_only=True):
     def endpoint(self) -> Endpoint:
         """What was dialled."""
         return Endpoint(self.address, self.port)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the server's end of it waited for room in the accept queue until we gave up."""
+        return self.acceptance == Known(Acceptance.OVERFLOWED) and not self.outcome.works
 
     @property
     def half_open(self) -> bool:

@@ -13,6 +13,7 @@ from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
 from diagnose.model.process import Container, Holders
@@ -92,6 +93,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """Whether ufw is on; asked for where a container engine has opened the port on every address."""
     candidates: tuple[Attempt, ...] = ()
     """Connects to where else in this namespace the port listens: does it answer there?"""
+    later: Fact[Later] = NOT_NEEDED
+    """Asked for where a local server refused, ended or did not accept a connection: is it still the same one?"""
 
     @property
     def question(self) -> str:
@@ -126,5 +129,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
             "the host's firewall rules": self.host_firewall,
             "cgroup filters": self.cgroup_filters,
             "ufw": self.ufw,
+            "the listeners a moment later": self.later,
         }
         return tuple((name, fact) for name, fact in named.items() if isinstance(fact, Unknown))

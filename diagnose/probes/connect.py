@@ -156,6 +156,7 @@ class Dial:
         self._acceptance: Fact[Acceptance] = NOT_NEEDED
         self._ack: Fact[AckWitness] = NOT_NEEDED
         self._half_open_looks = 0
+        self._overflowed = False
         self._self_connected = 0
         self._pause = _POLL_FIRST
         self._taken_at = 0.0
@@ -182,8 +183,8 @@ class Dial:
 
     @property
     def silent(self) -> bool:
-        """Whether nothing at all has come back yet."""
-        return self.phase is _Phase.CONNECTING
+        """Whether nothing at all has come back, or had until we gave up."""
+        return self.phase is _Phase.CONNECTING or (self.done and self._outcome is Outcome.UNANSWERED)
 
     @property
     def queued(self) -> bool:
@@ -192,8 +193,17 @@ class Dial:
 
     @property
     def half_open(self) -> bool:
-        """Whether the server's end of it is known to lack our last ACK."""
-        return self.queued and self._acceptance == Known(Acceptance.HALF_OPEN) and isinstance(self._ack, Known)
+        """Whether the server's end of it is known to lack our last ACK, or was when we gave up."""
+        return self._not_accepted and self._acceptance == Known(Acceptance.HALF_OPEN) and isinstance(self._ack, Known)
+
+    @property
+    def _not_accepted(self) -> bool:
+        return self.queued or (self.done and self._outcome is Outcome.NOT_ACCEPTED)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether the server's end of it waits for room in the accept queue, or did until we gave up."""
+        return self._not_accepted and self._acceptance == Known(Acceptance.OVERFLOWED)
 
     @property
     def source(self) -> Endpoint | None:
@@ -312,8 +322,13 @@ class Dial:
             return
         assert self._source is not None
         self._acceptance = self._server_side(self.endpoint, self._source)
+        if self._acceptance == Known(Acceptance.OVERFLOWED):
+            self._overflowed = True
+        elif self._overflowed and self._acceptance == Known(Acceptance.HALF_OPEN):
+            # the queue has room by now; the kernel repeats its SYN-ACK a second after the SYN, and not before
+            self._acceptance = Known(Acceptance.OVERFLOWED)
         match self._acceptance:
-            case Known(value=Acceptance.PENDING):
+            case Known(value=Acceptance.PENDING | Acceptance.OVERFLOWED):
                 self.next_look = now + self._pause
                 self._pause = min(self._pause * 2, _POLL_LAST)
             case Known(value=Acceptance.HALF_OPEN):
@@ -351,6 +366,10 @@ class Dial:
             busy = "others move the counter that tells a deferred accept from a lost ACK (TCPDeferAcceptDrop)"
             self._acceptance = Unknown(Reason.NOT_VISIBLE, busy, "allow it more than a second (--timeout)")
             self._end(Outcome.CONNECTED)
+        elif self._acceptance == Known(Acceptance.HALF_OPEN) and self._half_open_looks < _HALF_OPEN_LOOKS:
+            # we came late to our own deadline: one look cannot tell a handshake under way from a lost ACK
+            self.timeout = self.age + _POLL_LAST
+            self.next_look = time.monotonic()
         else:
             self.settle()
 

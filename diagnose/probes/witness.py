@@ -17,6 +17,7 @@ from diagnose.probes import datagram, reset, sockets
 from diagnose.probes.connect import Dial, wait
 
 if TYPE_CHECKING:
+    from diagnose.probes.sockets import ListenersBefore
     from diagnose.probes.tracing import TracedConnect, Tracer
 
 TRACE_WAIT = 0.1
@@ -80,12 +81,15 @@ class Witnesses:
         traced = self._traced(endpoint)
         return traced.reset if traced is not None and isinstance(traced.reset, Known) else counted
 
-    def silent(self, endpoint: Endpoint, *, half_open: bool = False) -> Silence:
-        """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose.
+    def overflowed(self, endpoint: Endpoint, before: ListenersBefore) -> Silence:
+        """What the listener's counters say of a connection that waits for room in its accept queue."""
+        return Silence(NOT_NEEDED, _queue(endpoint, before))
+
+    def silent(self, endpoint: Endpoint, before: ListenersBefore, *, half_open: bool = False) -> Silence:
+        """Sends one more SYN and asks who dropped it, and whether the listener's own counter rose since `before`.
 
         `half_open`: it is answered, and asked for is who dropped the ACK of that answer.
         """
-        before = sockets.listener_witness(endpoint.address, endpoint.port)
         traced = self._traced(endpoint, half_open=half_open)
         if traced is None:
             drops: Fact[tuple[Drop, ...]] = self._tracer if isinstance(self._tracer, Unknown) else _NO_TRACE
@@ -131,15 +135,19 @@ def _nudge(endpoint: Endpoint) -> None:
     wait((dial,), monotonic() + 0.006)
 
 
-def _queue(endpoint: Endpoint, before: Fact[tuple[SocketRow, ...]]) -> Fact[QueueWitness]:
+def _queue(endpoint: Endpoint, before: ListenersBefore) -> Fact[QueueWitness]:
     """The listener's queue and drop counter, before and after; a softirq may count a moment late."""
     witness: Fact[QueueWitness] = NOT_NEEDED
     for _ in range(_QUEUE_LOOKS):
-        witness = _compare(endpoint, before, sockets.listener_witness(endpoint.address, endpoint.port))
+        witness = _compare(endpoint, before.listeners, sockets.listener_witness(endpoint.address, endpoint.port))
         if not isinstance(witness, Known) or witness.value.drops_after > witness.value.drops_before:
             break
         sleep(0.001)
-    return witness
+    match witness:
+        case Known(value=seen) if seen.drops_after > seen.drops_before:
+            return Known(replace(seen, overflows=sockets.overflows_since(before)))
+        case _:
+            return witness
 
 
 def _compare(
@@ -155,10 +163,13 @@ def _compare(
 
 
 def _rise(endpoint: Endpoint, earlier: tuple[SocketRow, ...], later: tuple[SocketRow, ...]) -> Fact[QueueWitness]:
-    counted = {row.inode: row.drops for row in earlier}
+    known = {row.inode: row for row in earlier}
     for row in reached(later, endpoint.address, endpoint.port):
-        first = counted.get(row.inode)
-        if row.drops is None or first is None:
+        first = known.get(row.inode)
+        if first is None:
+            return Unknown(Reason.NOT_VISIBLE, "the listener was not there yet when the attempt began")
+        if row.drops is None or first.drops is None:
             return Unknown(Reason.KERNEL_TOO_OLD, "the listener's drop counter is not told")
-        return Known(QueueWitness(row.local, first, row.drops, row.queue, row.backlog))
+        full = first.queue > first.backlog
+        return Known(QueueWitness(row.local, first.drops, row.drops, row.queue, row.backlog, full_before=full))
     return Unknown(Reason.NOT_NEEDED, "no listener takes this address")
