@@ -5,29 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeGuard
 
+from diagnose.analysis.acceptors import acceptors
 from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
-from diagnose.analysis.reach import failing, reached, severity
+from diagnose.analysis.reach import failing, reached, severity, unmapped
+from diagnose.analysis.succession import (
+    Gone,
+    Replaced,
+    Succession,
+    succession,
+    succession_evidence,
+    succession_text,
+)
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
-from diagnose.model.network import SocketRow
+from diagnose.model.network import SocketRow, TcpState, is_loopback
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
 ACCEPT_QUEUE_FULL = Cause(
-    "hung/accept-queue-full", Stage.SOCKET, "The accept queue is full: the program does not take connections"
+    "hung/accept-queue-full", Stage.SOCKET, "The accept queue is full: the program does not accept connections"
 )
 PROCESS_STOPPED = Cause("hung/process-stopped", Stage.PROCESS, "The process is stopped (Ctrl-Z, SIGSTOP)")
 NOT_ACCEPTING = Cause(
-    "hung/not-accepting", Stage.PROCESS, "The kernel completes the connection, the program does not take it"
+    "hung/not-accepting", Stage.PROCESS, "The kernel completes the connection, the program does not accept it"
 )
 
 CLOSES_AT_ONCE = Cause(
-    "hung/closes-at-once", Stage.SERVICE, "The server takes the connection and closes it before any byte"
+    "hung/closes-at-once", Stage.SERVICE, "The server accepts the connection and closes it before any byte"
 )
 
 _ON_OTHER_ADDRESSES = (
@@ -52,7 +61,10 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
             yield Missing("the far end of the connection", attempt.behind)
     for attempt in failing(snapshot):
         if attempt.acceptance == Known(Acceptance.HALF_OPEN):
-            continue  # the program has nothing to take: the handshake was not finished
+            # the program has nothing to accept: the handshake was not finished, for want of room in the queue or by a
+            # rule, which is the firewall's business
+            yield from _queue_full(snapshot, attempt)
+            continue
         if attempt.local and attempt.outcome in _HUNG:
             match attempt.behind:
                 case Known(value=behind):
@@ -81,7 +93,9 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     stopped = _stopped(snapshot, rows)
     if stopped:
         yield _process_stopped(snapshot, attempt, rows, stopped)
-    if attempt.outcome is Outcome.NOT_ACCEPTED:
+    if attempt.overflowed:
+        yield from _overflowed(snapshot, attempt, rows)
+    elif attempt.outcome is Outcome.NOT_ACCEPTED:
         # a stopped one ended the wait early, which proves nothing more; a half-open one is not made for the server
         if not stopped and not attempt.half_open:
             yield _not_accepting(snapshot, attempt, rows)
@@ -103,28 +117,40 @@ def _hidden(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> Unknown | None:
 
 
 def _stopped(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, ...]:
-    """The holders, where every one of them is stopped: a single one that runs could still accept."""
-    holders: list[Process] = []
-    for row in rows:
-        match owner(row, snapshot.holders):
-            case Owned(processes=processes):
-                holders.extend(processes)
-            case _:
-                return ()
-    return tuple(holders) if holders and all(one.state == "T" for one in holders) else ()
+    """Those that should accept, where every one of them is stopped: a single one that runs could still accept."""
+    ours = _with_our_connection(snapshot, rows)
+    if any(not isinstance(owner(row, snapshot.holders), Owned) for row in ours):
+        return ()
+    should = acceptors(_holders(snapshot, ours)).likely
+    stopped = tuple(one for one in _holders(snapshot, ours) if one.state == "T")
+    return stopped if should and all(one.state == "T" for one in should) else ()
+
+
+def _with_our_connection(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[SocketRow, ...]:
+    """Of several sockets that share the port (SO_REUSEPORT) the one in whose queue our connection can wait.
+
+    The kernel chooses one of them for each connection, and a server that accepts has emptied its queue a moment later.
+    """
+    if len(rows) < 2 or not isinstance(snapshot.later, Known):
+        return rows
+    waiting = {row.inode for row in snapshot.later.value.listeners if row.queue}
+    ours = tuple(row for row in rows if row.inode in waiting)
+    return ours or rows
 
 
 def _process_stopped(
     snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...], stopped: tuple[Process, ...]
 ) -> Finding:
-    first = stopped[0]
+    first = acceptors(stopped).likely[0]
+    everyone = all(_is_stopped(snapshot, row) for row in rows)
+    running = "" if everyone else f" {_who_runs(snapshot, rows)}"
     return Finding(
         code=PROCESS_STOPPED.code,
         title=title(f"{first.program} (pid {first.pid}) holds {rows[0].local} and is stopped"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.PROVEN,
+        confidence=Confidence.PROVEN if everyone else Confidence.LIKELY,
         explanation="The process is suspended: by Ctrl-Z in its terminal, or by SIGSTOP. The kernel still completes "
-        "connections for it until its accept queue is full, so clients connect and then wait for ever.",
+        f"connections for it until its accept queue is full, so clients connect and then wait.{running}",
         evidence=(
             *(Evidence(f"State: T (stopped): {describe_process(one)}", f"/proc/{one.pid}/stat") for one in stopped[:3]),
             *(Evidence(row_text(row), "sock_diag") for row in rows),
@@ -135,11 +161,31 @@ def _process_stopped(
     )
 
 
+def _who_runs(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> str:
+    """What the holders are there for that are not stopped."""
+    masters = [one for one in acceptors(_holders(snapshot, rows)).masters if one.state != "T"]
+    if masters:
+        one = masters[0]
+        return f"Its master, {one.program} (pid {one.pid}), runs, and as a rule leaves accepting to its workers."
+    return (
+        "Another process has a socket on the same port (SO_REUSEPORT) and may run: it gets a part of the connections."
+    )
+
+
+def _is_stopped(snapshot: Snapshot, row: SocketRow) -> bool:
+    """Whether every holder of this socket is known, and stopped."""
+    match owner(row, snapshot.holders):
+        case Owned(processes=processes):
+            return all(one.state == "T" for one in processes)
+        case _:
+            return False
+
+
 def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
     pids = tuple(str(one.pid) for one in stopped)
     needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
     return Remedy(
-        summary="Let it run on (in its own terminal: fg)",
+        summary="Resume it (in its own terminal: fg)",
         commands=(Command(("kill", "-CONT", *pids), needs_root),),
         undo=(Command(("kill", "-STOP", *pids), needs_root),),
         risk=Risk.SAFE,
@@ -199,8 +245,8 @@ def _unanswered_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind, who
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN,
         explanation="The connection that you make ends at the forwarder. Its own, to the server behind it, got no "
-        f"answer of any kind within {behind.ms / 1000:.1f} s: a firewall between the two swallows it, on this machine "
-        "or in there, or nobody has that address any more.",
+        f"answer of any kind within {behind.ms / 1000:.1f} s: a firewall between the two may swallow it, on this "
+        "machine or inside the namespace, its accept queue may be full, or no machine has that address any more.",
         evidence=(
             connect_evidence(attempt),
             Evidence(who, "/proc/PID/cmdline"),
@@ -213,21 +259,62 @@ def _unanswered_behind(snapshot: Snapshot, attempt: Attempt, behind: Behind, who
 
 def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Finding:
     waited = f"{attempt.ms / 1000:.1f} s"
+    ours = _with_our_connection(snapshot, rows)
     return Finding(
         code=NOT_ACCEPTING.code,
         title=title(f"The server on {attempt.endpoint} did not accept the connection within {waited}"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN,
-        explanation="The kernel completed the connection, and it waits in the accept queue: the program has not "
-        "called accept(2). It may be busy with another client, blocked, deadlocked, out of file descriptors, or the "
-        "socket may have been inherited by a process that knows nothing of it.",
+        explanation="The kernel completed the connection, and it waits in the accept queue: no program has "
+        f"called accept(2) for it. {_why_not(snapshot, attempt)}",
         evidence=(
             Evidence(f"our connection to {attempt.endpoint} has no inode on the server's side", "sock_diag"),
-            *(Evidence(f"{row_text(row)}, {row.queue} waiting of {row.backlog}", "sock_diag") for row in rows),
-            *_holder_evidence(snapshot, rows),
+            *(Evidence(f"{row_text(row)}, {row.queue} waiting of {row.backlog}", "sock_diag") for row in ours),
+            *_holder_evidence(snapshot, ours),
+            *_clients(snapshot, attempt),
         ),
-        remedies=_wake_up(snapshot, rows),
+        remedies=_wake_up(snapshot, attempt, ours),
         explains=_ON_OTHER_ADDRESSES,
+    )
+
+
+def _why_not(snapshot: Snapshot, attempt: Attempt) -> str:
+    served = _served(snapshot, attempt)
+    if served:
+        first, row = served[0]
+        others = f" and {len(served) - 1} more" if len(served) > 1 else ""
+        return (
+            f"{first.program} (pid {first.pid}) has the connection of another client open, from {row.peer}{others}: a "
+            "server that serves one client at a time accepts no other until that one is done. It may also be blocked, "
+            "or out of file descriptors."
+        )
+    return (
+        "It may be busy, blocked, deadlocked, out of file descriptors, or the socket may have been inherited by a "
+        "process that does not use it."
+    )
+
+
+def _served(snapshot: Snapshot, attempt: Attempt) -> tuple[tuple[Process, SocketRow], ...]:
+    """The accepted connections on this port, each with the process that has it; not our own."""
+    rows = snapshot.sockets.value if isinstance(snapshot.sockets, Known) else ()
+    found: list[tuple[Process, SocketRow]] = []
+    for row in rows:
+        if row.state is not TcpState.ESTABLISHED or not row.inode or row.peer == attempt.source:
+            continue
+        if unmapped(row.local.address) != unmapped(attempt.address):
+            continue
+        match owner(row, snapshot.holders):
+            case Owned(processes=(process, *_)):
+                found.append((process, row))
+            case _:
+                continue
+    return tuple(found)
+
+
+def _clients(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
+    return tuple(
+        Evidence(f"{process.program} (pid {process.pid}) has a connection from {row.peer} open", "sock_diag")
+        for process, row in _served(snapshot, attempt)[:3]
     )
 
 
@@ -249,23 +336,116 @@ def _holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Process, 
     return tuple(found)
 
 
-def _wake_up(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
+def _wake_up(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> tuple[Remedy, ...]:
     holders = _holders(snapshot, rows)
     if not holders:
+        if snapshot.vantage.privileged:
+            return (Remedy(summary=f"No process was seen that holds it: ss -ltnp 'sport = :{attempt.port}' names it."),)
         again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
         return (Remedy(summary="As root, netdiag names the program and shows its state", commands=(again,)),)
-    first = holders[0]
-    restarts = restart_remedies(first, snapshot.vantage.uid)
+    suspects = _suspects(snapshot, attempt, holders)
+    restarts = restart_remedies(suspects[0], snapshot.vantage.uid)
     or_else = "" if restarts else " Then restart the program in the way it was started."
     return (
+        *_free(snapshot, attempt),
         *restarts,
         Remedy(
-            summary=f"See where {first.program} hangs: a stack dump (py-spy dump --pid {first.pid}, jstack, gdb -p), "
-            f"or the kernel's view, cat /proc/{first.pid}/wchan.{or_else} If it comes back under load, give it more "
-            "workers; if it has run out of file descriptors, raise its limit.",
+            summary=f"See where {_one_of(suspects)} hangs: {_dump(suspects)}.{or_else} If it comes back under load, "
+            "give it more workers or threads; if it has run out of file descriptors, raise its limit.",
             risk=Risk.DISRUPTIVE,
         ),
     )
+
+
+def _free(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
+    """What frees a server that serves one client at a time."""
+    served = _served(snapshot, attempt)
+    if not served:
+        return ()
+    peer = served[0][1].peer
+    client = (
+        f"ss -tnp 'sport = :{peer.port}' names it"
+        if is_loopback(peer.address)
+        else f"it is on the machine {peer.address}"
+    )
+    return (
+        Remedy(
+            summary=f"If the server serves one client at a time: end the client that has the connection from {peer} "
+            f"({client}), such as a browser tab or a connection pool, and give the server threads or more workers "
+            "(gunicorn --threads 4, flask run without --without-threads)."
+        ),
+    )
+
+
+def _suspects(snapshot: Snapshot, attempt: Attempt, holders: tuple[Process, ...]) -> tuple[Process, ...]:
+    """Those that should accept; where some of them have clients already, these."""
+    should = acceptors(holders).likely
+    busy = {process.pid for process, _ in _served(snapshot, attempt)}
+    return tuple(one for one in should if one.pid in busy) or should
+
+
+def _one_of(suspects: tuple[Process, ...]) -> str:
+    first = suspects[0]
+    if len(suspects) == 1:
+        return f"{first.program} (pid {first.pid})"
+    pids = ", ".join(str(one.pid) for one in suspects[:_NAMED])
+    more = f" and {len(suspects) - _NAMED} more" if len(suspects) > _NAMED else ""
+    names = " or ".join(dict.fromkeys(one.program for one in suspects[:_NAMED]))
+    return f"{names} (any of the pids {pids}{more}: each of them may accept)"
+
+
+_NAMED = 4
+
+
+def _dump(suspects: tuple[Process, ...]) -> str:
+    """The tool that shows the stacks of such a program; for any, the kernel's view."""
+    pid = suspects[0].pid if len(suspects) == 1 else "PID"
+    return f"a stack dump ({_dumper(suspects[0])} {pid}), or the kernel's view, cat /proc/{pid}/wchan"
+
+
+def _dumper(process: Process) -> str:
+    runs = (process.executable or process.program).rpartition("/")[2]
+    if runs.startswith(("python", "pypy")) or process.program in ("gunicorn", "uvicorn", "flask"):
+        return "py-spy dump --pid"
+    return "jstack" if runs == "java" else "gdb -p"
+
+
+def _overflowed(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
+    """Our SYN was answered while there was room, and by the time of our ACK there was none."""
+    counted = isinstance(attempt.queue, Known) and attempt.queue.value.overflowed
+    row = rows[0] if rows else None
+    length = f": {row.backlog} may wait" if row else ""
+    yield Finding(
+        code=ACCEPT_QUEUE_FULL.code,
+        title=title(f"The accept queue of {row.local if row else attempt.endpoint} is full{length}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if counted else Confidence.LIKELY,
+        explanation="For the client the connection is established. On the server's side it has no room in the accept "
+        "queue, so the kernel drops the client's last ACK until the program accepts others: the client waits.",
+        evidence=(
+            Evidence(f"the server's end of our connection to {attempt.endpoint} is SYN-RECV", "sock_diag"),
+            *_queue_evidence(attempt),
+            *_holder_evidence(snapshot, rows),
+            connect_evidence(attempt),
+        ),
+        remedies=_wake_up(snapshot, attempt, rows),
+        explains=(*_ON_OTHER_ADDRESSES, "firewall/silent"),
+    )
+
+
+def _queue_evidence(attempt: Attempt) -> tuple[Evidence, ...]:
+    match attempt.queue:
+        case Known(value=witness):
+            return (
+                Evidence(f"{witness.queue} connections wait, the backlog is {witness.backlog}", "sock_diag"),
+                Evidence(
+                    f"the listener's own drop counter: {witness.drops_before} before our attempt, "
+                    f"{witness.drops_after} after it",
+                    "sock_diag SKMEMINFO",
+                ),
+            )
+        case Unknown():
+            return ()
 
 
 def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
@@ -276,32 +456,48 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
             yield Missing("listener's queue", unknown)
             return
         case Known(value=witness):
-            if witness.queue <= witness.backlog:
-                return
-    netfilter = isinstance(attempt.drops, Known) and any(d.reason == "NETFILTER_DROP" for d in attempt.drops.value)
-    proven = witness.dropped_ours and not netfilter
+            pass
+    drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
+    elsewhere = any(one.reason in _DROPPED_ELSEWHERE for one in drops)
+    full = witness.queue > witness.backlog and attempt.outcome is Outcome.UNANSWERED
+    if not full and (elsewhere or not witness.overflowed):
+        return
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     covering = reached(rows, attempt.address, attempt.port)
+    lost = witness.drops_after - witness.drops_before
+    packets = "a packet" if lost == 1 else f"{lost} packets"
+    room = (
+        "It has room again by now: it is full for moments, when more clients come at once than the program accepts. A "
+        "client whose packet is dropped tries again after a second."
+    )
     yield Finding(
         code=ACCEPT_QUEUE_FULL.code,
-        title=title(f"The accept queue of {witness.listener} is full: {witness.queue} wait, {witness.backlog} may"),
+        title=title(
+            f"The accept queue of {witness.listener} is full: {witness.queue} wait, {witness.backlog} may"
+            if full
+            else f"The accept queue of {witness.listener} was full and dropped {packets}"
+        ),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.PROVEN if proven else Confidence.LIKELY,
-        explanation="Connections arrive faster than the program takes them, or it takes none at all. The kernel drops "
-        "further ones without an answer, which feels like a firewall.",
+        confidence=Confidence.PROVEN if full and witness.dropped_ours and not elsewhere else Confidence.LIKELY,
+        explanation="Connections arrive faster than the program accepts them, or it accepts none at all. The kernel "
+        f"drops further ones without an answer, which feels like a firewall.{'' if full else ' ' + room}",
         evidence=(
-            Evidence(f"{witness.queue} connections wait, the backlog is {witness.backlog}", "sock_diag"),
-            Evidence(
-                f"the listener's own drop counter: {witness.drops_before} before our probe, "
-                f"{witness.drops_after} after it",
-                "sock_diag SKMEMINFO",
+            *_queue_evidence(attempt),
+            *(
+                (Evidence(f"ListenOverflows rose by {witness.overflows} meanwhile", "/proc/net/netstat"),)
+                if witness.overflows and not full
+                else ()
             ),
             *_holder_evidence(snapshot, covering),
             connect_evidence(attempt),
         ),
-        remedies=_wake_up(snapshot, covering),
-        explains=_ON_OTHER_ADDRESSES,
+        remedies=_wake_up(snapshot, attempt, covering),
+        explains=(*_ON_OTHER_ADDRESSES, "firewall/silent"),
     )
+
+
+_DROPPED_ELSEWHERE = ("NETFILTER_DROP", "SOCKET_FILTER", "BPF_CGROUP_EGRESS")
+"""Why the kernel freed our packet, where it was not for want of room in the queue."""
 
 
 def _who_closed(snapshot: Snapshot, attempt: Attempt) -> Confidence:
@@ -321,27 +517,45 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     how = "reset" if attempt.outcome is Outcome.RESET else "closed"
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     holding = reached(rows, attempt.address, attempt.port) if attempt.local else ()
+    became = succession(snapshot, attempt) if attempt.local else None
     return Finding(
         code=CLOSES_AT_ONCE.code,
-        title=title(f"The server on {attempt.endpoint} took the connection and {how} it at once"),
+        title=title(f"The server on {attempt.endpoint} {how} the connection before any byte"),
         severity=severity(snapshot, attempt),
         confidence=_who_closed(snapshot, attempt),
-        explanation="The connection was made, and ended by the other side before it sent or got a single byte. A "
-        "forwarder does that when what it forwards to refuses (a published container port, ssh -L, an IDE's port "
-        "forward), a server when it does not want this client (an access list, too many clients), and a socket unit "
-        "whose service fails.",
+        explanation=f"The connection was established, and the other side {how} it before a single byte went either "
+        f"way.{' ' + succession_text(became) if became else ''} A forwarder does that when what it forwards to refuses "
+        "(a published container port, ssh -L, an IDE's port forward), a server when it does not want this client (an "
+        "access list, too many clients) or when it crashes, and a socket unit whose service fails.",
         evidence=(
-            Evidence(f"connect to {attempt.endpoint}: made, then {how} before any byte", "recv(2)"),
+            Evidence(f"connect to {attempt.endpoint}: established, then {how} before any byte", "recv(2)"),
             *_holder_evidence(snapshot, holding),
+            *((succession_evidence(became),) if became else ()),
         ),
-        remedies=(
-            Remedy(
-                summary="Read the log of the program that took it: it knows why. If it is a forwarder, look "
-                "whether the far side listens, on an address it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
-            ),
-        ),
+        remedies=(*_ends(became), _READ_THE_LOG),
         explains=_ON_OTHER_ADDRESSES,
     )
+
+
+_READ_THE_LOG = Remedy(
+    summary="Read the log of the program that accepted it: it knows why. If it is a forwarder, look whether the far "
+    "side listens, on an address it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
+)
+
+
+def _ends(became: Succession | None) -> tuple[Remedy, ...]:
+    """What to do about a server that does not stay up."""
+    match became:
+        case Gone() | Replaced():
+            return (
+                Remedy(
+                    summary="Find out why the server ends: the last lines of its log, its exit status (systemctl "
+                    "status UNIT; docker ps -a shows Restarting or Exited), or start it in a terminal and connect "
+                    "again. If the kernel killed it, dmesg says so."
+                ),
+            )
+        case _:
+            return ()
 
 
 CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge)

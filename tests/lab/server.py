@@ -17,7 +17,8 @@ import sys
 import time
 from collections.abc import Callable
 
-PR_SET_NAME = 15
+PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
+SO_REUSEPORT = 15
 
 
 def bound(address: str, port: int, options: frozenset[str], kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -26,6 +27,8 @@ def bound(address: str, port: int, options: frozenset[str], kind: int = socket.S
     one = socket.socket(family, kind)
     if kind == socket.SOCK_STREAM and "plain" not in options:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if "shared" in options:
+        one.setsockopt(socket.SOL_SOCKET, SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, "v6only" in options)
     device = next((option[7:] for option in options if option.startswith("device=")), None)
@@ -138,6 +141,65 @@ def full(address: str, port: int, options: frozenset[str]) -> None:
         time.sleep(0.02)
     ready()
     rest()
+
+
+def serves_one_at_a_time(address: str, port: int, options: frozenset[str]) -> None:
+    """A development server: whoever is connected is served for 0.1 s, and all others wait for that."""
+    listener = bound(address, port, options)
+    listener.listen(128)
+    ready()
+    while True:
+        client = listener.accept()[0]
+        time.sleep(0.1)
+        client.close()
+
+
+def has_workers(address: str, port: int, options: frozenset[str]) -> None:
+    """A master that accepts nothing, and workers=N that serve one client each until it goes; idle=N clients come."""
+    wanted = dict(option.split("=", 1) for option in options if "=" in option)
+    listener = bound(address, port, options)
+    listener.listen(128)
+    for _ in range(int(wanted["workers"])):
+        if os.fork() == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+            while True:
+                client = listener.accept()[0]
+                while received(client):
+                    pass
+                client.close()
+    clients = [socket.create_connection((address, port)) for _ in range(int(wanted.get("idle", "0")))]
+    time.sleep(0.1)
+    ready()
+    rest()
+    del clients
+
+
+def restarts(address: str, port: int, options: frozenset[str]) -> None:
+    """A server that ends at its first client, under a loop that starts it again after 0.1 s."""
+    first = True
+    while True:
+        child = os.fork()
+        if child == 0:
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 9, 0, 0, 0)
+            listener = bound(address, port, options)
+            listener.listen(128)
+            if first:
+                ready()
+            listener.accept()
+            os._exit(3)
+        os.waitpid(child, 0)
+        first = False
+        time.sleep(0.1)
+
+
+def comes_and_goes(address: str, port: int, options: frozenset[str]) -> None:
+    """A server that stays up for 0.1 s and is back after as long."""
+    ready()
+    while True:
+        with bound(address, port, options) as listener:
+            listener.listen(128)
+            time.sleep(0.1)
+        time.sleep(0.1)
 
 
 def binds(address: str, port: int, options: frozenset[str]) -> None:
@@ -265,6 +327,10 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         hangs_up,
         never_accepts,
         full,
+        serves_one_at_a_time,
+        has_workers,
+        restarts,
+        comes_and_goes,
         binds,
         datagrams,
         calls_out,

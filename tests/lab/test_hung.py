@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 
-from tests.lab.machine import NOBODY, Machine
+from tests.lab.machine import NOBODY, ROOT, Machine
 from tests.lab.protocol import Scenario, likely, proven, works
 
 STOPPED, FULL, IDLE = proven("hung/process-stopped"), proven("hung/accept-queue-full"), proven("hung/not-accepting")
@@ -106,3 +110,77 @@ def test_an_orphaned_listening_socket_is_not_accepted_by_anybody(machine: Machin
         machine.serve()
 
     scenario.says(IDLE, as_nobody=(IDLE, likely("hung/not-accepting")), by_hand=restart)
+
+
+@pytest.mark.parametrize("timeout", ["0.03", "0.3"])
+def test_a_full_accept_queue_keeps_its_cause_where_the_wait_is_over_before_the_witnesses_are_asked(
+    machine: Machine, scenario: Scenario, timeout: str
+) -> None:
+    machine.serve("full")
+    asked = (f"127.0.0.1:{machine.port}", "--timeout", timeout)
+    for uid in (ROOT, NOBODY):
+        scenario.diagnose(asked, uid, FULL)
+
+
+def test_a_dropped_packet_keeps_its_rule_where_the_wait_is_over_before_the_witnesses_are_asked(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    scenario.diagnose((f"127.0.0.1:{machine.port}", "--timeout", "0.03"), ROOT, proven("firewall/rule-drops"))
+
+
+def test_a_master_whose_only_worker_serves_an_idle_client_is_not_the_one_to_look_at(
+    machine: Machine, scenario: Scenario
+) -> None:
+    master = machine.serve("has_workers", "127.0.0.1", 0, "workers=1", "idle=1")
+    (worker,) = workers(master.pid)
+
+    def restart() -> None:
+        master.kill()
+        machine.serve()
+
+    answer = scenario.says(IDLE, as_nobody=IDLE, by_hand=restart)
+    assert answer.cause
+    advice = " ".join(remedy["summary"] for remedy in answer.cause["remedies"])
+    assert f"pid {worker})" in advice, str(answer)
+    assert str(master.pid) not in advice, str(answer)
+    assert f"(pid {worker}) has a connection from 127.0.0.1:" in str(answer)
+
+
+def test_workers_that_are_all_stopped_are_named_and_their_master_is_not(machine: Machine, scenario: Scenario) -> None:
+    master = machine.serve("has_workers", "127.0.0.1", 0, "workers=2")
+    for pid in workers(master.pid):
+        os.kill(pid, signal.SIGSTOP)
+    answer = scenario.says(likely("hung/process-stopped"), as_nobody=IDLE)
+    assert answer.cause
+    assert answer.cause["remedies"][0]["commands"][0]["argv"] == ["kill", "-CONT", *map(str, workers(master.pid))]
+
+
+def test_of_two_servers_that_share_a_port_the_stopped_one_is_named(machine: Machine, scenario: Scenario) -> None:
+    healthy = machine.serve("accepts", "127.0.0.1", 0, "shared")
+    stopped = machine.serve("accepts", "127.0.0.1", 0, "shared")
+    stopped.stop()
+    for _ in range(12):  # the kernel chooses one of the two for each connection
+        answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}")
+        if answer.exit_code:
+            break
+    assert likely("hung/process-stopped").is_said_by(answer), str(answer)
+    assert str(stopped.pid) in str(answer.cause), str(answer)
+    assert str(healthy.pid) not in str(answer.cause), str(answer)
+
+
+@pytest.mark.parametrize("uid", [ROOT, NOBODY])
+def test_a_server_that_ends_at_each_client_and_is_started_again_is_said_to_be(machine: Machine, uid: int) -> None:
+    machine.serve("restarts", uid=uid)
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=uid)
+    assert proven("hung/closes-at-once").is_said_by(answer), str(answer)
+    assert answer.cause
+    assert "new process" in answer.cause["explanation"], str(answer)
+    assert "started at" in str(answer), str(answer)
+    assert "why the server ends" in answer.cause["remedies"][0]["summary"], str(answer)
+
+
+def workers(master: int) -> list[int]:
+    """The children of a server."""
+    return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]

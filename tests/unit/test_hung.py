@@ -5,17 +5,21 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
+from checks import CHECKS
 from checks.hung import CHECK
 from diagnose.engine import diagnose
-from diagnose.model.attempt import Attempt, Outcome
-from diagnose.model.fact import NOT_NEEDED, Fact, Reason, Unknown
+from diagnose.model.attempt import Acceptance, Attempt, Outcome, QueueWitness
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Risk, Severity
+from diagnose.model.later import Later
+from diagnose.model.network import TcpState
 from diagnose.model.process import Holders
 from diagnose.model.report import CheckOutcome
 from diagnose.model.snapshot import Snapshot
 from tests.scenes import (
     ALICE,
     NEEDS_ROOT,
+    at,
     connected,
     dialled,
     ended,
@@ -226,3 +230,121 @@ def test_behind_the_first_working_address_it_is_information() -> None:
 
 def test_a_connection_whose_last_ack_was_lost_is_not_one_that_the_program_does_not_accept() -> None:
     assert not list(CHECK.judge(dialled(HERE, half_open(HERE), listeners=SERVER)))
+
+
+# for moments
+
+
+def over_for_a_moment(*, full_before: bool = False, overflows: int = 0) -> Fact[QueueWitness]:
+    return Known(QueueWitness(at(HERE), 5, 8, 1, 1, full_before, overflows))
+
+
+@pytest.mark.parametrize("queue", [over_for_a_moment(full_before=True), over_for_a_moment(overflows=2)])
+def test_a_queue_that_had_no_room_while_we_tried_and_has_now_is_the_likely_cause(queue: Fact[QueueWitness]) -> None:
+    seen = dialled(HERE, unanswered(HERE, queue=queue), listeners=SERVER, holders=RUNS)
+    assert said(seen) == [("hung/accept-queue-full", *LIKELY)]
+    assert root(seen).title == "The accept queue of 127.0.0.1:8080 was full and dropped 3 packets"
+
+
+@pytest.mark.parametrize("reason", ["NETFILTER_DROP", "SOCKET_FILTER", "BPF_CGROUP_EGRESS"])
+def test_a_packet_that_was_dropped_elsewhere_is_not_blamed_on_a_queue_with_room(reason: str) -> None:
+    attempt = unanswered(HERE, queue=over_for_a_moment(overflows=2), drop=reason)
+    assert said(dialled(HERE, attempt, listeners=SERVER, holders=RUNS)) == []
+
+
+def test_a_last_ack_that_found_the_queue_full_is_the_queue_s_and_no_rule_s() -> None:
+    attempt = replace(half_open(HERE), queue=over_for_a_moment(overflows=1))
+    report = diagnose(dialled(HERE, attempt, listeners=SERVER, holders=RUNS), CHECKS)
+    assert report.root_cause is not None
+    assert report.root_cause.code == "hung/accept-queue-full"
+    assert not [one for one in report.findings if one.code.startswith("firewall/")]
+
+
+@pytest.mark.parametrize(
+    ("queue", "sure"), [(over_for_a_moment(full_before=True), Confidence.PROVEN), (NOT_NEEDED, Confidence.LIKELY)]
+)
+def test_a_connection_that_waits_for_room_in_the_queue_is_not_said_to_be_in_it(
+    queue: Fact[QueueWitness], sure: Confidence
+) -> None:
+    attempt = replace(not_accepted(HERE), acceptance=Known(Acceptance.OVERFLOWED), queue=queue)
+    seen = dialled(HERE, attempt, listeners=SERVER, holders=RUNS)
+    assert said(seen) == [("hung/accept-queue-full", Severity.PROBLEM, sure)]
+
+
+# which of the holders
+
+
+MASTER, WORKER = process("gunicorn", 100), replace(process("gunicorn", 101), parent=100)
+
+
+def test_the_worker_is_the_one_to_look_at_and_not_its_master() -> None:
+    found = root(dialled(HERE, not_accepted(HERE), listeners=SERVER, holders=held((1, MASTER), (1, WORKER))))
+    assert "py-spy dump --pid 101" in found.remedies[-1].summary
+    assert "100" not in found.remedies[-1].summary
+
+
+def test_the_worker_that_has_a_client_is_named_with_it() -> None:
+    idle = replace(process("gunicorn", 102), parent=100)
+    busy = replace(listening(HERE, 7), state=TcpState.ESTABLISHED, peer=at("127.0.0.1:40000"))
+    holders = held((1, MASTER), (1, WORKER), (1, idle), (7, WORKER))
+    found = root(dialled(HERE, not_accepted(HERE), listeners=SERVER, sockets=rows(busy), holders=holders))
+    assert "gunicorn (pid 101) has the connection of another client open, from 127.0.0.1:40000" in found.explanation
+    assert "ss -tnp 'sport = :40000'" in found.remedies[0].summary
+    assert "pid 101" in found.remedies[-1].summary
+    assert "102" not in found.remedies[-1].summary
+
+
+def test_where_any_of_several_may_accept_all_are_named() -> None:
+    heir = replace(process("sleep", 9), parent=4242)
+    found = root(dialled(HERE, not_accepted(HERE), listeners=SERVER, holders=held((1, process()), (1, heir))))
+    assert "any of the pids 9, 4242" in found.remedies[-1].summary
+
+
+def test_stopped_workers_are_named_though_their_master_runs() -> None:
+    stopped = replace(WORKER, state="T")
+    found = root(dialled(HERE, not_accepted(HERE), listeners=SERVER, holders=held((1, MASTER), (1, stopped))))
+    assert (found.code, found.confidence) == ("hung/process-stopped", Confidence.LIKELY)
+    assert found.remedies[0].commands[0].argv == ("kill", "-CONT", "101")
+    assert "Its master, gunicorn (pid 100), runs" in found.explanation
+
+
+def test_of_two_sockets_on_the_port_the_one_with_waiting_connections_is_looked_at() -> None:
+    twins = rows(listening(HERE, 1), listening(HERE, 2))
+    healthy, stuck = process("one", 11), process("two", 22)
+    waiting = Known(Later(1000.0, (listening(HERE, 1), replace(listening(HERE, 2), queue=1)), held()))
+    seen = dialled(HERE, not_accepted(HERE), listeners=twins, holders=held((1, healthy), (2, stuck)), later=waiting)
+    assert "22" in root(seen).remedies[-1].summary
+    assert "11" not in root(seen).remedies[-1].summary
+    stopped = held((1, healthy), (2, replace(stuck, state="T")))
+    found = root(replace(seen, holders=stopped))
+    assert (found.code, found.confidence) == ("hung/process-stopped", Confidence.LIKELY)
+    assert found.remedies[0].commands[0].argv == ("kill", "-CONT", "22")
+
+
+# what became of the server
+
+
+def test_a_server_that_was_replaced_by_a_new_process_is_said_to_restart() -> None:
+    new = Known(Later(120.0, (listening(HERE, 2),), held((2, process("node", 78)))))
+    seen = dialled(
+        HERE, ended(HERE, Outcome.RESET), listeners=SERVER, holders=held((1, process("node", 77))), later=new
+    )
+    found = root(seen)
+    assert "node (pid 77) was replaced by a new process, node (pid 78)" in found.explanation
+    assert "why the server ends" in found.remedies[0].summary
+
+
+def test_a_server_that_is_gone_since_is_said_to_be() -> None:
+    gone = Known(Later(600.0, (), held()))
+    seen = dialled(
+        HERE, ended(HERE, Outcome.CLOSED), listeners=SERVER, holders=held((1, process("node", 77))), later=gone
+    )
+    assert "node (pid 77) has ended since, and nothing listens there now" in root(seen).explanation
+
+
+@pytest.mark.parametrize(("started", "said_so"), [("2026-11-23T09:59:57Z", True), ("2026-11-23T09:00:00Z", False)])
+def test_the_age_of_a_young_server_is_told(started: str, said_so: bool) -> None:
+    server = held((1, replace(process("node", 77), started_at=started)))
+    same = Known(Later(20.0, (listening(HERE),), server))
+    seen = dialled(HERE, ended(HERE, Outcome.CLOSED), listeners=SERVER, holders=server, later=same)
+    assert ("node (pid 77) was started 3 seconds before the attempt" in root(seen).explanation) is said_so
