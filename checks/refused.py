@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum, auto
+
+from msgspec import Struct
 
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
@@ -17,20 +20,23 @@ from diagnose.analysis.reach import (
     unmapped,
 )
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
+from diagnose.analysis.server_settings import address_setting, forwards_by_ssh, port_setting, serves_ssh
+from diagnose.analysis.succession import CameUp, came_up, succession_evidence, succession_text
 from diagnose.analysis.wire import BoxOnTheWay, HostItself, ThisMachine, Undetermined, sender
-from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
+from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
-from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
+from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
+from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
 NOTHING_LISTENING = Cause(
     "refused/nothing-listening", Stage.SOCKET, "The port is closed: no socket listens on it, and the kernel said so"
 )
-OTHER_PORT = Cause("refused/other-port", Stage.SOCKET, "The program listens on a port close to the one dialled")
+OTHER_PORT = Cause("refused/other-port", Stage.SOCKET, "The program listens on a port close to the one asked for")
 OTHER_ADDRESS = Cause(
     "refused/other-address", Stage.SOCKET, "The port listens on another address of this machine, and answers there"
 )
@@ -69,11 +75,40 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
             if covers(row, attempt.address) is Coverage.UNKNOWN:
                 yield Missing(f"IPV6_V6ONLY of {row.local}", Unknown(Reason.NOT_VISIBLE, "sock_diag tells it"))
         yield from _bound_to_a_device(snapshot, attempt, perhaps)
+        yield from _listens_since(snapshot, attempt)
         return
-    elsewhere = tuple(_listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port)))
-    yield from elsewhere
-    if not any(one.confidence is Confidence.PROVEN for one in elsewhere):
+    elsewhere = _listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port))
+    if elsewhere:
+        yield elsewhere
+    if elsewhere is None or elsewhere.confidence is Confidence.POSSIBLE:
         yield from _nothing_listens(snapshot, attempt, rows)
+
+
+def _listens_since(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+    """The attempt came into the gap of a server that was started, or started again, at that moment."""
+    new = came_up(snapshot, attempt)
+    if new is None or refusal(attempt) not in (Refusal.KERNEL, Refusal.UNCLEAR):
+        return
+    yield Finding(
+        code=NOTHING_LISTENING.code,
+        title=title(f"Nothing listened on {attempt.endpoint} at that moment"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation=f"The connection was refused, and {_lower(succession_text(new))} {_WHY_STARTED}",
+        evidence=(connect_evidence(attempt), *_refuser(attempt), succession_evidence(new)),
+        remedies=(
+            _again_at(snapshot.target.address, "Try again: it listens now"),
+            Remedy(
+                summary="If it is refused again and again, something restarts the server each time that it ends: read "
+                "the last lines of its log (journalctl -u UNIT, docker logs NAME), or start it in a terminal."
+            ),
+        ),
+    )
+
+
+_WHY_STARTED = (
+    "Clients that come before a server has opened its port are refused; so are those that come between two starts."
+)
 
 
 def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
@@ -90,7 +125,7 @@ def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketR
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN,
         explanation=f"The listening socket is bound to the network interface {row.device} (SO_BINDTODEVICE). It would "
-        f"take {attempt.endpoint}, but the packets of this machine to itself do not come in by that interface.",
+        f"accept {attempt.endpoint}, but the packets of this machine to itself do not come in by that interface.",
         evidence=(
             connect_evidence(attempt),
             *_refuser(attempt),
@@ -107,74 +142,166 @@ def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketR
     )
 
 
-def _listens_elsewhere(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
-    answering = {one.endpoint for one in (*snapshot.attempts, *snapshot.candidates) if one.outcome.works}
-    for row in rows:
-        where = _dialled_as(row, attempt)
-        if where is None:
-            continue
-        yield _found_elsewhere(snapshot, attempt, row, where, answers=where in answering)
+class _Reply(Enum):
+    """What a connection to where the port listens instead shows."""
+
+    ANSWERS = auto()
+    UNTOLD = auto()
+    """It was not accepted in the time that was given, or not kept: a server is there, and may be slow, or hang."""
+    NONE = auto()
+    """It was not tried, or something refuses it there as well."""
 
 
-def _dialled_as(row: SocketRow, attempt: Attempt) -> Endpoint | None:
+class _Elsewhere(Struct, frozen=True):
+    """A listener on the port that does not accept connections to the address that was asked for."""
+
+    row: SocketRow
+    where: Endpoint
+    """What reaches it."""
+    tried: Attempt | None
+
+    @property
+    def reply(self) -> _Reply:
+        """How sure it is that connecting there works."""
+        match self.tried.outcome if self.tried else None:
+            case Outcome.CONNECTED:
+                return _Reply.ANSWERS
+            case Outcome.NOT_ACCEPTED | Outcome.UNANSWERED | Outcome.CLOSED | Outcome.RESET | Outcome.OTHER:
+                return _Reply.UNTOLD
+            case _:
+                return _Reply.NONE
+
+
+def _listens_elsewhere(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Finding | None:
+    """One finding for all other addresses, by the listener that is the surest to answer; None: there is none."""
+    tried = {one.endpoint: one for one in (*snapshot.candidates, *snapshot.attempts)}
+    found = [
+        _Elsewhere(row, where, tried.get(where))
+        for row in rows
+        if (where := _connects_as(row, attempt.port)) is not None
+    ]
+    if not found:
+        return None
+    same = [one for one in found if family_of(one.where.address) == attempt.family]
+    found.sort(key=lambda one: (one.reply is not _Reply.ANSWERS, one not in same, one.reply is _Reply.NONE))
+    return _found_elsewhere(snapshot, attempt, tuple(found), other_family=not same)
+
+
+def _connects_as(row: SocketRow, port: int) -> Endpoint | None:
     """The endpoint that reaches this listener; None when it is bound to a device that loopback does not use."""
     address = unmapped(row.local.address)
     if row.device not in (None, "lo"):
         return None
     if not is_wildcard(address):
-        return Endpoint(address, attempt.port)
-    return Endpoint("::1" if address == "::" else "127.0.0.1", attempt.port)
+        return Endpoint(address, port)
+    return Endpoint("::1" if address == "::" else "127.0.0.1", port)
 
 
 def _found_elsewhere(
-    snapshot: Snapshot, attempt: Attempt, row: SocketRow, where: Endpoint, *, answers: bool
+    snapshot: Snapshot, attempt: Attempt, found: tuple[_Elsewhere, ...], *, other_family: bool
 ) -> Finding:
+    best = found[0]
+    row, where = best.row, best.where
     refused_too = any(
         one.outcome is Outcome.REFUSED and one.family == family_of(where.address) for one in snapshot.attempts
     )
-    other_family = family_of(where.address) != attempt.family and not refused_too
+    other_family = other_family and not refused_too
     cause = OTHER_FAMILY if other_family else OTHER_ADDRESS
     family = "IPv6" if family_of(where.address) == "ipv6" else "IPv4"
     who = _name(snapshot, row)
     only = f"only over {family}, on {row.local}" if other_family else f"on {row.local}, not on {attempt.address}"
-    why = (
-        f"{who} listens on port {attempt.port} {only}. A listener takes connections only to the address it is bound "
-        f"to, so the kernel refuses {attempt.endpoint}."
+    so = (
+        f"so the kernel refuses {attempt.endpoint}"
+        if refusal(attempt) is Refusal.KERNEL
+        else f"so {attempt.endpoint} would be refused, whatever else stands in the way"
     )
+    why = f"{who} listens {only}. A listener accepts connections only to the address it is bound to, {so}."
     if row.v6only and row.local.address == "::":
-        why += " Its socket has IPV6_V6ONLY set, so even the wildcard address :: does not take IPv4."
-    tried = next((one for one in (*snapshot.attempts, *snapshot.candidates) if one.endpoint == where), None)
+        why += " Its socket has IPV6_V6ONLY set, so even the wildcard address :: does not accept IPv4."
+    if best.reply is _Reply.UNTOLD:
+        why += f" Whether {where} works is not known: {_how_it_went(best)}."
+    confidence = {_Reply.ANSWERS: Confidence.PROVEN, _Reply.UNTOLD: Confidence.LIKELY, _Reply.NONE: Confidence.POSSIBLE}
     return Finding(
         code=cause.code,
         title=title(f"{who} listens on {row.local}, not on {attempt.endpoint}"),
-        severity=severity(snapshot, attempt) if answers else Severity.INFO,
-        confidence=Confidence.PROVEN if answers else Confidence.POSSIBLE,
+        severity=Severity.INFO if best.reply is _Reply.NONE else severity(snapshot, attempt),
+        confidence=confidence[best.reply],
         explanation=why,
         evidence=(
             connect_evidence(attempt),
             *_refuser(attempt),
-            Evidence(row_text(row), "sock_diag"),
-            *_owner_evidence(snapshot, row),
-            *((connect_evidence(tried),) if tried else ()),
+            *(
+                evidence
+                for one in found[:_SHOWN]
+                for evidence in (Evidence(row_text(one.row), "sock_diag"), *_owner_evidence(snapshot, one.row))
+            ),
+            *(connect_evidence(one.tried) for one in found[:_SHOWN] if one.tried),
         ),
-        remedies=_move_remedies(where, attempt, other_family) if answers else (),
+        remedies=_move_remedies(snapshot, attempt, best, other_family=other_family),
         explains=(NOTHING_LISTENING.code, OTHER_PORT.code),
     )
 
 
-def _move_remedies(where: Endpoint, attempt: Attempt, other_family: bool) -> tuple[Remedy, ...]:
+_SHOWN = 4
+
+
+def _how_it_went(one: _Elsewhere) -> str:
+    match one.tried.outcome if one.tried else None:
+        case Outcome.NOT_ACCEPTED:
+            return "its server had not accepted a connection by then"
+        case Outcome.CLOSED | Outcome.RESET:
+            return "its server ended a connection before any byte"
+        case _:
+            return "a connection to it had no answer by then"
+
+
+def _move_remedies(snapshot: Snapshot, attempt: Attempt, best: _Elsewhere, *, other_family: bool) -> tuple[Remedy, ...]:
+    where, holder = best.where, _holder(snapshot, best.row)
+    if best.reply is _Reply.NONE:
+        return ()
+    there = (
+        _again_at(str(where), f"Connect to the address that it listens on: {where}")
+        if best.reply is _Reply.ANSWERS
+        else _again_at(str(where), f"See what becomes of a connection to the address that it listens on: {where}")
+    )
     both = (
         'bind both families (host "::" with IPv6-only off, or one socket each for 127.0.0.1 and ::1)'
         if other_family
         else f"bind {attempt.address} as well"
     )
-    return (
-        dial_instead(where, f"Dial the address that it has: {where}"),
-        Remedy(
-            summary=f"Or change the server's bind address: {both}; the option is usually called host, bind or "
-            "listen_addresses. Restart it afterwards.",
-        ),
+    setting = address_setting(holder)
+    option = f"the setting is {setting}" if setting else "the option is usually called host, bind or listen"
+    move = Remedy(summary=f"Or change the server's bind address: {both}; {option}. Restart it afterwards.")
+    if serves_ssh(holder):
+        return (
+            (_gateway_ports(attempt), there) if not is_loopback(attempt.address) else (there, _gateway_ports(attempt))
+        )
+    if forwards_by_ssh(holder):
+        forward = f"ssh -L {_bracketed(attempt.address)}:{attempt.port}:HOST:HOSTPORT"
+        move = Remedy(
+            summary=f"Or start the forwarding again with that address: {forward}; without one, ssh forwards "
+            "from the loopback addresses only."
+        )
+    return (there, move)
+
+
+def _gateway_ports(attempt: Attempt) -> Remedy:
+    where = f"{_bracketed(attempt.address)}:{attempt.port}"
+    return Remedy(
+        summary="If the port is forwarded with ssh -R: sshd binds it to loopback, whatever address the client asks "
+        'for, unless its configuration (sshd_config on this machine) has "GatewayPorts clientspecified". Set that, '
+        "reload sshd (systemctl reload ssh, or sshd), and connect again with "
+        f"ssh -R {where}:HOST:HOSTPORT. Other machines then reach it as well. If it is a port of sshd itself: "
+        "ListenAddress."
     )
+
+
+def _again_at(target: str, summary: str) -> Remedy:
+    return Remedy(summary=summary, commands=(Command(("netdiag", "run", target)),))
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
 
 
 def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding | Missing]:
@@ -186,26 +313,43 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
     if udp:
         yield _udp_only(snapshot, attempt, udp, whose)
     near = near_misses(rows, attempt.port)
-    likely = _likely_one(snapshot, near)
+    likely = _likely_one(snapshot, attempt, near)
+    since = came_up(snapshot, attempt)
     if likely:
         yield _near_miss(snapshot, attempt, likely, root=True)
     for row in near[:5]:
-        if row is not likely:
+        if likely is None or row.local.port != likely.local.port:
             yield _near_miss(snapshot, attempt, row, root=False)
     yield Finding(
         code=NOTHING_LISTENING.code,
         title=title(f"Nothing listens on {attempt.endpoint}"),
         severity=severity(snapshot, attempt),
         confidence=_how_sure(snapshot, attempt, whose),
-        explanation=_why_closed(snapshot, whose),
+        explanation=_why_closed(snapshot, whose, since),
         evidence=(
             connect_evidence(attempt),
             *_refuser(attempt),
             Evidence(f"no TCP socket of this network namespace takes {attempt.endpoint}", "sock_diag"),
+            *_bound_only(snapshot, attempt),
             *_looked_elsewhere(snapshot),
+            *((succession_evidence(since),) if since else ()),
         ),
-        remedies=_start_it(snapshot, attempt),
+        remedies=_start_it(snapshot, attempt, since),
         explains=explains if not udp else (),
+    )
+
+
+def _bound_only(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
+    """A program that has taken the port and does not listen: it is not ready yet, or its workers did not start."""
+    rows = snapshot.bound.value if isinstance(snapshot.bound, Known) else ()
+    found = [one for one in rows if one.local.port == attempt.port and covers(one, attempt.address) is Coverage.YES]
+    return tuple(
+        evidence
+        for row in found[:_SHOWN]
+        for evidence in (
+            Evidence(f"{row.local} is bound by a socket that does not listen (yet)", "sock_diag"),
+            *_owner_evidence(snapshot, row),
+        )
     )
 
 
@@ -227,21 +371,24 @@ def _how_sure(snapshot: Snapshot, attempt: Attempt, whose: Refusal) -> Confidenc
             return Confidence.LIKELY if named and named.decider else Confidence.POSSIBLE
 
 
-def _why_closed(snapshot: Snapshot, whose: Refusal) -> str:
-    if whose is Refusal.KERNEL:
+def _why_closed(snapshot: Snapshot, whose: Refusal, since: CameUp | None) -> str:
+    if since:
+        text = f"At the moment of the attempt no program listened there. {succession_text(since)}"
+    elif whose is Refusal.KERNEL:
         text = (
-            "The program that should answer is not running, or uses another port. The refusal came from this "
-            "machine's own TCP, which answers so only when no socket is there: no firewall is involved."
+            "No program listens on this port here: the one that should answer is not running, not ready yet, or "
+            "listens elsewhere (another port, a Unix socket, a container). The refusal is the kernel's own, as for "
+            "every port without a listener: no firewall rule made it."
         )
     elif whose is Refusal.UNCLEAR:
         text = (
             "No program listens on this port, so it would be refused in any case; whether the reset came from the "
-            "kernel or from a firewall rule could not be told apart."
+            "kernel or from a firewall rule could not be determined."
         )
     else:
         text = (
             "No program listens on this port here. The refusal itself did not come from the TCP of this network "
-            "namespace: a firewall rule made it, or a NAT rule leads to another one."
+            "namespace: a firewall rule made it, or a NAT rule leads to another namespace."
         )
     note = port_note(snapshot.target.port)
     return f"{text} {note}" if note else text
@@ -277,17 +424,18 @@ def _looked_elsewhere(snapshot: Snapshot) -> tuple[Evidence, ...]:
             return ()
 
 
-def _start_it(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
+def _start_it(snapshot: Snapshot, attempt: Attempt, since: CameUp | None) -> tuple[Remedy, ...]:
     port = attempt.port
     return (
+        *((_again_at(snapshot.target.address, "Try again: something listens there now"),) if since else ()),
         Remedy(
             summary=f"Start the program that should serve port {port}, and read its log if it does not stay up. "
-            "Is it a systemd unit: systemctl --failed. Is it a container: docker ps -a (look for Exited or "
+            "If it is a systemd unit, run systemctl --failed; if it is a container, docker ps -a (look for Exited or "
             f"Restarting). Then run netdiag run {snapshot.question} again.",
         ),
         Remedy(
             summary="If it runs and says that it listens, compare the port in its newest log line with the one "
-            f"you dial ({port})."
+            f"you connect to ({port})."
         ),
     )
 
@@ -318,33 +466,54 @@ def _udp_only(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...],
     )
 
 
-def _likely_one(snapshot: Snapshot, near: tuple[SocketRow, ...]) -> SocketRow | None:
-    """The one near listener, where it is the only one and its program is the one that serves such a target."""
+def _likely_one(snapshot: Snapshot, attempt: Attempt, near: tuple[SocketRow, ...]) -> SocketRow | None:
+    """The one near listener, where it is the only one and its program is the one that serves such a target.
+
+    Of its sockets the one that accepts connections to the address that was asked for, if it has one.
+    """
     wanted = expected_programs(snapshot.target.port, snapshot.target.scheme)
     if len({row.local.port for row in near}) != 1:
         return None
-    match owner(near[0], snapshot.holders):
+    row = next((one for one in near if covers(one, attempt.address) is Coverage.YES), near[0])
+    match owner(row, snapshot.holders):
         case Owned(processes=processes) if any(p.program in wanted for p in processes):
-            return near[0]
+            return row
         case _:
             return None
 
 
 def _near_miss(snapshot: Snapshot, attempt: Attempt, row: SocketRow, *, root: bool) -> Finding:
-    where = Endpoint(attempt.address, row.local.port)
+    port = row.local.port
     there = covers(row, attempt.address) is Coverage.YES
-    who = _name(snapshot, row)
+    where = Endpoint(attempt.address, port) if there else _connects_as(row, port)
+    holder, who = _holder(snapshot, row), _name(snapshot, row)
+    setting = port_setting(holder)
     return Finding(
         code=OTHER_PORT.code,
         title=title(f"{who} listens on a port close to {attempt.port}: {row.local}"),
         severity=severity(snapshot, attempt) if root else Severity.INFO,
         confidence=Confidence.LIKELY if root else Confidence.POSSIBLE,
-        explanation=f"Port {row.local.port} is a near miss of {attempt.port}: a digit slipped, or the program "
-        "moved to the next free port. Only you can tell whether it is the one you mean.",
+        explanation=f"Port {port} is close to {attempt.port}: a digit may have slipped, or the program may have moved "
+        "to the next free port. Only you know whether it is the one you mean.",
         evidence=(Evidence(row_text(row), "sock_diag"), *_owner_evidence(snapshot, row)),
-        remedies=(dial_instead(where, f"Dial {where} if that is the program you mean"),) if there else (),
+        remedies=(
+            *((_by_its_port(snapshot, where, there),) if where else ()),
+            Remedy(
+                summary=f"Or let it listen on port {attempt.port}: "
+                f"{f'the setting is {setting}' if setting else 'its option is usually called port'}. Restart it "
+                "afterwards."
+            ),
+        ),
         explains=(NOTHING_LISTENING.code,) if root else (),
     )
+
+
+def _by_its_port(snapshot: Snapshot, where: Endpoint, there: bool) -> Remedy:
+    """By the name that was asked for where it leads there, and never with what else stood in a URL."""
+    by_name = snapshot.target.host if there or snapshot.target.host == "localhost" else where.address
+    what = f"{_bracketed(by_name)}:{where.port}"
+    command = Command(("netdiag", "run", what))
+    return Remedy(summary=f"Connect to {what} if that is the program you mean", commands=(command,))
 
 
 def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
@@ -414,11 +583,20 @@ def _is_this_machine_s(snapshot: Snapshot, address: str) -> bool:
 
 
 def _name(snapshot: Snapshot, row: SocketRow) -> str:
+    holder = _holder(snapshot, row)
+    return holder.program if holder else "A program"
+
+
+def _holder(snapshot: Snapshot, row: SocketRow) -> Process | None:
     match owner(row, snapshot.holders):
         case Owned(processes=(first, *_)):
-            return first.program
+            return first
         case _:
-            return "A program"
+            return None
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
 
 
 def _owner_evidence(snapshot: Snapshot, row: SocketRow) -> tuple[Evidence, ...]:

@@ -28,5 +28,12 @@ def test_a_recorded_machine_is_diagnosed_as_when_it_was_recorded(machine: Path) 
     } == json.loads((machine / "expected.json").read_text())
 
 
+@pytest.mark.parametrize("machine", RECORDED, ids=lambda path: path.name)
+def test_a_root_cause_is_never_without_a_remedy(machine: Path) -> None:
+    report = json.loads(CliRunner().invoke(app, ["replay", "--json", str(machine / "snapshot.json")]).stdout)
+    cause = report["root_cause"]
+    assert cause is None or cause["remedies"], f"{cause['code']}: {cause['title']}"
+
+
 def test_every_recorded_machine_says_how_it_was_recorded() -> None:
     assert all("Linux" in (path / "recorded.txt").read_text() for path in RECORDED)

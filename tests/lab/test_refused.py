@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.lab.machine import Machine
+from tests.lab.machine import NOBODY, ROOT, Machine
 from tests.lab.protocol import Scenario, likely, proven
 
 NOTHING_LISTENS = proven("refused/nothing-listening")
@@ -103,3 +103,74 @@ def test_a_server_that_speaks_udp_only_refuses_tcp(machine: Machine, scenario: S
 def test_a_udp_server_on_another_address_is_no_reason(machine: Machine, scenario: Scenario) -> None:
     machine.serve("datagrams", "127.0.0.2")
     scenario.says(NOTHING_LISTENS, by_hand=machine.serve)
+
+
+def test_a_database_on_the_next_port_of_both_families_is_reached_by_the_name_without_the_url_s_secrets(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve("accepts", "127.0.0.1", 5433, "name=postgres")
+    machine.serve("accepts", "::1", 5433, "name=postgres")
+    answer = scenario.says(
+        likely("refused/other-port"), as_nobody=NOTHING_LISTENS, target="postgres://app:hunter2@localhost:5432/secrets"
+    )
+    assert answer.cause
+    (connect, configure) = answer.cause["remedies"]
+    assert connect["commands"][0]["argv"][-1] == "localhost:5433"
+    assert "port in postgresql.conf" in configure["summary"]
+    assert "hunter2" not in answer.text
+
+
+def test_a_database_on_the_next_port_of_the_other_family_only_has_a_remedy_too(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve("accepts", "::1", 5433, "name=postgres")
+    answer = scenario.says(likely("refused/other-port"), as_nobody=NOTHING_LISTENS, target="127.0.0.1:5432")
+    assert answer.cause
+    assert answer.cause["remedies"][0]["commands"][0]["argv"][-1] == "[::1]:5433"
+
+
+def test_a_port_that_sshd_forwards_listens_on_loopback_until_its_gateway_ports_say_otherwise(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.run("ip", "address", "add", "10.9.8.1/32", "dev", "lo")
+    forwarded = machine.serve("accepts", "127.0.0.1", 0, "name=sshd")
+    machine.serve("accepts", "::1", 0, "name=sshd")
+
+    def forward_again() -> None:
+        forwarded.kill()
+        machine.serve("accepts", "0.0.0.0", 0, "name=sshd")
+
+    answer = scenario.says(
+        proven("refused/other-address"),
+        as_nobody=proven("refused/other-address"),
+        target=f"10.9.8.1:{machine.port}",
+        by_hand=forward_again,
+    )
+    assert "GatewayPorts" in str(answer.cause)
+    assert "refused/other-family" not in answer.codes
+
+
+def test_a_server_on_the_other_family_that_is_slow_to_accept_is_the_same_cause_less_certain(
+    machine: Machine, scenario: Scenario
+) -> None:
+    machine.serve("never_accepts", "::1")
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, likely("refused/other-family"))
+    assert "not known" in str(answer.cause)
+    assert "refused/nothing-listening" not in answer.codes
+
+
+@pytest.mark.parametrize("uid", [ROOT, NOBODY])
+def test_a_server_that_comes_up_a_moment_after_the_attempt_is_said_to_be_there_now(machine: Machine, uid: int) -> None:
+    """The gap of a restart loop: the answer depends on the moment, and each one is true."""
+    machine.serve("comes_and_goes")
+    for _ in range(30):
+        answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=uid)
+        if answer.cause and "just then" in answer.cause["explanation"]:
+            break
+        assert not answer.cause or answer.cause["code"] in ("refused/nothing-listening", "hung/closes-at-once")
+    assert answer.cause, str(answer)
+    assert answer.cause["code"] == "refused/nothing-listening", str(answer)
+    assert "just then" in answer.cause["explanation"], str(answer)
+    assert "listens there now" in answer.cause["remedies"][0]["summary"] or "listens now" in str(answer.cause), str(
+        answer
+    )

@@ -6,10 +6,11 @@ import pytest
 
 from checks.refused import CHECK
 from diagnose.engine import diagnose
-from diagnose.model.attempt import ResetWitness
+from diagnose.model.attempt import Attempt, Outcome, ResetWitness
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity
+from diagnose.model.later import Later
 from diagnose.model.network import SocketRow
 from diagnose.model.process import Holders
 from diagnose.model.report import CheckOutcome
@@ -22,8 +23,10 @@ from tests.scenes import (
     RULE_RESET,
     connected,
     dialled,
+    ended,
     held,
     listening,
+    not_accepted,
     process,
     refused,
     rejected,
@@ -191,9 +194,20 @@ def test_an_address_of_the_same_name_that_works_shows_that_it_answers_there() ->
     assert said(seen) == [("refused/other-family", *PROVEN)]
 
 
-def test_a_server_elsewhere_that_was_not_seen_to_answer_is_a_hint_and_nothing_listens_here() -> None:
-    seen = dialled(V4, refused(V4), listeners=rows(listening(LAN)), candidates=(unanswered(LAN),))
+def test_a_server_elsewhere_that_is_refused_as_well_is_a_hint_and_nothing_listens_here() -> None:
+    seen = dialled(V4, refused(V4), listeners=rows(listening(LAN)), candidates=(refused(LAN, RULE_RESET),))
     assert said(seen) == [("refused/other-address", *HINT), ("refused/nothing-listening", *PROVEN)]
+
+
+@pytest.mark.parametrize(
+    "late", [not_accepted(LAN), unanswered(LAN), ended(LAN, Outcome.CLOSED)], ids=lambda one: one.outcome.value
+)
+def test_a_server_elsewhere_that_has_not_answered_in_time_is_less_sure_and_the_same_cause(late: Attempt) -> None:
+    seen = dialled(V4, refused(V4), listeners=rows(listening(LAN)), candidates=(late,))
+    assert said(seen) == [("refused/other-address", *LIKELY)]
+    found = only(seen, "refused/other-address")
+    assert "not known" in found.explanation
+    assert found.remedies
 
 
 # near misses
@@ -241,6 +255,90 @@ def test_a_neighbour_that_may_be_something_else_stays_a_hint(
     near = [one for one in said(seen) if one[0] == "refused/other-port"]
     assert near
     assert all(one[1:] == HINT for one in near)
+
+
+def test_the_remedy_of_a_near_miss_names_host_and_port_and_nothing_else_of_the_url() -> None:
+    refusals = refused("[::1]:5432"), refused("127.0.0.1:5432")
+    both = rows(listening("127.0.0.1:5433", 1), listening("[::1]:5433", 2))
+    postgres = process("postgres", 77)
+    seen = dialled(
+        "postgres://app:hunter2@localhost:5432/db",
+        *refusals,
+        listeners=both,
+        holders=held((1, postgres), (2, postgres)),
+    )
+    report = diagnose(seen, [CHECK])
+    for cause in [one for one in report.findings if one.code == "refused/other-port"]:
+        assert [one.argv for remedy in cause.remedies for one in remedy.commands] == [
+            ("netdiag", "run", "localhost:5433")
+        ]
+        assert "port in postgresql.conf" in cause.remedies[1].summary
+
+
+@pytest.mark.parametrize(("where", "connect"), [("[::1]:5433", "[::1]:5433"), ("192.0.2.10:5433", "192.0.2.10:5433")])
+def test_a_near_miss_on_an_address_that_was_not_asked_for_is_reached_by_its_own(where: str, connect: str) -> None:
+    here = "127.0.0.1:5432"
+    seen = dialled(here, refused(here), listeners=rows(listening(where)), holders=held((1, process("postgres", 77))))
+    root = diagnose(seen, [CHECK]).root_cause
+    assert root is not None
+    assert (root.code, root.remedies[0].commands[0].argv[-1]) == ("refused/other-port", connect)
+
+
+SSHD = held((1, process("sshd", 55)), (2, process("sshd", 55)))
+
+
+def test_a_port_that_also_listens_in_the_family_asked_for_is_not_called_one_of_the_other_family() -> None:
+    both = rows(listening("127.0.0.1:8080", 1), listening("[::1]:8080", 2))
+    answers = connected("127.0.0.1:8080"), connected("[::1]:8080")
+    seen = dialled(LAN, refused(LAN), listeners=both, candidates=answers, holders=SSHD)
+    assert said(seen) == [("refused/other-address", *PROVEN)]
+    found = only(seen, "refused/other-address")
+    assert "only over" not in found.explanation
+    assert "GatewayPorts" in found.remedies[0].summary
+
+
+def test_where_only_the_other_family_s_listener_answers_it_is_another_address_still() -> None:
+    both = rows(listening("127.0.0.1:8080", 1), listening("[::1]:8080", 2))
+    seen = dialled(
+        LAN, refused(LAN), listeners=both, candidates=(not_accepted("127.0.0.1:8080"), connected("[::1]:8080"))
+    )
+    assert said(seen) == [("refused/other-address", *PROVEN)]
+    assert only(seen, "refused/other-address").remedies[0].commands[0].argv[-1] == "[::1]:8080"
+
+
+def test_a_refusal_that_was_not_the_kernels_is_not_said_to_be() -> None:
+    seen = dialled(V4, refused(V4, RULE_RESET), listeners=rows(listening(V6)), candidates=(connected(V6),))
+    assert "the kernel refuses" not in only(seen, "refused/other-family").explanation
+
+
+# since then
+
+
+def later(*found: SocketRow, holders: Fact[Holders] | None = None) -> Fact[Later]:
+    return Known(Later(80.0, found, holders or held()))
+
+
+def test_a_server_that_came_up_after_the_attempt_is_said_to_be_there_now() -> None:
+    now = later(listening(V4, 9), holders=held((9, process("node", 321))))
+    seen = dialled(V4, refused(V4), later=now)
+    found = only(seen, "refused/nothing-listening")
+    assert "node (pid 321) listens there: it was started or restarted just then" in found.explanation
+    assert found.remedies[0].commands[0].argv == ("netdiag", "run", V4)
+
+
+def test_a_listener_that_was_seen_first_after_the_refusal_is_the_gap_of_a_start() -> None:
+    there = rows(listening(V4, 9))
+    seen = dialled(
+        V4, refused(V4, NEEDS_ROOT), listeners=there, later=later(listening(V4, 9)), candidates=(connected(V4),)
+    )
+    assert said(seen) == [("refused/nothing-listening", *LIKELY)]
+    assert "at that moment" in only(seen, "refused/nothing-listening").title
+
+
+def test_a_listener_that_always_was_there_and_refuses_still_is_no_gap() -> None:
+    there = rows(listening(V4, 9))
+    seen = dialled(V4, refused(V4, NEEDS_ROOT), listeners=there, later=later(listening(V4, 9)))
+    assert said(seen) == []
 
 
 # UDP
