@@ -7,11 +7,13 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab.cgroups import cgroup, unified
-from tests.lab.machine import NOBODY, Answer, Machine, nothing_left_behind, wait_for
+from tests.lab.machine import INSTALLED, NOBODY, ROOT, Answer, Machine, nothing_left_behind, wait_for
 from tests.lab.protocol import Scenario
 
 
@@ -298,6 +300,32 @@ def test_an_ordinary_user_is_told_what_proc_shows_and_never_of_his_own_localhost
     seen = from_(machine, of(server.pid), f"localhost:{machine.port + 1}", uid=NOBODY)
     assert "in-use/listener" in seen.codes, seen
     assert seen.report["verdict"] == "inconclusive", seen
+
+
+def test_every_fact_that_is_had_by_who_may_enter_is_had_or_listed_for_who_may_not(
+    machine: Machine, another: Machine
+) -> None:
+    server = another.serve(port=machine.port + 1)
+    for target in (f"127.0.0.1:{machine.port}", f"localhost:{machine.port}"):
+        facts: dict[int, dict[str, Any]] = {}
+        reports = {}
+        for uid in (ROOT, NOBODY):
+            case = f"{machine.scratch}/cwd/case.json"
+            argv = [INSTALLED, "run", "--json", "--from", of(server.pid), "--record", case, target]
+            done = subprocess.run(machine.inside(argv, uid), capture_output=True, timeout=20, check=False)
+            reports[uid] = json.loads(done.stdout)
+            recorded = json.loads(Path(case).read_text())
+            (snapshot,) = recorded.get("snapshots", [recorded])
+            facts[uid] = {name: fact for name, fact in snapshot.items() if isinstance(fact, dict) and "fact" in fact}
+            Path(case).unlink()
+        known = {name for name, fact in facts[ROOT].items() if fact["fact"] == "known"}
+        assert len(known) >= 15, known
+        for name in known:
+            assert facts[NOBODY][name].get("reason") != "not needed", f"{name} is dropped without a word"
+        unknown = [name for name, fact in facts[NOBODY].items() if fact.get("reason") not in (None, "not needed")]
+        listed = reports[NOBODY]["not_checked"]
+        assert len(listed) == len(unknown) + 1, (unknown, listed)  # and the vantage
+        assert all(one["reason"] and one["lift"] for one in listed), listed
 
 
 def test_a_named_namespace_is_closed_to_an_ordinary_user_and_nothing_of_ours_is_shown(blue: Machine) -> None:
