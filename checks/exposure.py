@@ -65,13 +65,14 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
     option = f"-p 127.0.0.1:{port}:{inner}" if inner else f"its entry for port {port} beginning with 127.0.0.1:"
     return Finding(
         code=OPEN_TO_NETWORK.code,
-        title=title(f"Port {port} of {who} is open to the whole network, past ufw"),
+        title=title(f"Port {port} of {who} may be open to the network, past ufw"),
         severity=Severity.WARNING,
         # nobody looks at the rules of what works
         confidence=Confidence.POSSIBLE,
         explanation="It is published on every address of this machine. The engine's own NAT rules lead packets from "
         "the network to the container before ufw's rules see them: a deny of ufw does not hold for it. It does where "
-        "the engine was told to make no rules (iptables: false), and a rule in DOCKER-USER may keep the network out.",
+        "the engine was told to make no rules (iptables: false), and a rule in DOCKER-USER may keep the network out: "
+        "these rules were not read.",
         evidence=(
             Evidence(row_text(row), "sock_diag"),
             Evidence(f"held by {process.program} (pid {process.pid})", "/proc/PID/fd"),
@@ -80,7 +81,7 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
         ),
         remedies=(
             Remedy(
-                summary=f"If only this machine needs it: make the container anew with {option}. If the network needs "
+                summary=f"If only this machine needs it: make the container again with {option}. If the network needs "
                 "it, filter in the chain DOCKER-USER, which the engine leaves to you."
             ),
         ),
@@ -108,7 +109,7 @@ def _beyond_loopback(snapshot: Snapshot) -> Iterator[Evidence]:
             if not is_loopback(address) and not address.startswith("fe80:")
         ]
         if others:
-            yield Evidence(f"others may dial {', '.join(others[:4])}", "interfaces")
+            yield Evidence(f"others may connect to {', '.join(others[:4])}", "interfaces")
 
 
 CHECK = Check("exposure", (OPEN_TO_NETWORK,), judge)

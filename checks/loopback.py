@@ -246,8 +246,9 @@ def _missing(one: _Concerned, wanted: str, links: Links) -> Finding:
         title=f"The loopback interface lo has no {prefix}",
         severity=one.severity,
         confidence=Confidence.PROVEN,
-        explanation=f"{wanted} is on no interface of this machine, so the kernel neither takes packets for it nor lets "
-        f"a server bind it.{needs} lo itself is up: somebody removed the address (ip addr del, ip addr flush).",
+        explanation=f"{wanted} is on no interface of this machine, so the kernel neither accepts packets for it nor "
+        f"lets a server bind it.{needs} lo itself is up: the address was removed from it (ip addr del, ip addr flush), "
+        "or not added when lo was set up.",
         evidence=(Evidence(f"lo: up; its addresses: {holds}", "netifaces"), *one.evidence()),
         remedies=(
             Remedy(
@@ -314,8 +315,8 @@ def _routed_elsewhere(one: _Concerned, lookup: RouteLookup, routing: Routing, ho
         title=title(f"{one.address} is routed out of {lookup.device} instead of lo"),
         severity=one.severity,
         confidence=Confidence.PROVEN,
-        explanation=f"Packets to {one.address} leave this machine through {lookup.device}{gateway}, where nobody can "
-        f"answer for it. {_why(culprit, routing, one)}",
+        explanation=f"Packets to {one.address} leave this machine through {lookup.device}{gateway}: its own servers do "
+        f"not get them. {_why(culprit, routing, one)}",
         evidence=(_lookup_evidence(lookup), *_decider_evidence(culprit), *one.evidence()),
         remedies=_remedies(culprit, routing, one, holder),
         explains=(*_CONSEQUENCES, "refused/nothing-listening"),
@@ -334,10 +335,10 @@ def _why(culprit: Decider | Exhausted | Untold, routing: Routing, one: _Concerne
 
 def _what_is_gone(routing: Routing, one: _Concerned) -> str:
     if not asks_local_first(routing, one.family, None):
-        return "The rule that asks the local table first (0: from all lookup local) is gone."
+        return "The rule that asks the local table first (0: from all lookup local) is missing."
     if not _has_entry(routing, one.address):
-        return "The local table has no entry for it any more."
-    return "Which rule it is cannot be told from the list of rules alone."
+        return "The local table has no entry for it."
+    return "Which rule it is could not be determined from the list of rules alone."
 
 
 def _lookup_evidence(lookup: RouteLookup) -> Evidence:

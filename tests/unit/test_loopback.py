@@ -219,7 +219,7 @@ def test_a_deleted_local_rule_is_put_back() -> None:
     (finding,) = findings(snapshot(attempt("127.0.0.1"), routes=Known(routing(NO_ROUTE, MAIN))))
     assert finding.code == "loopback/route-missing"
     assert commands(finding) == ["ip -4 rule add pref 0 lookup local"]
-    assert "is gone" in finding.explanation
+    assert "is missing" in finding.explanation
 
 
 def test_only_the_entry_that_is_gone_is_put_back_and_the_preferred_source_comes_first() -> None:
@@ -275,7 +275,7 @@ def test_rules_that_do_not_lead_to_what_the_kernel_said_give_no_command() -> Non
     (finding,) = findings(seen)
     assert finding.confidence is Confidence.PROVEN
     assert finding.remedies[0].commands == ()
-    assert "cannot be told" in finding.explanation
+    assert "could not be determined" in finding.explanation
 
 
 def test_a_local_answer_of_the_lookup_is_enough_though_the_address_is_gone() -> None:
