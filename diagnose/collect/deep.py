@@ -88,8 +88,7 @@ class DeepLook:
             case.candidates = self._other_listeners(case, machine)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = with_names(looks.added_to(machine, firewall))
-        for case in cases:
-            case.later = later.look(case, machine)
+        later.look(cases, machine)
         if self._hostward is not None:
             machine = replace(machine, host_firewall=self._hostward.rules())
         for case in cases:
