@@ -39,6 +39,8 @@ def about(hosts: HostsFile, host: str) -> HostsFile:
 
 
 def _about(entry: HostsEntry, host: str) -> HostsEntry:
+    if entry.valid and not entry.commented:
+        return entry
     if not entry.commented and _is_address(entry.address.lstrip("\ufeff")):
         return entry  # a byte order mark before it is taken out, and the line stays as it is
     address, *names = (
