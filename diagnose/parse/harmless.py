@@ -146,7 +146,7 @@ def is_number(text: str) -> bool:
 
 def is_version(text: str) -> bool:
     """v14.1.0 or 5.6.4."""
-    return bool(re.fullmatch(_VERSION, text))
+    return text[-1:].isdigit() and bool(re.fullmatch(_VERSION, text))
 
 
 _IN_FULL = ("2001:", "2400:", "2600:", "2606:", "2a00:", "2a01:", "2a02:", "fd00:", "fe80:")

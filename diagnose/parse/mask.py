@@ -21,8 +21,7 @@ _SET = r"[A-Za-z_][A-Za-z0-9_]*="
 _PROGRAM = r"[a-z]{1,8}[0-9]{0,2}(?:[._+-][a-z]{1,8}[0-9]{0,2}){0,3}(?:[.-][0-9]{1,2}){0,3}"
 """Names of programs are often no words: xfsdump, gvfsd-http, ssh-agent, gcc-12."""
 _SHELLS = ("csh", "login", "su", "tcsh", "tmux")
-_NUMBERED = r"[-_.]?[0-9][0-9.]*$"
-_SUFFIX = r"\.(?:exe|py|pyc|js|mjs|cjs|ts|rb|sh|php|pl|bin)$"
+_SUFFIXES = frozenset(("bin", "cjs", "js", "mjs", "php", "pl", "py", "pyc", "rb", "sh", "ts"))
 _SHELL = (
     r"""(?s)[0-9]?[<>]{1,2}&?[0-9-]?|&&|\|\||;;|[;&|()]|(?:'[^']*'|"(?:\\.|[^"\\])*"|\\.|[^\s;&|()<>'"\\])+|['"\\]"""
 )
@@ -71,7 +70,7 @@ def mask_program(name: str, executable: str | None) -> str:
 
 
 def _is_program(name: str) -> bool:
-    return bool(re.fullmatch(_PROGRAM, name)) or harmless.is_name(name)
+    return name in programs.ROWS or harmless.is_name(name) or bool(re.fullmatch(_PROGRAM, name))
 
 
 class _Row(Struct, frozen=True):
@@ -190,7 +189,7 @@ class _Reader:
     # ------ programs and operands
 
     def _program(self, word: str) -> str:
-        if word == _ASSIGNMENT or re.match(_SET, word):
+        if "=" in word and (word == _ASSIGNMENT or re.match(_SET, word)):
             self._operands -= 1  # the program is still to come
             return _ASSIGNMENT
         separated = word.replace("\\", "/") if harmless.is_rooted(word) else word
@@ -315,9 +314,10 @@ def _key(name: str) -> str:
     bare = name.removesuffix(".exe")
     if bare in programs.ROWS or bare in _aliases():
         return _aliases().get(bare, bare)
-    bare = re.sub(_SUFFIX, "", bare)
+    stem, dot, extension = bare.rpartition(".")
+    bare = stem if dot and extension in _SUFFIXES else bare
     if bare not in programs.ROWS and bare not in _aliases():
-        bare = re.sub(_NUMBERED, "", bare)
+        bare = bare.rstrip("0123456789.").rstrip("-_.") if bare[-1:].isdigit() else bare
     return _aliases().get(bare, bare)
 
 
