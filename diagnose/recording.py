@@ -1,4 +1,4 @@
-"""Snapshots <-> file, by schema number; what is secret was masked before it became a fact."""
+"""Snapshots <-> file, by schema number; what may be secret was hidden before it became a fact."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker
 from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
+from diagnose.model.hidden import MASK
 from diagnose.model.network import Endpoint
 from diagnose.model.rule import iptables_arguments
 
@@ -163,8 +164,9 @@ def removal(decider: RuleRef) -> Remedy | None:
     if commands is None:
         return None
     command, undo = commands
+    hidden = " Its comment is not shown here, and the undo adds the rule without it." if MASK in decider.text else ""
     return Remedy(
-        summary=f"Remove the rule from chain {decider.chain} of table {_table(decider)}. {_keep(decider)}",
+        summary=f"Remove the rule from chain {decider.chain} of table {_table(decider)}. {_keep(decider)}{hidden}",
         commands=(command,),
         undo=(undo,),
         survives_reboot=False,
@@ -175,7 +177,9 @@ def _removal_nft(decider: RuleRef) -> tuple[Command, Command] | None:
     if decider.handle is None or decider.text.count('"') % 2:
         return None
     chain = (decider.family, decider.table, decider.chain)
-    words = tuple(_NFT_WORD.findall(decider.text))
+    words = _without_hidden(_NFT_WORD.findall(decider.text), _NFT_HIDDEN)
+    if words is None:
+        return None
     back: tuple[str, ...] = ("nft", "add", "rule", *chain)
     if decider.before is not None:
         back = ("nft", "insert", "rule", *chain, "position", str(decider.before))
@@ -190,11 +194,32 @@ def _removal_xt(decider: RuleRef) -> tuple[Command, Command] | None:
         words = iptables_arguments(decider.text)
     except ValueError:
         return None
+    shown = _without_hidden(words, _XT_HIDDEN)
+    if shown is None or decider.line is None:
+        return None
     tool = (decider.backend.value, "-t", decider.table)
+    # a rule whose comment is not shown can be named by its number alone
+    named = shown if shown == words else (str(decider.line),)
     return (
-        Command((*tool, "-D", decider.chain, *words), needs_root=True),
-        Command((*tool, "-I", decider.chain, str(decider.line), *words), needs_root=True),
+        Command((*tool, "-D", decider.chain, *named), needs_root=True),
+        Command((*tool, "-I", decider.chain, str(decider.line), *shown), needs_root=True),
     )
+
+
+_NFT_HIDDEN = (("comment", f'"{MASK}"'), ("prefix", f'"{MASK}"'))
+_XT_HIDDEN = (("-m", "comment", "--comment", MASK), ("--log-prefix", MASK), ("--nflog-prefix", MASK))
+"""Words of a rule's text that say nothing of which packets it concerns, with what is not shown of them."""
+
+
+def _without_hidden(words: Sequence[str], hidden: Sequence[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The words without these; None where something else in them is not shown."""
+    kept: list[str] = []
+    at = 0
+    while at < len(words):
+        run = next((one for one in hidden if tuple(words[at : at + len(one)]) == one), None)
+        kept += [] if run else [words[at]]
+        at += len(run) if run else 1
+    return None if any(MASK in word for word in kept) else tuple(kept)
 
 
 _NAMED_SET = re.compile(r"\btcp dport @(\S+)")

@@ -18,10 +18,11 @@ from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, 
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
-from diagnose.model.names import Resolution
+from diagnose.model.names import HostsFile, Resolution
 from diagnose.model.network import Endpoint, Links, Routing, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope
+from diagnose.parse.hosts import about
 from diagnose.probes import bind, connect, containers, links, names, processes, program, sockets, vantage
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
@@ -229,7 +230,7 @@ class Collection:
             holders=machine.holders,
             policy=machine.policy,
             routing=_ways_to(machine.routing, case),
-            hosts=machine.hosts,
+            hosts=_about(machine.hosts, case.target.host),
             resolver=machine.resolver,
             elsewhere=machine.elsewhere.get(port, NOT_NEEDED),
             containers=machine.containers.get(port, NOT_NEEDED),
@@ -244,6 +245,11 @@ class Collection:
         timeouts = [dial.timeout for dial in case.dials]
         timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
         return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _about(hosts: Fact[HostsFile], host: str) -> Fact[HostsFile]:
+    """The hosts file as it may be kept for this target."""
+    return Known(about(hosts.value, host)) if isinstance(hosts, Known) else hosts
 
 
 def _resolved_there(

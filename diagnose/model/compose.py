@@ -13,7 +13,7 @@ DEFAULT_NETWORK = "default"
 class Spot(Struct, frozen=True, order=True):
     """A place in a file: its line becomes `before`, a new piece, and `after`, which may be several lines.
 
-    No line that may hold a secret ever becomes one.
+    No line that may hold a secret ever becomes one, and none has its comment: # *** stands there.
     """
 
     file: str

@@ -16,13 +16,13 @@ class Container(Struct, frozen=True, order=True):
 
 
 class Process(Struct, frozen=True, order=True):
-    """A process; text from /proc is kept raw here, and escaped where it is printed."""
+    """A process; text from /proc is escaped where it is printed."""
 
     pid: int
     program: str
-    """comm, as the kernel has it (at most 15 bytes)."""
+    """comm, as the kernel has it (at most 15 bytes); where the process has made it up, what is harmless of it."""
     command: str
-    """The command line with secrets masked; empty for kernel threads or where it is unreadable."""
+    """What is harmless of the command line, *** for the rest; empty for kernel threads or where it is unreadable."""
     uid: int
     user: str
     state: str

@@ -28,7 +28,7 @@ class RuleRef(Struct, frozen=True):
     table: str
     chain: str
     text: str
-    """The rule as its tool lists it; for a policy "policy drop"."""
+    """The rule as its tool lists it, for a policy "policy drop"; in a walk with *** for comments and log prefixes."""
     policy: bool = False
     handle: int | None = None
     """nft handle on the machine (not in the copy); None for a policy and for iptables rules."""

@@ -7,19 +7,13 @@ import re
 from msgspec import Struct
 
 from diagnose.model.compose import Spot
+from diagnose.parse import compose_line
 from diagnose.parse import yaml_tree as tree
-from diagnose.parse.mask import mask_command, mask_text
 from diagnose.parse.yaml_tree import Node, Pair, Scalar
 
 HOST_GATEWAY = ("host.docker.internal", "host-gateway")
 _LONGEST = 400
 """Characters of a line that is shown whole."""
-_MANY_IN_ONE = re.compile(r"\{.*\b(?:environment|command|entrypoint|labels|args|secrets|configs|env)\b")
-"""A flow mapping with values in it of which nobody knows whether they are secret."""
-_WORD = re.compile(r"""[^\s"',\[\]{}]+""")
-"""Of a command, whether it stands as a text or as a list."""
-_GIVEN_BY_NAME = re.compile(r"(://[\w.-]{0,64}:)(?:\$\{\w+\}|\$\w+)@", re.ASCII)
-"""A URL's password that a variable holds: its text is no secret."""
 _BARE = r"""\s*(["']?){}\1\s*:(?:\s+[&!]\S+)*\s*(?:\s#.*)?"""
 
 
@@ -31,15 +25,11 @@ class Source:
         self._lines = lines
 
     def line(self, number: int) -> str | None:
-        """The line, the first is 1; None: it may hold a secret, or cannot be changed by its number."""
+        """The line but for its comment, the first is 1; None: it may hold a secret, or has no number to edit by."""
         if self._lines is None or not 1 <= number <= len(self._lines):
             return None
         line = self._lines[number - 1]
-        shown = _GIVEN_BY_NAME.sub("://", line)
-        words = _WORD.findall(shown)
-        open_ = mask_text(shown) == shown and mask_command(words) == " ".join(words)
-        short = len(line) <= _LONGEST and line.isprintable()
-        return line if open_ and short and not _MANY_IN_ONE.search(line) else None
+        return compose_line.shown(line) if len(line) <= _LONGEST and line.isprintable() else None
 
     def raw(self, number: int) -> str | None:
         """The line as it is, to look for something in it; never to be kept."""
@@ -138,7 +128,9 @@ def _new_key(source: Source, service: Pair) -> _Start | None:
                 return None
             return _Start(mapping.start.line, line[:at], (", " if mapping.pairs else "") + line[at:], flow=True)
         case tree.Mapping() as mapping:
-            return _below(source, _best_neighbour(source, mapping) or service.key, mapping.start.column)
+            neighbour = _best_neighbour(source, mapping)
+            found = _below(source, neighbour, mapping.start.column) if neighbour else None
+            return found or _below(source, service.key, mapping.start.column)
         case Scalar(null=True):
             return _below(source, service.key, service.key.start.column + 2)
         case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from diagnose.model.compose import Listening, Reference, Spot
+from diagnose.parse.harmless import is_host
 
 _HOST = r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_][\w.-]{0,252}"
 _URL = re.compile(
@@ -61,7 +62,8 @@ def _names(name: str, value: str) -> tuple[str | None, int | None, str | None]:
     if words := _WORDS.search(value):
         port = words[2] or (found[1] if (found := _WORDS_PORT.search(value)) else None)
         return words[1], _port(port), None
-    if _HOST_NAME.search(name) and _ALONE.fullmatch(value):
+    # what else a variable of such a name holds may be a token
+    if _HOST_NAME.search(name) and _ALONE.fullmatch(value) and is_host(value.strip("[]")):
         return value, None, None
     if _PORT_NAME.search(name) and value.isascii() and value.isdigit():
         return None, _port(value), None

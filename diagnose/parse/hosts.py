@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 
-from diagnose.model.names import HostsEntry
+from msgspec.structs import replace
 
+from diagnose.model.hidden import MASK
+from diagnose.model.names import HostsEntry, HostsFile
+
+_ADDRESS = (
+    "\\ufeff?(?:[0-9]{1,4}[.,:]{1,2}){1,7}[0-9]{0,4}"
+    "|\\ufeff?[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:%[a-z0-9]{1,15})?"
+)
+"""What is meant for an address, misspelt perhaps."""
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
@@ -18,6 +27,26 @@ def parse_hosts(content: bytes) -> tuple[HostsEntry, ...]:
     """Every line that maps names, that would map them without its '#', or that glibc skips for a bad address."""
     lines = enumerate(content.split(b"\n"), start=1)
     return tuple(entry for number, line in lines if (entry := _entry(number, line)))
+
+
+def about(hosts: HostsFile, host: str) -> HostsFile:
+    """The file with *** in the place of words that glibc takes for no address or name, and that are not this host's.
+
+    Behind a # and in a line without an address may stand anything.
+    """
+    wanted = host.lower()
+    return replace(hosts, entries=tuple(_about(entry, wanted) for entry in hosts.entries))
+
+
+def _about(entry: HostsEntry, host: str) -> HostsEntry:
+    if entry.valid and not entry.commented:
+        return entry
+    if not entry.commented and _is_address(entry.address.lstrip("\ufeff")):
+        return entry  # a byte order mark before it is taken out, and the line stays as it is
+    address, *names = (
+        word if word.lower() == host or re.fullmatch(_ADDRESS, word) else MASK for word in (entry.address, *entry.names)
+    )
+    return replace(entry, address=address, names=tuple(names))
 
 
 def _entry(number: int, line: bytes) -> HostsEntry | None:

@@ -821,7 +821,26 @@ def _loose(one: _Held, other: _Held) -> frozenset[bytes]:
 def _same(one: Rule, other: Rule, anonymous: tuple[_Held, _Held], loose: frozenset[bytes]) -> bool:
     if one.given == other.given and not any(name in one.given for name in loose):
         return True
-    return one.userdata == other.userdata and _shape(one, anonymous[0]) == _shape(other, anonymous[1])
+    # a comment is left out: what is not shown of a rule is in no command that makes it again
+    same_data = _without_comment(one.userdata) == _without_comment(other.userdata)
+    return same_data and _uncommented(_shape(one, anonymous[0])) == _uncommented(_shape(other, anonymous[1]))
+
+
+def _without_comment(userdata: bytes) -> bytes:
+    """The attributes of a rule's user data but for the comment (libnftnl/udata.h)."""
+    kept, offset = b"", 0
+    while offset + 2 <= len(userdata):
+        end = offset + 2 + userdata[offset + 1]
+        kept += userdata[offset:end] if userdata[offset] else b""
+        offset = end
+    return kept
+
+
+def _uncommented(shape: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    """Without the matches of xtables that hold a comment."""
+    return [
+        (name, data) for name, data in shape if name != "match" or nl.name(nl.by_type(data).get(1, b"")) != b"comment"
+    ]
 
 
 _UNSTEADY = frozenset({"counter", "last"})

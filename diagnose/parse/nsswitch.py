@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from diagnose.model.hidden import MASK
+
+_GAI = r"(?:precedence|label|scopev4|reload)(?: [0-9A-Fa-f:./]{1,49}| yes| no){0,2}"
 _ACTION = re.compile(r"(!?)(\w+)=(\w+)")
 STATUSES = ("success", "notfound", "unavail", "tryagain")
 
@@ -69,12 +72,18 @@ def _without_actions(text: str) -> str:
 def parse_nameservers(content: bytes) -> tuple[str, ...]:
     """The nameserver lines of resolv.conf in order; the keyword must start the line, and glibc asks the first three."""
     words = (line.split() for line in _text(content).splitlines() if line.startswith("nameserver"))
-    return tuple(each[1] for each in words if len(each) >= 2 and each[0] == "nameserver")
+    return tuple(_address(each[1]) for each in words if len(each) >= 2 and each[0] == "nameserver")
+
+
+def _address(word: str) -> str:
+    """The word, unless it cannot be an address: then it may be anything."""
+    return word if re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(?:%[\w.-]{1,15})?", word) else MASK
 
 
 def parse_gai(content: bytes) -> tuple[str, ...]:
-    """The active lines of gai.conf, each with its white space folded."""
-    return tuple(" ".join(line.split()) for line in _lines(content))
+    """The active lines of gai.conf, each with its white space folded; what is none to glibc is hidden."""
+    lines = (" ".join(line.split()) for line in _lines(content))
+    return tuple(line if re.fullmatch(_GAI, line) else MASK for line in lines)
 
 
 def _lines(content: bytes) -> list[str]:

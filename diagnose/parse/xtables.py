@@ -295,11 +295,20 @@ def aligned(before: Block, after: Block) -> dict[tuple[str, int], int]:
     return found
 
 
-def _identity(rule: Rule) -> object:
+def restored(before: Block, after: Block) -> bool:
+    """Whether the rules are the same again, counters and comments aside."""
+    if canonical(before) == canonical(after):
+        return True
+    held = [[(one.chain, one.line, _identity(one, comment=False)) for one in rules(block)] for block in (before, after)]
+    return held[0] == held[1]
+
+
+def _identity(rule: Rule, *, comment: bool = True) -> object:
     """What makes the rule, wherever in the block it stands."""
     head = rule.entry[: rule.layout.flags]
     data = rule.data if rule.destination is None and rule.target else b""
-    return head, tuple(match.raw for match in rule.matches), rule.target, data, rule.destination
+    matches = tuple(match.raw for match in rule.matches if comment or match.name != "comment")
+    return head, matches, rule.target, data, rule.destination
 
 
 def verdict_place(entry: bytes, layout: Layout) -> int | None:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.parse.cgroup import membership
-from diagnose.parse.mask import mask_command
+from diagnose.parse.mask import mask_command, mask_path, mask_program
 
 LINUX = sys.platform == "linux"
 
@@ -126,9 +126,10 @@ def describe(pid: int) -> Process | None:
     facts = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     uid = int(facts["Uid"].split()[1])
     member = membership(cgroup)
+    executable = _executable(pid)
     return Process(
         pid=pid,
-        program=name,
+        program=mask_program(name, executable),
         command=mask_command(command.rstrip("\0").split("\0")),
         uid=uid,
         user=_users().get(uid, str(uid)),
@@ -136,7 +137,7 @@ def describe(pid: int) -> Process | None:
         started_at=_started_at(int(fields[19])),
         parent=int(fields[1]),
         tracer=int(facts.get("TracerPid", "0")),
-        executable=_executable(pid),
+        executable=executable and mask_path(executable),
         unit=member.unit,
         container=member.container,
         unit_owner=member.unit_owner,
@@ -214,14 +215,14 @@ def _from_psutil(pids: Collection[int]) -> Fact[Holders]:
             continue
         process = Process(
             pid=pid,
-            program=told["name"] or "",
+            program=mask_program(told["name"] or "", told["exe"]),
             command=mask_command(told["cmdline"] or []),
             uid=told["uids"].effective if told.get("uids") else -1,
             user=told["username"] or "",
             state=_LETTERS.get(told["status"], "R") if told["status"] else "?",
             started_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(told["create_time"] or 0)),
             parent=told["ppid"] or 0,
-            executable=told["exe"] or None,
+            executable=mask_path(told["exe"]) if told["exe"] else None,
         )
         found.append(Holder(pid, process))
     return Known(Holders(tuple(found), unreadable=sum(pid < 0 for pid in pids)))

@@ -16,6 +16,7 @@ from diagnose.parse import nfnetlink as nl
 from diagnose.parse import nft, nft_trace
 from diagnose.parse.nft import Chain, Kind, Message, Rule, Ruleset, TableKey
 from diagnose.parse.nft_trace import Code, Event
+from diagnose.parse.rule_text import hide_in_rule
 from diagnose.probes.connect import report_icmp_errors
 from diagnose.probes.shadow import netfilter
 from diagnose.probes.shadow.copy import FIRST, TRACE, expression
@@ -208,7 +209,7 @@ class _Named:
         known = self._known.get((*chain, "handle", rule.handle)) or self._known.get((*chain, "line", line))
         if known is None:
             self.strangers = True
-        return known or named
+        return known or hide_in_rule(named)
 
     def policy(self, chain: Chain) -> RuleRef:
         """The policy of a base chain."""

@@ -247,7 +247,7 @@ def test_the_walk_tells_every_rewrite_and_every_packet_on_its_way_out_and_in_and
     told = [text.partition(": ")[2] for text, detail in walk if not detail]
     mark, redirect, source = told[:3]
     assert "meta mark set 0x00000007" in mark
-    assert "to the tunnel" in mark
+    assert 'comment "***"' in mark  # what was written there is not shown
     assert f"redirect to :{machine.port + 7}" in redirect
     assert "snat to 127.0.0.2" in source
     places = [text.partition(": ")[0] for text, _ in walk]

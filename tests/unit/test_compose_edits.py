@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from diagnose.model.compose import Service, Spot
 from diagnose.model.finding import Edit
+from diagnose.parse import compose_line
 from diagnose.parse.compose import joined, parse_file
 from diagnose.parse.yaml_tree import YamlError
 from tests.edits import applied
@@ -261,3 +262,59 @@ def test_any_text_is_read_or_refused(tail: str) -> None:
         for one in found.values():
             if one.port_spot:
                 assert one.port_spot.holding(PIECE)
+
+
+# what is not shown
+
+
+@pytest.mark.parametrize(
+    ("line", "after"),
+    [
+        ('      - "8080:80" # hunter2', '      - "8080:80" # ***'),
+        ('      - "8080:80"  # ***', '      - "8080:80"  # ***'),
+        ("    image: postgres:16   # the token is hunter2", "    image: postgres:16   # ***"),
+        ("    ports: [\"8080:80\", '127.0.0.1:81:81'] # x", "    ports: [\"8080:80\", '127.0.0.1:81:81'] # ***"),
+        ("      DB_URL: postgres://app:${PW}@localhost:5432/shop?sslmode=disable", None),
+        ("      - DB_PORT=15432", None),
+        ("    command: uvicorn main:app --host 127.0.0.1", None),
+        ('    command: ["gunicorn", "-b", "127.0.0.1:8000", "app:app"]', None),
+        ("  web: {image: nginx, ports: [{target: 80, published: 8080}]}", None),
+        ('      - "host.docker.internal:host-gateway"', None),
+        ("    network_mode: service:db", None),
+    ],
+)
+def test_a_line_is_shown_but_for_its_comment(line: str, after: str | None) -> None:
+    assert compose_line.shown(line) == (line if after is None else after)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "      KEY: hunter2",
+        "      - KEY=hunter2",
+        '      - "KEY=#hunter2"',
+        "      PIN: 1234",
+        "      - 'hunter2: x'",
+        "      DB_URL: postgres://app:hunter2@localhost/x",
+        "      DB_URL: redis://hunter2@localhost",
+        "      DB_URL: postgres://app:${PW:-hunter2}@localhost/x",
+        "      DB_URL: postgres://localhost/x?password=hunter2",
+        "      DB_URL: Host=localhost;Password=hunter2",
+        "    command: server --jwt hunter2 --host 127.0.0.1",
+        "    command: [server, -phunter2]",
+        "  web: {image: nginx, environment: {A: hunter2}, ports: ['8080:80']}",
+        "    image: hunter2Hunter2zq",
+        '    ports: ["8080:80", "hunter2:x:y"]',
+        '    x: "a # hunter2',
+    ],
+)
+def test_a_line_in_which_anything_may_be_secret_is_not_shown(line: str) -> None:
+    assert compose_line.shown(line) is None
+
+
+def test_an_edit_of_a_port_has_no_comment_of_the_file_in_it() -> None:
+    text = 'services:\n  a:\n    ports:\n      - "8080:80" # hunter2\n'
+    (entry,) = services(text)["a"].ports
+    assert entry.address_spot
+    assert entry.address_spot.holding("127.0.0.1") == '      - "127.0.0.1:8080:80" # ***'
+    assert put(text, entry.address_spot, "127.0.0.1")["services"]["a"]["ports"] == ["127.0.0.1:8080:80"]

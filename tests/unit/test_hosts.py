@@ -13,7 +13,7 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command
 from diagnose.model.names import HostsEntry, HostsFile, Resolution
 from diagnose.parse.container import of_containerenv, of_mounts, root_is_an_image
-from diagnose.parse.hosts import parse_hosts, starts_with_bom
+from diagnose.parse.hosts import about, parse_hosts, starts_with_bom
 from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
 from diagnose.probes import names
 
@@ -334,3 +334,32 @@ def test_podman_s_marker_may_be_empty_or_name_the_container() -> None:
     assert of_containerenv("").id == ""
     named = of_containerenv('engine="podman-4.3.1"\nname="web"\nid="abc"\nrootless=1\n')
     assert (named.engine, named.id, named.name) == ("podman", "abc", "web")
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [
+        (b"127.0.0.1 localhost box", ("127.0.0.1", "localhost", "box")),
+        (b"# 127.0.0.1 db.test hunter2 pw", ("127.0.0.1", "db.test", "***", "***")),
+        (b"hunter2 db.test x", ("***", "db.test", "***")),
+        (b"127.0.0,1 db.test", ("127.0.0,1", "db.test")),
+        (b"db.test 127.0.0.1", ("db.test", "127.0.0.1")),
+        (b"\xef\xbb\xbf127.0.0.1 localhost box", ("\ufeff127.0.0.1", "localhost", "box")),
+    ],
+)
+def test_of_words_that_are_no_names_to_glibc_only_those_asked_about_are_kept(
+    content: bytes, kept: tuple[str, ...]
+) -> None:
+    file = HostsFile("/etc/hosts", 0o644, 0, True, False, parse_hosts(content))
+    (entry,) = about(file, "DB.test").entries
+    assert (entry.address, *entry.names) == kept
+
+
+def test_lines_that_mean_nothing_to_the_resolver_are_not_kept() -> None:
+    assert parse_gai(b"precedence ::1/128 50\nhunter2 pw\nlabel hunter2 1\nreload yes\n") == (
+        "precedence ::1/128 50",
+        "***",
+        "***",
+        "reload yes",
+    )
+    assert parse_nameservers(b"nameserver hunter2\nnameserver fe80::1%eth0\n") == ("***", "fe80::1%eth0")

@@ -206,7 +206,9 @@ def rule_with(name: bytes, data: bytes, userdata: bytes = b"") -> Ruleset:
 def test_what_was_counted_meanwhile_does_not_count_for_the_undo_but_all_else_does() -> None:
     assert nft.restored(rule_with(b"counter", b"12345678"), rule_with(b"counter", b"87654321"))
     assert not nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"87654321"))
-    assert not nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"12345678", b"\0\2y\0"))
+    assert not nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"12345678", b"\1\2y\0"))
+    # a comment is in no undo, because it is not shown
+    assert nft.restored(rule_with(b"cmp", b"12345678"), rule_with(b"cmp", b"12345678", b"\0\2y\0"))
 
 
 def looking_up(name: bytes, *values: bytes) -> Ruleset:

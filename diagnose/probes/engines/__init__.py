@@ -57,7 +57,7 @@ class _Told(NamedTuple):
     def about(self, place: Place, question: Question) -> Engine:
         found = [one for row, one in self.containers if question.concerns(row, one)]
         ordered = sorted(found, key=lambda one: one.container.id)
-        return Engine(self.engine, place.address, Known(tuple(ordered)), self.unseen)
+        return Engine(self.engine, place.shown, Known(tuple(ordered)), self.unseen)
 
 
 def look(
@@ -68,7 +68,7 @@ def look(
     The questions are called for when the first engine has told what containers there are. `ask`: else none is asked.
     """
     if not ask:
-        engines = tuple(Engine(one.engine, one.address, PASSIVE) for one in places.look(connect=False))
+        engines = tuple(Engine(one.engine, one.shown, PASSIVE) for one in places.look(connect=False))
         return {question.port: engines for question in questions()}
     asked = [(place, place.trouble or _asked(place, questions, seconds)) for place in places.look()]
     told = [(place, one if isinstance(one, Unknown) else one.fact()) for place, one in asked]
@@ -87,8 +87,8 @@ def find(name: str, seconds: float) -> Fact[EngineContainer]:
         return Known(found[0])
     for place, answer in answers.items():
         if isinstance(answer, Unknown):
-            return replace(answer, detail=f"{place.engine} at {place.address}: {answer.detail}")
-    asked = " or ".join(place.address for place in here)
+            return replace(answer, detail=f"{place.engine} at {place.shown}: {answer.detail}")
+    asked = " or ".join(place.shown for place in here)
     raise NoSuchContainerError(
         f"no container is called {name!r} at {asked}" if asked else "no container engine is here"
     )
@@ -160,4 +160,4 @@ def _about(place: Place, told: Fact[_Told], question: Question) -> Engine:
         case Known(value=found):
             return found.about(place, question)
         case Unknown() as unknown:
-            return Engine(place.engine, place.address, unknown)
+            return Engine(place.engine, place.shown, unknown)

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from diagnose.model.fact import Reason, Unknown
-from diagnose.parse.mask import mask_text
+from diagnose.parse.harmless import url
 
 DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
 PODMAN = ("/run/podman/podman.sock",)
@@ -42,6 +42,11 @@ class Place(NamedTuple):
     """unix:///run/docker.sock, tcp://127.0.0.1:2375 ..."""
     trouble: Unknown | None = None
     """Why it cannot be asked there."""
+
+    @property
+    def shown(self) -> str:
+        """The address without users, and without parts of a path that are no words."""
+        return url(self.address)
 
 
 class _Chosen(NamedTuple):
@@ -145,7 +150,7 @@ def _read(path: str) -> bytes | None:
 def _add_socket(found: dict[object, Place], chosen: _Chosen, connect: bool) -> None:
     """By the file itself: /var/run is /run, and docker's socket may be a link to podman's."""
     path = chosen.address.removeprefix("unix://")
-    place = Place(_engine(os.path.realpath(path)), mask_text(chosen.address))
+    place = Place(_engine(os.path.realpath(path)), chosen.address)
     try:
         status = os.stat(path)
     except PermissionError as error:
@@ -164,7 +169,7 @@ def _engine(address: str) -> str:
 
 def _elsewhere(address: str, connect: bool) -> Place:
     """An address that is no socket file: asked when it is a port of our own loopback."""
-    place = Place(_engine(address), mask_text(address))
+    place = Place(_engine(address), address)
     scheme, _, rest = address.partition("://")
     host, _, port = rest.rstrip("/").rpartition(":")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")

@@ -268,7 +268,11 @@ class _Expedition:
             copy.close()
 
     def _walks(self, copy: Copy, probes: Sequence[Probe], words: Words) -> list[Walk]:
-        """The walks, with a decider in the words of iptables-nft only where these words make that very rule."""
+        """The walks, with a decider in the words of iptables-nft only where these words make that very rule.
+
+        Without the rules' comments: whatever is told, recorded or made of a walk has none.
+        """
+        from diagnose.parse.rule_text import hide_in_walk
         from diagnose.probes.shadow import proof
         from diagnose.probes.shadow.walking import Walker
 
@@ -280,7 +284,9 @@ class _Expedition:
                 continue
             if not proof.prints(rule, decider.text, copy.writer, self._until):
                 words.native.add((rule.chain.table, rule.handle))
-        return [walker.walk(probe) for probe in probes] if words.native else walks
+        if words.native:
+            walks = [walker.walk(probe) for probe in probes]
+        return list(map(hide_in_walk, walks))
 
     def _in_the_other_order(
         self, machine: Machine, walks: list[Walk], words: Words, shared: tuple[str, ...]
@@ -289,11 +295,12 @@ class _Expedition:
 
         The kernel runs the last registered first, and tells nobody which that was.
         """
+        from diagnose.parse.rule_text import hide_in_walk
         from diagnose.probes.shadow.walking import Walker
 
         with self._copied(machine, backwards=True) as (copy, prober):
             walker = Walker(copy, words)
-            others = [walker.walk(probe) for probe in self._probes(prober)]
+            others = [hide_in_walk(walker.walk(probe)) for probe in self._probes(prober)]
         return [_compared(one, other, shared) for one, other in zip(walks, others, strict=True)]
 
     def _rehearsed(

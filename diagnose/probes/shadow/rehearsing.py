@@ -14,6 +14,7 @@ from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
+from diagnose.parse.rule_text import hide_in_walk
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
@@ -150,7 +151,7 @@ class _Stage:
             probe = self._prober.probe(ours, self._until)
             if _passes(probe, walk) or len(applied) == _STEPS:
                 break
-            then = Walker(self._copy, self._words.after(self._moved())).walk(probe)
+            then = hide_in_walk(Walker(self._copy, self._words.after(self._moved())).walk(probe))
             following = next(iter(candidates(then)), None)
         return applied
 
@@ -190,7 +191,7 @@ class _Stage:
     def _restored(self) -> bool:
         for table in self._tables:
             side = legacy.SIDES[1 if table.block.layout.six else 0]
-            if xtables.canonical(legacy.read(side, table.block.info.table)) != xtables.canonical(table.block):
+            if not xtables.restored(table.block, legacy.read(side, table.block.info.table)):
                 return False
         now = netfilter.dump(self._until)
         return nft.restored(self._copy.listed, now.only(t.key for t in now.tables if t.key.name != self._copy.observer))

@@ -13,6 +13,7 @@ from diagnose.model.network import Endpoint
 from diagnose.parse import nft, xtables
 from diagnose.parse.nft import Chain, ChainKey, Rule, TableKey
 from diagnose.parse.nft_trace import Code, Event, Packet, PacketKind, Said
+from diagnose.parse.rule_text import hide_in_rule
 from diagnose.parse.xtables import Block
 from diagnose.parse.xtables_state import Sibling
 from diagnose.probes.shadow.copy import Copy
@@ -293,7 +294,8 @@ class Walker:
         if stop is not None and stop.verdict == "stolen":
             yield "the rule takes the packet out of the way; what then happens to it is not told"
         for step in depends:
-            yield f"whether a rule matches depends on what no copy has (counts, chance, whose socket): {step.rule.text}"
+            shown = hide_in_rule(step.rule).text
+            yield f"whether a rule matches depends on what no copy has (counts, chance, whose socket): {shown}"
         yield from (f"not copied: {part}" for part in self._copy.doubts)
 
 

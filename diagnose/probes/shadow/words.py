@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from diagnose.model.firewall import Backend, RuleRef
 from diagnose.parse import iptables_save, nft, xtables
+from diagnose.parse.mask import mask_text
 from diagnose.parse.nft import Chain, ChainKey, Rule, Ruleset, TableKey
 from diagnose.parse.xtables import Block
 from diagnose.probes.shadow.tool import Run, find
@@ -70,7 +71,7 @@ class Asking:
                 found.complaints.append(str(error))
                 found.late = True
             except ValueError as error:
-                found.complaints.append(f"{run.argv[0]}: {error}")
+                found.complaints.append(f"{run.argv[0]}: {mask_text(str(error))}")  # it may quote a rule
         return found
 
     def _understand(self, found: Listings, backend: Backend, text: str) -> None:
