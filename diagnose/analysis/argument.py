@@ -135,6 +135,11 @@ def is_unit(name: str) -> bool:
     return _UNIT.fullmatch(name)
 
 
+def is_container(name: str) -> bool:
+    """Whether it is a name or id as engines give them, and no option (restrictedNameChars, daemon/names of moby)."""
+    return _CONTAINER.fullmatch(name)
+
+
 def is_plain(name: str) -> bool:
     """Whether every tool reads this as one word, and no option."""
     return _PLAIN.fullmatch(name)
