@@ -46,7 +46,7 @@ _KEYWORDS = (
 _RESERVED = frozenset(_KEYWORDS.split())
 _NFT_NAME = _Form(r"(?!\.$)[A-Za-z_.][A-Za-z0-9/_.-]*")
 _NFT_FAMILIES = frozenset({"ip", "ip6", "inet", "arp", "bridge", "netdev"})
-_NFT_WORD = _Form(r'(?:"[^"\n]*"|[A-Za-z0-9_.:/@{},!=<>&|^+*()\[\]%-])+')
+_NFT_WORD = _Form(r'"[^"\n]*",?|[A-Za-z0-9_.:/@{},!=<>&|^+*()\[\]%-]+')
 """Of a rule: neither what ends a command (";", a line's end), nor "#", nor "$"."""
 _XTABLES = frozenset({"iptables-nft", "ip6tables-nft", "iptables-legacy", "ip6tables-legacy"})
 _XT_TABLES = frozenset({"filter", "nat", "mangle", "raw", "security"})
@@ -68,7 +68,7 @@ _NETWORK = _Form(r"[0-9A-Fa-f.:]+(/[0-9A-Fa-f.:]+)?")
 _PROTOCOL = _Form(r"[a-z0-9-]*[a-z0-9]")
 _DEVICE = _Form(r"[A-Za-z0-9_][A-Za-z0-9_.@-]{0,14}")
 _UNIT = _Form(
-    r"[A-Za-z0-9_:.@\\][A-Za-z0-9_:.@\\-]*"
+    r"[A-Za-z0-9_:.\\][A-Za-z0-9_:.@\\-]*"
     r"\.(service|socket|scope|slice|target|mount|automount|swap|path|timer|device)"
 )
 _CONTAINER = _Form(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -234,10 +234,15 @@ def _nft(words: list[str]) -> str | None:
 
 
 def _nft_rule(words: Sequence[str]) -> str | None:
-    """One rule, and nothing that nft would take for the next command; an interface without quotes is a name."""
-    devices = (word for before, word in pairwise(words) if before in ("iifname", "oifname"))
-    bare = (one for one in devices if one not in ("{", "!=", "==") and not one.startswith(('"', "@")))
-    return _either(_unlike(words, _NFT_WORD), next((one for one in bare if not is_nft_name(one)), None))
+    """One rule, and nothing that nft would take for the next command; each name in it without quotes is a name."""
+    followed = (word for before, word in pairwise(words) if before in ("iifname", "oifname", "jump", "goto"))
+    named = [word for word in followed if word not in ("{", "!=", "==") and word[:1] not in ('"', "@")]
+    sets = [word[1:] for word in words if word.startswith("@") and not _RAW_PAYLOAD.fullmatch(word)]
+    misread = (one for one in (*named, *sets) if not is_nft_name(one.rstrip(",")))
+    return _either(_unlike(words, _NFT_WORD), next(misread, None))
+
+
+_RAW_PAYLOAD = _Form(r"@(ll|nh|th|ih),[0-9]+,[0-9]+")
 
 
 def _is_element(word: str) -> bool:

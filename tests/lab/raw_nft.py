@@ -1,7 +1,7 @@
 """Makes by netlink what nft cannot name: raw_nft.py, with a JSON list of what to make on standard input.
 
 Each entry is [kind, family, names...]: ["table", 1, T], ["chain", 1, T, C], ["base", 1, T, C, HOOK],
-["ports", 1, T, SET] (a set of ports), ["port", 1, T, SET, PORT] (one more in it), 
+["ports", 1, T, SET] (a set of ports), ["port", 1, T, SET, PORT] (one more in it),
 ["drop", 1, T, C, PORT], ["reject", 1, T, C, PORT],
 ["in", 1, T, C, PORT, SET] (drops what is in the set), ["device", 1, T, C, PORT, DEVICE] (drops what came in by it),
 ["jump", 1, T, C, TO], ["comment", 1, T, C, PORT, COMMENT] (drops, with a comment).
