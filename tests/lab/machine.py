@@ -179,7 +179,7 @@ class Machine:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(self.inside(argv, uid), input=data, capture_output=True, timeout=10, check=False)
         assert not check or done.returncode == 0, f"{argv}: exit {done.returncode}: {done.stderr.decode()}"
-        return done.stdout.decode()
+        return done.stdout.decode(errors="backslashreplace")
 
     def nft(self, *statements: str) -> None:
         """Load statements into the machine's rule set, all or none."""
