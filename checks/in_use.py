@@ -12,6 +12,7 @@ from diagnose.analysis.publication import (
     DIALS_INSIDE,
     RESERVES,
     Publication,
+    callable_name,
     containers_of,
     entry_evidence,
     is_of_an_engine,
@@ -226,11 +227,12 @@ def _engines_told(snapshot: Snapshot, process: Process) -> bool:
 def _stop_publishing(found: Sequence[Publication], process: Process, *, stale: bool) -> tuple[Remedy, ...]:
     if found:
         engine, name = found[0].container.engine, found[0].name
+        called = callable_name(found[0].container) or name
         return (
             Remedy(
                 summary=f"Stop container {name}",
-                commands=(Command((engine, "stop", name), needs_root=True),),
-                undo=(Command((engine, "start", name), needs_root=True),),
+                commands=(Command((engine, "stop", called), needs_root=True),),
+                undo=(Command((engine, "start", called), needs_root=True),),
                 risk=Risk.DISRUPTIVE,
             ),
             Remedy(summary=f"Or publish {name} on another port of the host: make it anew with another -p."),

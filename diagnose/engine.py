@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
+from diagnose.analysis.argument import without_objection
 from diagnose.analysis.side_commands import NETDIAG_RUN, there
 from diagnose.analysis.unshared import unshared_by_us
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
@@ -175,19 +176,26 @@ def _runnable(finding: Finding, snapshot: Snapshot, *, of_the_machine: bool) -> 
             commands=tuple(_called(command, snapshot) for command in remedy.commands),
             undo=tuple(_called(command, snapshot) for command in remedy.undo),
         )
-        for remedy in there(finding.remedies, snapshot.vantage, of_the_machine=of_the_machine)
+        # the last gate: whatever a check has built, no name becomes more than a word of a command
+        for remedy in map(without_objection, there(finding.remedies, snapshot.vantage, of_the_machine=of_the_machine))
     )
     return replace(finding, remedies=remedies)
 
 
 def _called(command: Command, snapshot: Snapshot) -> Command:
     by_sudo = command.needs_root and snapshot.vantage.uid != 0
-    name = snapshot.program.root if by_sudo else snapshot.program.user
+    name = _netdiag(snapshot.program.root if by_sudo else snapshot.program.user)
     following = (*command.argv[1:], "")
     argv = tuple(
         name if (word, after) == NETDIAG_RUN else word for word, after in zip(command.argv, following, strict=True)
     )
     return Command(argv, command.needs_root)
+
+
+def _netdiag(called: str) -> str:
+    """The program's name or path, where it is netdiag's: a recording may name any other."""
+    name = called.replace("\\", "/").rpartition("/")[2].removesuffix(".exe")
+    return called if name == NETDIAG_RUN[0] and called.isprintable() else NETDIAG_RUN[0]
 
 
 def _root_cause(found: Sequence[Finding], stages: dict[str, Stage], verdict: Verdict) -> Finding | None:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
 from diagnose.analysis import compose
+from diagnose.analysis.argument import is_unit
 from diagnose.analysis.describe import describe_process
-from diagnose.analysis.publication import shares_host_network
+from diagnose.analysis.publication import callable_name, shares_host_network
 from diagnose.analysis.reach import failing, may_be_reached
 from diagnose.analysis.refusal import Refusal, refusal
 from diagnose.analysis.wording import connect_evidence, title
@@ -212,7 +213,7 @@ def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:
             f"(-p 127.0.0.1:{port}:{port}, in compose ports: 127.0.0.1:{port}:{port}){loopback}. From another "
             "container use its name or service name instead of localhost."
         )
-    elif listener.unit:
+    elif listener.unit and is_unit(listener.unit):
         yield Remedy(
             summary=f"To reach it at {attempt.endpoint}: if the unit has PrivateNetwork=yes (systemctl show -p "
             f"PrivateNetwork {listener.unit}), systemctl edit {listener.unit}, PrivateNetwork=no in [Service], restart "
@@ -233,8 +234,8 @@ def _own_container(snapshot: Snapshot, attempt: Attempt) -> Container | None:
 
 def _look_from_outside(snapshot: Snapshot, container: Container) -> Iterator[Remedy]:
     """From inside, what is beside the container cannot be seen; who is inside cannot run it."""
-    if container.id and snapshot.vantage.side is None:
-        place = container.name or container.id[:12]
+    place = callable_name(container)
+    if place and snapshot.vantage.side is None:
         yield Remedy(
             summary=f"To see more, run netdiag on the host: sudo netdiag run --from container:{place} "
             f"{snapshot.target.address}"

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 from checks.container.causes import HOST_LOOPBACK_ONLY, HOST_NAME_MISSING
 from diagnose.analysis import compose
-from diagnose.analysis.publication import container_name, containers_of, described, listening_inside, only_on_loopback
+from diagnose.analysis.publication import (
+    container_name,
+    containers_of,
+    described,
+    inspecting,
+    listening_inside,
+    only_on_loopback,
+)
 from diagnose.analysis.reach import failing, severity
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
@@ -83,7 +90,7 @@ def _described(snapshot: Snapshot, container: Container) -> EngineContainer | No
 
 
 def _inspect(told: EngineContainer) -> str:
-    return f"{told.container.engine} inspect {container_name(told.container)}"
+    return inspecting(told.container)
 
 
 def _on_the_host(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:

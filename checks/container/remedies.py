@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from diagnose.analysis import compose
 from diagnose.analysis.compose_target import declared_entry
-from diagnose.analysis.publication import Publication, bridge_address, container_name
+from diagnose.analysis.publication import Publication, bridge_address, callable_name, container_name
 from diagnose.analysis.wording import dial_instead
 from diagnose.model.attempt import Attempt
 from diagnose.model.container import EngineContainer, Published, Status
@@ -18,7 +18,8 @@ from diagnose.model.snapshot import Snapshot
 
 def _engine(container: Container, *words: str) -> Command:
     """A command of the engine, which runs as root: a member of the group docker needs no sudo."""
-    return Command((container.engine, *words, container_name(container)), needs_root=True)
+    name = callable_name(container) or container_name(container)
+    return Command((container.engine, *words, name), needs_root=True)
 
 
 def start_again(told: EngineContainer) -> tuple[Remedy, ...]:

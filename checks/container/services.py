@@ -9,10 +9,10 @@ from checks.container.causes import NOT_PUBLISHED, NOT_RUNNING
 from checks.container.words import published_line, state, state_line, why_it_ended
 from diagnose.analysis import compose
 from diagnose.analysis.publication import (
-    container_name,
     containers_of,
     described,
     inside_of,
+    inspecting,
     listening_inside,
     open_inside,
 )
@@ -69,7 +69,7 @@ def _asked_for(snapshot: Snapshot) -> Evidence:
 
 
 def _inspect(told: EngineContainer) -> str:
-    return f"{told.container.engine} inspect {container_name(told.container)}"
+    return inspecting(told.container)
 
 
 def _unpublished(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from checks.container import remedies
 from checks.container.causes import PAUSED
 from diagnose.analysis.owner import Owned, owner
-from diagnose.analysis.publication import container_name, containers_of, described, is_same
+from diagnose.analysis.publication import container_name, containers_of, described, inspecting, is_same
 from diagnose.analysis.reach import failing, reached, severity
 from diagnose.analysis.wording import connect_evidence, row_text, title
 from diagnose.model.attempt import Attempt, Outcome
@@ -47,7 +47,7 @@ def _paused_holder(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> EngineCon
 
 
 def _paused(snapshot: Snapshot, attempt: Attempt, told: EngineContainer, rows: tuple[SocketRow, ...]) -> Finding:
-    name, engine = container_name(told.container), told.container.engine
+    name = container_name(told.container)
     return Finding(
         code=PAUSED.code,
         title=title(f"Container {name}, whose server listens on {rows[0].local}, is paused"),
@@ -58,7 +58,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, told: EngineContainer, rows: t
         evidence=(
             connect_evidence(attempt),
             *(Evidence(f"{row_text(row)}, held by container {name}", "/proc/PID/fd") for row in rows[:3]),
-            Evidence("status paused", f"{engine} inspect {name}"),
+            Evidence("status paused", inspecting(told.container)),
         ),
         remedies=(remedies.go_on(told.container),),
         explains=("hung/not-accepting", "hung/accept-queue-full", "hung/process-stopped", "firewall/silent"),

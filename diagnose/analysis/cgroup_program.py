@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+
+from diagnose.analysis.argument import is_unit
 from diagnose.model.cgroup import CgroupProgram, Hook
 from diagnose.model.finding import Command, Edit, Evidence, Remedy, Risk
 from diagnose.model.network import is_loopback
@@ -36,7 +39,7 @@ def system_unit(program: CgroupProgram) -> str | None:
     unit = cgroup_name(path)
     ours = not program.name or program.name.startswith((_FILTER[0], _INTERFACES[0], _BIND[0]))
     known = unit.rpartition(".")[2] in (*_SECTIONS, "scope")
-    return unit if ours and known and "/user@" not in path else None
+    return unit if ours and known and is_unit(unit) and "/user@" not in path else None
 
 
 def setting(program: CgroupProgram) -> str | None:
@@ -85,7 +88,8 @@ def _allowing(denial: str, peer: str, port: int) -> str:
 
 def _by_its_maker(program: CgroupProgram, whose: str) -> Remedy:
     where = program.attached or "the cgroup above"
+    shown = f": bpftool cgroup show {shlex.quote(program.attached)}" if program.attached else ""
     return Remedy(
         summary=f"Have whatever attached {program_name(program)} to {where} (a service manager, a container engine, a "
-        f"security agent: bpftool cgroup show {where}) let this through, or run {whose} outside of that cgroup."
+        f"security agent{shown}) let this through, or run {whose} outside of that cgroup."
     )

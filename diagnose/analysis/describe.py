@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
+from diagnose.analysis.argument import is_container, is_unit
 from diagnose.analysis.owner import Hidden, Owned, Owner, OwnerUnknown, Unheld
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.process import Container, Process
@@ -86,9 +87,10 @@ def _stop_container(process: Process, uid: int) -> Remedy | None:
     needs_root = container.engine == "docker" or process.uid != uid
     if container.engine == "podman" and needs_root and process.uid != 0:
         return None  # a rootless container: root's own podman does not know it
-    name = container.name or container.id[:12]
+    shown = container.name or container.id[:12]
+    name = shown if is_container(shown) else container.id[:12]
     return Remedy(
-        summary=f"Stop the {container.engine} container {name} that it belongs to",
+        summary=f"Stop the {container.engine} container {shown} that it belongs to",
         commands=(Command((container.engine, "stop", name), needs_root),),
         undo=(Command((container.engine, "start", name), needs_root),),
         risk=Risk.DISRUPTIVE,
@@ -98,7 +100,7 @@ def _stop_container(process: Process, uid: int) -> Remedy | None:
 
 def _stop_unit(process: Process, uid: int) -> Remedy | None:
     unit = process.unit
-    if unit is None or unit.startswith("-") or _base(unit) in _LAUNCHERS:
+    if unit is None or not is_unit(unit) or _base(unit) in _LAUNCHERS:
         return None
     control: tuple[str, ...] = ("systemctl",)
     if process.unit_owner is not None:

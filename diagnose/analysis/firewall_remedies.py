@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
+from diagnose.analysis.argument import Objection, objected
 from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker
 from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.finding import Command, Remedy, Risk
@@ -25,17 +26,30 @@ MARK = "netdiag"
 def candidates(walk: Walk) -> tuple[Remedy, ...]:
     """The remedies for the rule that stopped this walk or led it astray, the narrowest first; none when none is named.
 
-    They are not rehearsed here: whether another rule stops the packet behind this one shows only in the copy.
+    They are not rehearsed here: whether another rule stops the packet behind this one shows only in the copy. None has
+    a command that its tool would not read as it is meant, since a name in it is more than a word of that tool's.
     """
+    return tuple(_undoable(one) for one in _conceivable(walk) if objected(one.commands) is None)
+
+
+def unspeakable(walk: Walk) -> Objection | None:
+    """Why there is no command about the rule that stopped this walk, although it is known; None: there may be one."""
+    found = [objected(one.commands) for one in _conceivable(walk)]
+    return next(iter(found), None) if found and None not in found else None
+
+
+def _undoable(remedy: Remedy) -> Remedy:
+    return remedy if objected(remedy.undo) is None else replace(without_undo(remedy), undo=())
+
+
+def _conceivable(walk: Walk) -> Iterator[Remedy]:
     decider = walk.decider
     if decider is None:
         rewrite = None if walk.outcome.works else destination_rewrite(walk)
-        return () if rewrite is None else tuple(_for_rule(replace(walk, hook=rewrite.hook), rewrite.rule))
+        return iter(()) if rewrite is None else _for_rule(replace(walk, hook=rewrite.hook), rewrite.rule)
     if walk.verdict not in ("drop", "reject") and walk.reader is None:
-        return ()
-    if decider.policy:
-        return tuple(_for_policy(walk, decider))
-    return tuple(_for_rule(walk, decider))
+        return iter(())
+    return _for_policy(walk, decider) if decider.policy else _for_rule(walk, decider)
 
 
 def combined(remedies: Sequence[Remedy]) -> Remedy:

@@ -82,6 +82,21 @@ def _replacing(lines: Mapping[int, str]) -> str:
     return ";".join(f"{number}s|.*|{text}|" for number, text in sorted(lines.items()))
 
 
+_LINE = r"'[A-Za-z0-9_:][A-Za-z0-9_.:%/ -]*'"
+_LINES = r"'[0-9]+s\|\.\*\|(# )?[A-Za-z0-9_.:%/ -]*\|(;[0-9]+s\|\.\*\|(# )?[A-Za-z0-9_.:%/ -]*\|)*'"
+_SCRIPTS = (
+    rf"""printf '\\n%s\\n' {_LINE} >> "\$0\"""",
+    rf"""kept=\$\(grep -vxF {_LINE} "\$0"\); printf '%s\\n' "\$kept" > "\$0\"""",
+    rf"""kept=\$\(sed {_LINES} "\$0"( \| grep -vxF {_LINE})?\) && printf '%s\\n' "\$kept" ({_LINE} )?> "\$0\"""",
+)
+"""The forms of the scripts above: the texts in them stand between single quotes, and hold none."""
+
+
+def is_own_script(script: str) -> bool:
+    """Whether it is a script of this module, with nothing in it but plain texts in their places."""
+    return script in (_STRIP_MARK, _PUT_MARK) or any(re.fullmatch(form, script) for form in _SCRIPTS)
+
+
 def _may_be_typed(path: str, *texts: str) -> bool:
     """Whether a POSIX shell has this file, and the texts need no quoting beyond single quotes."""
     return path.startswith("/") and all(_PLAIN.fullmatch(text) for text in texts)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.firewall_remedies import candidates, unspeakable
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
 from diagnose.analysis.walk import queue_rule
 from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.finding import Rehearsal, Remedy
-from diagnose.model.firewall import Rehearsed, Walk
+from diagnose.model.firewall import Backend, Rehearsed, Walk
 
 
 def mending(walk: Walk, banned: str, tools: tuple[str, ...]) -> tuple[Remedy, ...]:
@@ -40,11 +40,11 @@ def tried_remedies(walk: Walk) -> tuple[Remedy, ...]:
         case Known(value=tried):
             mended = [one for one in tried if one.mended and one.remedy is not None]
             mended.sort(key=lambda one: len(one.opens))
-            return tuple(_rehearsed(one) for one in mended) or (BY_HAND,)
+            return tuple(_rehearsed(one) for one in mended) or (by_hand(walk),)
         case Unknown(reason=Reason.TOOL_MISSING) as unknown:
-            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (BY_HAND,)
+            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
         case Unknown() as unknown:
-            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (BY_HAND,)
+            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
 
 
 def _rehearsed(tried: Rehearsed) -> Remedy:
@@ -64,6 +64,23 @@ def _untried(remedy: Remedy, missing: Unknown) -> Remedy:
 def _described(remedy: Remedy, missing: Unknown) -> Remedy:
     """A remedy whose tool is not on this machine: what to do in words, since the command would not run."""
     return Remedy(summary=f"{remedy.summary} The command for it cannot be given: {missing.detail}.", risk=remedy.risk)
+
+
+def by_hand(walk: Walk) -> Remedy:
+    """What is left where no command is offered; why there is none, where the rule's own names forbid it."""
+    why = unspeakable(walk)
+    if why is None:
+        return BY_HAND
+    instead = (
+        "A program that speaks netlink or JSON (nft -j -f FILE, the nftables module of Python) takes the names of the "
+        "table and the chain as they are, and deletes the rule by its handle"
+        if walk.decider is not None and walk.decider.backend is Backend.NFT
+        else "Have the program that made the rule take it back, or delete it by its number in its chain"
+    )
+    return Remedy(
+        summary=f"No command is given for this rule: {why}, and could act on something else. {instead}. The usual tools "
+        "make no such names: find out which program did."
+    )
 
 
 BY_HAND = Remedy(

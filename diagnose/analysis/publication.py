@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from diagnose.analysis.argument import is_container
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.model.container import Containers, EngineContainer, Forwarder, Inside, Published, Status
@@ -77,6 +78,18 @@ class Publication(Struct, frozen=True):
 def container_name(container: Container) -> str:
     """Its name, else the short id."""
     return container.name or container.id[:12] or container.engine
+
+
+def callable_name(container: Container) -> str | None:
+    """Its name, else the short id, as a command and --from take it; None: it has none that is one word to them."""
+    names = (container.name, container.id[:12])
+    return next((name for name in names if name and is_container(name)), None)
+
+
+def inspecting(container: Container) -> str:
+    """Where a person sees what its engine says of it."""
+    name = callable_name(container)
+    return f"{container.engine} inspect {name}" if name else f"the API of {container.engine}"
 
 
 def containers_of(snapshot: Snapshot) -> Containers | None:
@@ -217,6 +230,6 @@ def entry_evidence(one: Publication) -> Evidence:
     entry = f"{Endpoint(one.entry.address, one.entry.port)} leads to port {one.entry.container_port} of {one.name}"
     match one.source:
         case Source.ENGINE:
-            return Evidence(f"published: {entry}", f"{one.container.engine} inspect {one.name}")
+            return Evidence(f"published: {entry}", inspecting(one.container))
         case Source.FORWARDER:
             return Evidence(f"forwarded: {entry}", f"/proc/{one.forwarder.pid if one.forwarder else 0}/cmdline")

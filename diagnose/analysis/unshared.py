@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from diagnose.analysis.publication import callable_name
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.fact import NOT_NEEDED, Known, Reason, Unknown
 from diagnose.model.side import Side
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
-
-_SHORT_ID = 12
 
 
 def unshared_by_us(snapshot: Snapshot) -> Iterator[tuple[str, Unknown]]:
@@ -68,8 +67,10 @@ def _their_cgroup(snapshot: Snapshot, side: Side) -> Iterator[tuple[str, Unknown
 def _outside(snapshot: Snapshot) -> Iterator[tuple[str, Unknown]]:
     """We run inside a container: who looks from the machine itself sees more."""
     container = snapshot.vantage.container
-    if container is None or not container.id or _some_success(snapshot):
+    if container is None or _some_success(snapshot):
         return
-    place = container.name or container.id[:_SHORT_ID]
+    place = callable_name(container)
+    if place is None:
+        return
     again = f"on the machine itself: sudo netdiag run --from container:{place} {snapshot.target.address}"
     yield "outside of this container", Unknown(Reason.NOT_VISIBLE, "its engine, other containers, the machine", again)

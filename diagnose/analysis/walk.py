@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from diagnose.analysis.argument import is_nft_name, is_plain, quoted
 from diagnose.model.fact import Reason, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.firewall import Backend, RuleRef, Step, Walk
@@ -26,9 +27,10 @@ _BAN_SET = re.compile(r"(?:@addr6?-set-|--match-set f2b-)(?P<jail>[\w.-]+)")
 
 def rule_name(rule: RuleRef) -> str:
     """nft inet filter input handle 7; iptables-legacy -t raw PREROUTING rule 2; ... policy."""
-    place = f"{rule.backend.value} {rule.family} {rule.table} {rule.chain}"
+    place = f"{rule.backend.value} {rule.family} {quoted(rule.table)} {quoted(rule.chain)}"
     if rule.backend is not Backend.NFT:
-        place = f"{rule.backend.value} {'' if rule.table == 'filter' else '-t ' + rule.table + ' '}{rule.chain}"
+        table = "" if rule.table == "filter" else f"-t {quoted(rule.table)} "
+        place = f"{rule.backend.value} {table}{quoted(rule.chain)}"
     if rule.policy:
         return f"{place} policy"
     return f"{place} handle {rule.handle}" if rule.backend is Backend.NFT else f"{place} rule {rule.line}"
@@ -37,7 +39,7 @@ def rule_name(rule: RuleRef) -> str:
 def rule_line(rule: RuleRef) -> str:
     """The rule as its tool lists it, with its place."""
     number = f" # handle {rule.handle}" if rule.handle is not None else f" # rule {rule.line}" if rule.line else ""
-    return f"{rule.table} {rule.chain}: {rule.text or 'a rule whose text is not known'}{number}"
+    return f"{quoted(rule.table)} {quoted(rule.chain)}: {rule.text or 'a rule whose text is not known'}{number}"
 
 
 def unlisted(backend: Backend, *, late: bool) -> Unknown:
@@ -54,10 +56,12 @@ def listing_of(rule: RuleRef) -> str:
     if not rule.text:
         return "nf_tables netlink"
     match rule.backend:
+        case Backend.NFT if not (is_nft_name(rule.table) and is_nft_name(rule.chain)):
+            return "nft -a list ruleset"
         case Backend.NFT:
             return f"nft -a list chain {rule.family} {rule.table} {rule.chain}"
         case Backend.IPTABLES_NFT | Backend.IP6TABLES_NFT | Backend.IPTABLES_LEGACY | Backend.IP6TABLES_LEGACY:
-            return f"{rule.backend.value} -t {rule.table} -S {rule.chain}"
+            return f"{rule.backend.value} -t {rule.table} -S{f' {rule.chain}' if is_plain(rule.chain) else ''}"
 
 
 def walk_lines(walk: Walk, source: str = "copy of the rules, traced") -> tuple[Evidence, ...]:

@@ -505,6 +505,18 @@ def clone(
             yield _NEW_RULE, head + _as_taken(rule, timeless) + compatibility(rule)
 
 
+def names(rules: Ruleset) -> Iterator[tuple[TableKey, bytes]]:
+    """Every name that a listing has without quotes, with its table: of tables, chains, sets, objects and flowtables."""
+    for table in rules.tables:
+        yield table.key, table.key.name
+    for chain in rules.chains:
+        yield chain.key.table, chain.key.name
+    for one in rules.sets:
+        yield one.table, one.name
+    for other in rules.others:
+        yield other.table, other.name
+
+
 def without(chain: ChainKey) -> Message:
     """The request that takes away a chain to which nothing jumps, and its rules."""
     return _DELETE_CHAIN, nl.generic(chain.table.family) + nl.text(1, chain.table.name) + nl.text(3, chain.name)
@@ -884,8 +896,9 @@ def listing(text: str, wanted: Mapping[tuple[str, str, str], tuple[int, ...]]) -
     return found
 
 
-_TABLE_LINE = re.compile(r"^table (\w+) (\S+) \{")
-_CHAIN_LINE = re.compile(r"^\tchain (\S+) \{")
+_TABLE_LINE = re.compile(r"^table (\w+) (.+) \{(?: # .*)?$")
+_CHAIN_LINE = re.compile(r"^\tchain (.+) \{(?: # handle \d+)?$")
+"""Names may hold anything but a line's end: the kernel asks nothing of them."""
 _OTHER_LINE = re.compile(r"^\t\w[^\"]* \{(?: # handle \d+)?$")
 """A set, map, object or flowtable begins."""
 _BASE_LINE = re.compile(r"^type \w+ hook \w+ (device|devices|priority)\b")

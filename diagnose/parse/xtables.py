@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -329,6 +330,20 @@ def moved(before: Block, after: Block, offsets: Sequence[int]) -> frozenset[int]
         return frozenset()
     counts = zip(offsets, matched(before, offsets), matched(after, offsets), strict=True)
     return frozenset(offset for offset, then, now in counts if now > then)
+
+
+_POSING = re.compile(rb"[ \t\n\v\f\r](?:--?[A-Za-z]|! )")
+_QUOTED = frozenset({"comment", "string", "LOG", "NFLOG"})
+"""Extensions whose texts iptables-save puts between quotes."""
+
+
+def poses(rule: Rule) -> bool:
+    """Whether a name in the rule (an interface, a set, a list of recent ...) reads like more options in its listing."""
+    head = rule.entry[: rule.layout.flags]
+    data = [match.data for match in rule.matches if match.name not in _QUOTED]
+    data += [rule.data] if rule.target not in _QUOTED else []
+    name = (rule.destination or "").encode()
+    return any(_POSING.search(part) for part in (head, name, *data))
 
 
 def reject_with(rule: Rule, layout: Layout) -> str | None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+from diagnose.analysis.argument import is_plain
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, LocalRoute, RouteKind, RouteLookup, Routing, RoutingRule
 from diagnose.probes.connect import errno_name
@@ -254,7 +255,9 @@ def _selector_words(tos: int, found: dict[int, bytes]) -> Iterator[str]:
         yield from ("fwmark", mark if mask == _NO_LIMIT else f"{mark}/{mask:#x}")
     for kind, word in ((_FRA_IIF, "iif"), (_FRA_OIF, "oif")):
         if kind in found:
-            yield from (word, found[kind].rstrip(b"\0").decode(errors="backslashreplace"))
+            name = found[kind].rstrip(b"\0").decode(errors="backslashreplace")
+            # the kernel takes any: in the words of a rule it has to be one
+            yield from (word, name) if is_plain(name) else (word, f"?{kind}")
     if found.get(_FRA_L3MDEV, b"\0") != b"\0":
         yield "l3mdev"
     if _FRA_UIDS in found:

@@ -81,10 +81,10 @@ def _is_privileged(uid: int) -> bool:
         return bool(ctypes.windll.shell32.IsUserAnAdmin())
     if sys.platform != "linux":
         return uid == 0
-    return uid == 0 and bool(_effective_capabilities() >> CAP_NET_ADMIN & 1)
+    return uid == 0 and bool(effective_capabilities() >> CAP_NET_ADMIN & 1)
 
 
-def _effective_capabilities() -> int:
+def effective_capabilities() -> int:
     """CapEff of proc_pid_status(5); none where /proc is not mounted."""
     try:
         with open("/proc/self/status", "rb") as status:

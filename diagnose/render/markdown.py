@@ -9,7 +9,8 @@ from diagnose.model.finding import Command, Edit, Finding, Remedy
 from diagnose.model.report import Report
 from diagnose.render.printable import command_line, printable
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&]|(?<=:)/(?=/)|(?<=\bwww)\.)")
+"""What Markdown reads as markup, and what begins a link without brackets (GFM 6.9)."""
 
 
 def render_markdown(reports: Sequence[Report]) -> str:
@@ -68,18 +69,22 @@ def _edit(edit: Edit) -> Iterator[str]:
         return
     yield f"- {where} becomes:"
     yield ""
-    yield "```"
-    yield from (printable(line).replace("```", "'''") for line in edit.text.split("\n"))
-    yield "```"
+    yield from _fenced("", [printable(line) for line in edit.text.split("\n")])
 
 
 def _shell(commands: Sequence[Command], sudo: bool) -> Iterator[str]:
     if not commands:
         return
-    yield "```sh"
-    yield from (printable(command_line(command, sudo=sudo)).replace("```", "'''") for command in commands)
-    yield "```"
+    yield from _fenced("sh", [printable(command_line(command, sudo=sudo)) for command in commands])
     yield ""
+
+
+def _fenced(language: str, lines: Sequence[str]) -> Iterator[str]:
+    """The lines as they are, between fences longer than any run of backticks in them (CommonMark 4.5)."""
+    fence = "`" * max(3, 1 + max((len(run) for line in lines for run in re.findall("`+", line)), default=0))
+    yield f"{fence}{language}"
+    yield from lines
+    yield fence
 
 
 def _tables(report: Report) -> Iterator[str]:

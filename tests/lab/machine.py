@@ -52,6 +52,14 @@ printf 'passwd: files\\ngroup: files\\nhosts: files dns\\n' >/etc/nsswitch.conf
 : >/etc/gai.conf
 """
 
+WATCHER = """#!/bin/bash
+given=
+case $0 in *-restore) given=$(cat; echo .); given=${given%.};; esac
+{ printf '%s\\0' "${0##*/}" "$@" "$given"; printf '\\0'; } >>/run/watched
+case $0 in *-restore) exec -a "$0" "$0.real" "$@" <<<"$given";; esac
+exec -a "$0" "$0.real" "$@"
+"""
+
 # Rules, routes, mounts, names: everything that `netdiag run` must leave as it was.
 FINGERPRINT = """
 nft -s list ruleset
@@ -179,7 +187,7 @@ class Machine:
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(self.inside(argv, uid), input=data, capture_output=True, timeout=10, check=False)
         assert not check or done.returncode == 0, f"{argv}: exit {done.returncode}: {done.stderr.decode()}"
-        return done.stdout.decode()
+        return done.stdout.decode(errors="backslashreplace")
 
     def nft(self, *statements: str) -> None:
         """Load statements into the machine's rule set, all or none."""
@@ -201,11 +209,27 @@ class Machine:
     def remove_tools(self, *names: str) -> None:
         """Programs that this machine does not have."""
         for folder in ("/usr/sbin", "/usr/bin"):
-            layer = f"{self.scratch}/private/{Path(folder).name}"
-            self.run("mkdir", f"{layer}-upper", f"{layer}-work")
-            layers = f"lowerdir={folder},upperdir={layer}-upper,workdir={layer}-work"
-            self.run("mount", "-t", "overlay", "-o", layers, "lab", folder)
+            self._cover(folder)
             self.run("rm", "-f", *(f"{folder}/{name}" for name in names))
+
+    def _cover(self, folder: str) -> None:
+        """A layer over a folder of the system, in which this machine may change what it likes."""
+        layer = f"{self.scratch}/private/{Path(folder).name}"
+        self.run("mkdir", f"{layer}-upper", f"{layer}-work")
+        layers = f"lowerdir={folder},upperdir={layer}-upper,workdir={layer}-work"
+        self.run("mount", "-t", "overlay", "-o", layers, "lab", folder)
+
+    def watch_tools(self, *names: str) -> None:
+        """From now on each run of these programs of /usr/sbin is noted, with its words and its standard input."""
+        self._cover("/usr/sbin")
+        for name in names:
+            self.run("mv", f"/usr/sbin/{name}", f"/usr/sbin/{name}.real")
+            self.run("cp", "/dev/stdin", f"/usr/sbin/{name}", stdin=WATCHER)
+            self.run("chmod", "755", f"/usr/sbin/{name}")
+
+    def watched(self) -> list[str]:
+        """What was given to the tools since they are watched, each run's words and input as one text."""
+        return self.run("sh", "-c", "cat /run/watched 2>/dev/null || true").split("\0\0")[:-1]
 
     def serve(
         self,

@@ -621,6 +621,7 @@ def test_without_the_tools_the_rule_is_named_though_it_has_no_words(monkeypatch:
     nft(f"table inet filter {{ {INPUT} tcp dport {PORT} drop\n }} }}")
     sh(f"ip6tables-legacy -A INPUT -p tcp --dport {PORT} -j DROP")
     monkeypatch.setattr(tool, "_SYSTEM", ())
+    monkeypatch.setattr(tool, "_LOCAL", ())
     monkeypatch.setenv("PATH", "/nowhere")
     found = shadow(V4, V6)
     native, old = (one.decider for one in found.walks)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
+from diagnose.analysis.argument import _RESERVED, is_nft_name
 from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.firewall import Backend
 from diagnose.probes.shadow import look
@@ -62,3 +65,15 @@ def test_more_rules_than_there_is_time_for_are_a_deadline_or_right() -> None:
     else:
         assert isinstance(fact, Known)
         assert decided(fact.value.walks[0])[1] == "f"
+
+
+@in_namespace
+@pytest.mark.parametrize("family", ["inet", "ip", "ip6"])
+def test_a_name_is_one_where_nft_itself_takes_it_and_a_reserved_word_where_it_does_not(family: str) -> None:
+    words = [*_RESERVED, "input", "filter", "port", "name", "rules", "DOCKER-USER", "a/b.c_d-e", "_x", ".x", "th0"]
+    for word in words:
+        asked = ["nft", "-c", "delete", "rule", family, word, word, "handle", "7"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)
+        misread = "syntax error" in done.stderr
+        # words of a later nft than this one are reserved as well: it reads them as names
+        assert not is_nft_name(word) if misread or word in _RESERVED else is_nft_name(word), (word, done.stderr)

@@ -218,7 +218,8 @@ def test_why_a_rule_has_no_words_is_told_with_what_would_lift_it() -> None:
 
 
 def _tried(*argv: str, mended: bool, opens: tuple[str, ...] = ()) -> Rehearsed:
-    commands = (Command(argv, needs_root=True),)
+    rule_of_its_own = ("nft", "delete", "rule", "inet", "filter", "input", "handle", str(ord(argv[-1])))
+    commands = (Command(rule_of_its_own, needs_root=True),)
     return Rehearsed(commands, mended, opens, Remedy(summary=" ".join(argv), commands=commands))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec.structs import replace
@@ -25,7 +26,7 @@ def test_an_edit_of_several_lines_is_a_block_that_its_text_cannot_leave() -> Non
     remedy = Remedy(summary="Publish it", edits=(Edit("/srv/c.yaml", 3, "  a: 1\n```\n  b: 2"),))
     one = replace(finding("a/b"), remedies=(remedy,))
     page = render_markdown([replace(REPORTS["closed"](), root_cause=one, findings=(one,))])
-    assert "- `/srv/c.yaml`, line 3 becomes:\n\n```\n  a: 1\n'''\n  b: 2\n```\n" in page
+    assert "- `/srv/c.yaml`, line 3 becomes:\n\n````\n  a: 1\n```\n  b: 2\n````\n" in page
 
 
 @every_report
@@ -53,9 +54,21 @@ def _kind(line: str) -> str:
 
 @every_report
 def test_no_foreign_code_span_is_left_open(make: Callable[[], Report]) -> None:
-    for line in render_markdown([poisoned(make())]).splitlines():
-        if not line.startswith("```"):
-            assert re.sub(r"\\`", "", line).count("`") % 2 == 0, line
+    for line in _outside_fences(render_markdown([poisoned(make())])):
+        assert re.sub(r"\\`", "", line).count("`") % 2 == 0, line
+
+
+def _outside_fences(page: str) -> Iterator[str]:
+    """The lines that are read as Markdown (CommonMark 4.5: a fence ends with one at least as long)."""
+    fence = ""
+    for line in page.splitlines():
+        opened = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if opened and line == opened[0] and len(line) >= len(fence) else fence
+        elif opened:
+            fence = opened[0]
+        else:
+            yield line
 
 
 def test_the_heading_has_the_target_and_the_verdict() -> None:
@@ -86,7 +99,25 @@ def test_a_command_stands_in_a_fence_as_it_is_typed() -> None:
 
 def test_a_command_cannot_end_its_fence() -> None:
     page = render_markdown([_fenced("echo", "```", report=REPORTS["closed"]())])
-    assert [line for line in page.splitlines() if line.startswith("```")] == ["```sh", "```"]
+    assert [line for line in page.splitlines() if line.startswith("```")] == ["````sh", "````"]
+    assert "echo '```'" in page
+
+
+@pytest.mark.parametrize("word", ["```; exit 1; ```", "`````", "a'```; exit 1 #"])
+def test_a_command_is_pasted_as_it_is_whatever_its_words_are(word: str) -> None:
+    page = render_markdown([_fenced("printf", "%s", word, report=REPORTS["closed"]())])
+    pasted = re.search(r"^(`{3,})sh\n(?:sudo )?(.*)\n\1$", page, re.MULTILINE)
+    assert pasted
+    done = subprocess.run(["bash", "-c", pasted[2]], capture_output=True, text=True, check=True)
+    assert done.stdout == word
+
+
+@pytest.mark.parametrize("name", ["https://evil.example/x", "www.evil.example", "&lt;b&gt;", "<b>", "[x](y)"])
+def test_a_name_becomes_neither_link_nor_markup(name: str) -> None:
+    root = replace(finding("a/x"), title=f"table {name} drops", explanation=f"See {name}.")
+    page = render_markdown([replace(REPORTS["closed"](), root_cause=root, findings=(root,))])
+    assert name not in page
+    assert re.sub(r"\\(.)", r"\1", page).count(name) == 2
 
 
 def test_code_marks_in_evidence_are_replaced() -> None:

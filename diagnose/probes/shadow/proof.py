@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from diagnose.analysis.argument import is_iptables_rule
 from diagnose.parse import nft
 from diagnose.parse.nft import ChainKey, Rule
 from diagnose.probes.shadow import netfilter
@@ -20,7 +21,7 @@ def prints(rule: Rule, text: str, writer: Writer, until: float) -> bool:
     """
     prefix = "ip6" if rule.chain.table.family == _IP6 else "ip"
     path = find(f"{prefix}tables-nft-restore", f"{prefix}tables-restore")
-    if path is None or "\n" in text:
+    if path is None or not is_iptables_rule(text):  # iptables-nft-restore would read a name in it as an option
         return False
     table = nft.readable(rule.chain.table.name)
     chain = ChainKey(rule.chain.table, _CHAIN.encode())

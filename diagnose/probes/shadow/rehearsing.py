@@ -9,6 +9,7 @@ from itertools import groupby
 
 from msgspec import Struct
 
+from diagnose.analysis.argument import objection
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
 from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, Walk
@@ -197,6 +198,8 @@ class _Stage:
         return nft.restored(self._copy.listed, now.only(t.key for t in now.tables if t.key.name != self._copy.observer))
 
     def _execute(self, command: Command) -> bool:
+        if objection(command) is not None:  # the tool would read a name of the machine as its language
+            return False
         program, *arguments = self._translated(command.argv)
         path = find(program)
         if path is None:

@@ -4,23 +4,56 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import time
 from collections.abc import Sequence
 
-_SYSTEM = ("/usr/sbin", "/sbin", "/usr/local/sbin")
-"""Where they are though an ordinary user's PATH does not say so."""
+from diagnose.probes.vantage import effective_capabilities
+
+_SYSTEM = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
+"""Where the system has its programs, though an ordinary user's PATH may not say so."""
+_LOCAL = ("/usr/local/sbin", "/usr/local/bin", "/run/current-system/sw/bin")
+"""Where an administrator, or NixOS, has more of them: some systems let others than root write there."""
 
 
 def find(*names: str) -> str | None:
-    """Path of the first of these programs that is installed."""
-    folders = [*os.environ.get("PATH", os.defpath).split(os.pathsep), *_SYSTEM]
+    """Path of the first of these programs that is installed.
+
+    With more rights than an ordinary user's, only where none but root puts programs; PATH is whatever the caller made
+    it.
+    """
+    if has_rights():
+        places = [*((folder, False) for folder in _SYSTEM), *((folder, True) for folder in _LOCAL)]
+    else:
+        folders = (*os.environ.get("PATH", os.defpath).split(os.pathsep), *_SYSTEM, *_LOCAL)
+        places = [(folder, False) for folder in folders]
     for name in names:
-        for folder in folders:
-            path = os.path.join(folder or ".", name)
-            if os.path.isabs(path) and os.access(path, os.X_OK):
+        for folder, doubted in places:
+            path = os.path.join(folder, name)
+            if not os.path.isabs(path) or not os.access(path, os.X_OK) or os.path.isdir(path):
+                continue
+            if not doubted or (_is_roots_alone(folder) and _is_roots_alone(path)):
                 return path
     return None
+
+
+def has_rights() -> bool:
+    """Whether this process may do more than an ordinary user: root, set-user-id, or with any capability."""
+    return os.geteuid() == 0 or os.getuid() != os.geteuid() or effective_capabilities() != 0
+
+
+def environment() -> dict[str, str]:
+    """What a tool is given: its words in English; of the caller's environment nothing where it runs with rights."""
+    if has_rights():
+        return {"PATH": os.pathsep.join(_SYSTEM), "LC_ALL": "C"}
+    return {**os.environ, "LC_ALL": "C"}
+
+
+def _is_roots_alone(path: str) -> bool:
+    """Whether none but root can change what stands there."""
+    found = os.stat(path)
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 class Run:
@@ -36,7 +69,7 @@ class Run:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
+            env=environment(),
         )
         assert self._process.stdout is not None
         _widen(self._process.stdout.fileno())

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct, field
 
+from diagnose.analysis.argument import is_nft_name
 from diagnose.model.firewall import Backend, RuleRef
 from diagnose.parse import iptables_save, nft, xtables
 from diagnose.parse.mask import mask_text
@@ -75,6 +76,8 @@ class Asking:
         return found
 
     def _understand(self, found: Listings, backend: Backend, text: str) -> None:
+        if any(b"\n" in name for _, name in nft.names(self._rules)):
+            raise ValueError("a name with a line's end in it can look like any part of a listing")
         if backend is Backend.NFT:
             found.nft = nft.listing(text, handles(self._rules))
             return
@@ -139,6 +142,7 @@ class Words:
         # of many chains and tables a walk meets few: these are filled as they are asked for
         self._places: dict[ChainKey, dict[int, int]] = {}
         self._legacy_lengths: dict[tuple[Backend, str], dict[str, int]] = {}
+        self._odd = _odd_names(rules)
         self.native: set[tuple[TableKey, int]] = set()
         """Rules in a table of iptables-nft that iptables-nft does not print as they are."""
 
@@ -179,6 +183,8 @@ class Words:
     def _listed(self, rule: Rule) -> str:
         """In nft's words; empty where these leave out what the rule asks of iptables' own extensions."""
         told = self._listings.nft.get((*_names(rule.chain), rule.handle), "")
+        if told and any(_mentions(rule, name) for name in self._odd.get(rule.chain.table, ())):
+            return ""  # what of it is the rule and what the name cannot be told apart
         if told and (b"match\0" in rule.expressions or b"target\0" in rule.expressions):
             asked = {nft.extension(part)[0] for part in nft.expressions(rule) if part.name in ("match", "target")}
             return told if asked <= _TRANSLATED else ""
@@ -210,7 +216,7 @@ class Words:
         line = rule.line if moved is None else moved.get((rule.chain, rule.line), 0)
         texts = self._listings.save.get(backend, {}).get((table, rule.chain), ())
         told = line > 0 and len(texts) == self._legacy_length(block, rule.chain)
-        text = texts[line - 1] if told else ""
+        text = texts[line - 1] if told and not xtables.poses(rule) else ""
         if text and not iptables_save.tells(text, rule.comment):
             text = ""
         return RuleRef(backend, family, table, rule.chain, text, line=rule.line, comment=rule.comment)
@@ -238,6 +244,19 @@ class Words:
         where = nft.readable(chain.table.name), nft.readable(chain.name)
         texts = self._listings.save.get(backend, {}).get(where, ())
         return texts[line - 1] if len(texts) == len(self._chains[chain]) else None
+
+
+def _odd_names(rules: Ruleset) -> dict[TableKey, list[bytes]]:
+    """The names of each table that nft prints and would not read again as one word."""
+    found: dict[TableKey, list[bytes]] = {}
+    for table, name in nft.names(rules):
+        if not is_nft_name(nft.readable(name)):
+            found.setdefault(table, []).append(name)
+    return found
+
+
+def _mentions(rule: Rule, name: bytes) -> bool:
+    return name + b"\0" in rule.given
 
 
 def backend_of(block: Block) -> Backend:
