@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from diagnose.probes.path_walk import Place, find, permits
+from diagnose.probes.path_walk import Place, find, mount_of, permits
 
 _PATIENCE = 10.0
 """Seconds that the reader of a FIFO has to take the next bytes."""
@@ -188,7 +188,7 @@ class _File:
             raise OSError(errno.EINVAL, "something else stands there now")
         if not self._access(self._place.name, os.W_OK):
             raise self._denied("")
-        if not enters or status.st_dev != directory.st_dev:
+        if not enters or self._is_mounted():
             raise OSError(
                 errno.EPERM,
                 "its directory does not let it be replaced at once; let the shell write it (> FILE)",
@@ -201,6 +201,10 @@ class _File:
             )
         if os.geteuid() != 0 and _keeps_others_out(directory, status, os.geteuid()):
             raise OSError(errno.EPERM, "only its owner may replace it: its directory is sticky")
+
+    def _is_mounted(self) -> bool:
+        """Whether an engine has mounted this very file: another cannot take its place."""
+        return self._place.file is not None and mount_of(self._place.file) != mount_of(self._place.directory)
 
     def _is_theirs(self, status: os.stat_result, directory: os.stat_result) -> bool:
         """Whether the caller of sudo could have put a file of their own into its place."""

@@ -66,6 +66,15 @@ def permits(status: os.stat_result, right: int, uid: int, gid: int | None = None
     return uid == 0 or (status.st_mode >> shift) & right == right
 
 
+def mount_of(descriptor: int) -> int | None:
+    """The number of the mount that an open file was reached through (proc_pid_fdinfo(5)); None: not known here."""
+    try:
+        with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii", errors="backslashreplace") as told:
+            return next((int(line[len("mnt_id:") :]) for line in told if line.startswith("mnt_id:")), None)
+    except OSError:
+        return None
+
+
 def find(path: str, follow: Follow) -> Place:
     """Walks to the last component, which need not exist; a link in its place is followed like any other. OSError."""
     walk = _Walk(path, follow)
