@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address
 
 from diagnose.model.names import HostsEntry
@@ -38,7 +39,9 @@ def _text(word: bytes) -> str:
     return word.decode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=1024)
 def _is_address(word: str) -> bool:
+    """Files that block advertisements have one address in every line."""
     try:
         ip_address(word)
     except ValueError:
