@@ -58,7 +58,7 @@ def test_a_hosts_file_that_is_no_file_is_moved_aside(machine: Machine, scenario:
     assert answer.cause
     kind = {"fifo": "a FIFO", "directory": "a directory"}[what]
     assert answer.cause["title"] == f"/etc/hosts is {kind}, not a regular file"
-    assert answer.seconds < 10
+    assert answer.seconds < 14
 
 
 @pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
@@ -89,7 +89,7 @@ def test_looking_only_does_not_wait_for_the_hosts_file(machine: Machine, what: s
     assert "/etc/hosts" in missing["reason"]
     problems = [one["code"] for one in answer.report["findings"] if one["severity"] != "info"]
     assert problems == ([] if what == "sparse" else [BROKEN])
-    assert (answer.seconds < 5, size < 200) == (True, True), (answer.seconds, size)
+    assert (answer.seconds < 12, size < 200) == (True, True), (answer.seconds, size)
 
 
 @USERS
@@ -99,7 +99,7 @@ def test_a_hosts_file_without_end_does_not_fill_the_memory(machine: Machine, wha
     in_its_place(machine, "/etc/hosts", what)
     answer, size = measured(machine, "run", "--json", localhost(machine), uid=uid)
     assert size < 200
-    assert answer.seconds < 10
+    assert answer.seconds < 14
     problems = [one["code"] for one in answer.report["findings"] if one["severity"] != "info"]
     assert problems == ([BROKEN, "resolution/not-found"] if what == "/dev/zero" else [])
     if what == "sparse":
@@ -122,7 +122,7 @@ def test_an_address_is_diagnosed_whatever_stands_where_names_are_read(
     refused, larger = measured(machine, "run", "--json", f"127.0.0.1:{machine.port + 1}", uid=uid)
     assert proven("refused/nothing-listening").is_said_by(refused), str(refused)
     assert max(size, larger) < 200
-    assert max(well.seconds, refused.seconds) < 5
+    assert max(well.seconds, refused.seconds) < 12
 
 
 @USERS
@@ -134,7 +134,7 @@ def test_another_file_of_the_resolver_that_is_a_fifo_is_named(machine: Machine, 
     assert (answer.exit_code, answer.codes) == (1, ["resolution/not-found"]), str(answer)
     assert answer.cause
     assert f"{path}: it is a FIFO and no regular file" in json.dumps(answer.cause["evidence"])
-    assert answer.seconds < 8
+    assert answer.seconds < 12
 
 
 def test_a_link_to_a_regular_hosts_file_is_followed(machine: Machine, scenario: Scenario) -> None:
