@@ -45,10 +45,14 @@ _EAI = {
     "EAI_NODATA": "No address associated with hostname",
     "EAI_ADDRFAMILY": "Address family for hostname not supported",
     "EAI_AGAIN": "Temporary failure in name resolution",
+    "EAI_MEMORY": "Memory allocation failure",
     "EAI_FAIL": "Non-recoverable failure in name resolution",
     "EAI_IDN_ENCODE": "the name cannot be encoded for DNS",
 }
 """gai_strerror(3) of glibc."""
+_ENDLESS = ("a FIFO", "a device")
+"""What a resolver may wait for, or read, for good."""
+_AT_FIFO = Evidence("the kernel has the resolver wait in the open or read of a FIFO", "/proc/PID/wchan")
 _SOURCES = {"hosts file": "/etc/hosts", "files and DNS": "hosts file and DNS, read by us"}
 _LIKE_IPV4 = re.compile(r"[0-9][0-9.]*|0x[0-9a-f]+(\.(0x[0-9a-f]+|[0-9]+))*", re.IGNORECASE)
 """Digits and dots: no top-level domain is all numeric (RFC 3696 section 2), so it was meant as an address."""
@@ -64,8 +68,9 @@ def _judged(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     match snapshot.names:
         case Unknown() as unknown:
             yield Missing("name resolution", unknown)
+            yield from _not_asked(snapshot)
         case Known(value=names) if names.error == "DEADLINE":
-            yield from _without_answer(names)
+            yield from _without_answer(snapshot, names)
         case Known(value=names) if names.error:
             yield from _fails(snapshot, names)
         case Known(value=names):
@@ -95,9 +100,29 @@ def _asked(names: Resolution) -> Evidence:
     return Evidence(f"{names.host} -> {said} in {names.ms:.1f} ms", _SOURCES.get(names.source, "getaddrinfo(3)"))
 
 
-def _without_answer(names: Resolution) -> Iterator[Finding | Missing]:
+def _not_asked(snapshot: Snapshot) -> Iterator[Finding]:
+    """What the hosts file is, where nobody was asked for the name: another service may know it all the same."""
+    match snapshot.hosts:
+        case Known(value=hosts) if hosts.kind:
+            yield _no_file(snapshot, hosts, None, Confidence.POSSIBLE)
+        case _:
+            return
+
+
+def _without_answer(snapshot: Snapshot, names: Resolution) -> Iterator[Finding | Missing]:
     seconds = f"{names.ms / 1000:.1f} s"
     yield Missing("name resolution", Unknown(Reason.DEADLINE, f"getaddrinfo gave no answer within {seconds}"))
+    match snapshot.hosts, snapshot.resolver:
+        case Known(value=hosts), resolver if hosts.kind in _ENDLESS and not _skips_files(snapshot):
+            other = Confidence.LIKELY if isinstance(resolver, Unknown) else Confidence.PROVEN
+            at_it = names.waits_at_fifo and hosts.kind == "a FIFO"
+            yield _no_file(snapshot, hosts, names, other if at_it else Confidence.POSSIBLE)
+            return
+        case _, Unknown() as resolver if names.waits_at_fifo:
+            yield _at_a_fifo(names, resolver)
+            return
+        case _:
+            pass
     yield Finding(
         code=NOT_FOUND.code,
         title=title(f"{names.host} was not resolved within {seconds}"),
@@ -112,6 +137,24 @@ def _without_answer(names: Resolution) -> Iterator[Finding | Missing]:
                 "it is silent (resolvectl status where systemd-resolved runs)."
             ),
         ),
+    )
+
+
+def _at_a_fifo(names: Resolution, resolver: Unknown) -> Finding:
+    """One of the resolver's other files is a FIFO, which is all that is known of them."""
+    return Finding(
+        code=NOT_FOUND.code,
+        title=title(f"{names.host} was not resolved: the resolver waits at a FIFO"),
+        severity=Severity.PROBLEM,
+        confidence=Confidence.LIKELY,
+        explanation="The resolver reads its files before it answers, and one of them is a FIFO: the open waits until "
+        "a process writes into it. Every program that uses a name waits as long.",
+        evidence=(
+            Evidence(f"getaddrinfo({names.host}) was stopped after {names.ms / 1000:.1f} s", "getaddrinfo(3)"),
+            _AT_FIFO,
+            Evidence(resolver.detail, "open(2)"),
+        ),
+        remedies=(Remedy(summary="Put a regular file in its place, and look for what made the FIFO."),),
     )
 
 
@@ -300,7 +343,12 @@ def _hosts_file_broken(snapshot: Snapshot, names: Resolution) -> Iterator[Findin
         case Known(value=hosts):
             pass
     certain = _is_localhost(names.host) and not names.host.endswith(".")
-    if not hosts.exists:
+    if hosts.kind and _skips_files(snapshot):
+        return
+    if hosts.kind:
+        endless = hosts.kind == "a device" and names.error == "EAI_MEMORY"
+        yield _no_file(snapshot, hosts, names, Confidence.PROVEN if certain or endless else Confidence.POSSIBLE)
+    elif not hosts.exists:
         if certain:
             yield _missing_file(snapshot, hosts, names)
     elif not hosts.readable:
@@ -336,6 +384,31 @@ def _missing_file(snapshot: Snapshot, hosts: HostsFile, names: Resolution) -> Fi
         "The C library takes localhost from the hosts file, and there is none.",
         (Evidence("No such file or directory", hosts.path),),
         (_append(snapshot, hosts, LOCALHOST, f"Create {hosts.path} with a line for localhost"),),
+    )
+
+
+def _no_file(snapshot: Snapshot, hosts: HostsFile, names: Resolution | None, confidence: Confidence) -> Finding:
+    """`names`: what came of asking; None: nothing was asked."""
+    kind = hosts.kind or "no file"
+    why = {
+        "a FIFO": "Whatever opens it waits until another process writes into it, so every program that looks up a "
+        "name hangs there.",
+        "a device": "A device gives no lines to the C library, or bytes without end, which fill its memory.",
+    }.get(kind, "The C library reads no line from it, so that no name is mapped.")
+    asked: tuple[Evidence, ...] = ()
+    if names is not None:
+        stopped = Evidence(f"getaddrinfo({names.host}) was stopped after {names.ms / 1000:.1f} s", "getaddrinfo(3)")
+        asked = (stopped if names.error == "DEADLINE" else _asked(names), *((_AT_FIFO,) if names.waits_at_fifo else ()))
+    stays = _stays(snapshot) and not hosts.mounted
+    return Finding(
+        code=HOSTS_FILE_BROKEN.code,
+        title=title(f"{hosts.path} is {kind}, not a regular file"),
+        severity=Severity.PROBLEM,
+        confidence=confidence,
+        explanation=f"The C library takes names from the hosts file before it asks DNS. {why}",
+        evidence=(Evidence(f"it is {kind} (mode {hosts.mode:04o}, owner uid {hosts.owner})", hosts.path), *asked),
+        remedies=(hosts_edit.put_a_file(hosts.path, LOCALHOST, kind, mounted=hosts.mounted, stays=stays),),
+        explains=(NOT_FOUND.code, LOCALHOST_ELSEWHERE.code),
     )
 
 

@@ -21,6 +21,7 @@ from diagnose.model.target import Intent, Target
 
 if TYPE_CHECKING:
     from diagnose.collect import Collection
+    from diagnose.files import Destination
     from diagnose.model.snapshot import Snapshot
     from diagnose.probes.side import Arrived
 
@@ -121,6 +122,7 @@ def run(
             "--trace sends a packet and makes a table for a moment, and --passive only looks: leave one of them out"
         )
     intent = Intent.BIND if bind else Intent.CONNECT
+    report_file, record_file, pcap_file = _destinations(output, record, pcap)
     side = _arrived(origin)
     order = Order(
         targets=_with_addresses(parsed, intent, side, ask=not passive),
@@ -141,9 +143,9 @@ def run(
                 snapshots = collection.snapshots()
             reports = _diagnosed(snapshots)
             problems = [
-                *_written(output, _rendered(reports, form, output, no_color, snapshots[0].program.user)),
-                *_recorded(record, snapshots),
-                *_captured(pcap, collection),
+                *_written(report_file, _rendered(reports, form, output, no_color, snapshots[0].program.user)),
+                *_recorded(record_file, snapshots),
+                *_captured(pcap_file, collection),
             ]
         finally:
             unwinding()
@@ -173,7 +175,8 @@ def replay(
     except BadRecordingError as error:
         _refuse(f"{str(file)!r} {error}")
     reports = _diagnosed(snapshots)
-    problems = _written(output, _rendered(reports, Format.JSON if json else format_, output, no_color))
+    report_file, problems = _report_file(output)
+    problems += _written(report_file, _rendered(reports, Format.JSON if json else format_, output, no_color))
     for problem in problems:
         _line(problem)
     raise typer.Exit(USAGE if problems else _code(reports))
@@ -334,7 +337,37 @@ def _ascii_only() -> bool:
     return plain or (sys.stdout.encoding or "ascii").lower() in ("ascii", "us-ascii", "ansi_x3.4-1968", "646")
 
 
-def _written(output: Path | None, text: str) -> list[str]:
+def _destinations(
+    output: Path | None, record: Path | None, pcap: Path | None
+) -> tuple[Destination | None, Destination | None, Destination | None]:
+    """Where the files go, looked at before anything is probed; one that cannot be written ends the run here."""
+    asked = (("--output", output, False), ("--record", record, True), ("--pcap", pcap, True))
+    if not any(path for _, path, _ in asked):
+        return None, None, None
+    from diagnose.files import UnwritableError, Wanted, destinations
+
+    wanted = [Wanted(option, str(path), private) for option, path, private in asked if path is not None]
+    try:
+        found = iter(destinations(wanted))
+    except UnwritableError as error:
+        _refuse(str(error))
+    report, recording, capture = (next(found) if path is not None else None for _, path, _ in asked)
+    return report, recording, capture
+
+
+def _report_file(output: Path | None) -> tuple[Destination | None, list[str]]:
+    """Where the report of a replay goes; the problem, where it goes to standard output instead."""
+    if output is None:
+        return None, []
+    from diagnose.files import UnwritableError, Wanted, destinations
+
+    try:
+        return destinations([Wanted("--output", str(output), False)])[0], []
+    except UnwritableError as error:
+        return None, [str(error)]
+
+
+def _written(output: Destination | None, text: str) -> list[str]:
     """Writes the report, to standard output where the file does not take it; each problem in one line."""
     problems = [] if output is None else _kept(output, text.encode("utf-8", errors="backslashreplace"))
     if output is not None and not problems:
@@ -346,29 +379,31 @@ def _written(output: Path | None, text: str) -> list[str]:
     return problems
 
 
-def _recorded(record: Path | None, snapshots: Sequence[Snapshot]) -> list[str]:
+def _recorded(record: Destination | None, snapshots: Sequence[Snapshot]) -> list[str]:
     from diagnose.recording import encode
 
-    return [] if record is None else _kept(record, encode(snapshots), 0o600)  # it holds others' command lines
+    return [] if record is None else _kept(record, encode(snapshots))
 
 
-def _kept(path: Path, data: bytes, mode: int = 0o666) -> list[str]:
+def _kept(file: Destination, data: bytes) -> list[str]:
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            file.write(data)
+        file.write(data)
     except OSError as error:
-        return [f"cannot write {str(path)!r}: {error.strerror}"]
+        return [f"cannot write {file.path!r}: {error.strerror}"]
+    finally:
+        file.close()
     return []
 
 
-def _captured(pcap: Path | None, collection: Collection) -> list[str]:
+def _captured(pcap: Destination | None, collection: Collection) -> list[str]:
     if pcap is None:
         return []
-    try:
-        problem = collection.save_capture(str(pcap))
-    except OSError as error:
-        return [f"cannot write {str(pcap)!r}: {error.strerror}"]
-    return [problem] if problem else []
+    packets, problem = collection.capture(pcap.path)
+    problems = [problem] if problem else []
+    if packets is None:
+        pcap.close()
+        return problems
+    return [*_kept(pcap, packets), *problems]
 
 
 def _print(text: str) -> None:

@@ -123,7 +123,8 @@ def _is_closed(snapshot: Snapshot) -> bool:
 def _has_no_address(snapshot: Snapshot) -> bool:
     match snapshot.names:
         case Known(value=resolution):
-            return resolution.error not in (None, "DEADLINE")
+            waits = resolution.error == "DEADLINE" and not resolution.waits_at_fifo
+            return resolution.error is not None and not waits
         case Unknown():
             return False
 

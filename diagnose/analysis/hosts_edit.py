@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from diagnose.model.finding import Command, Edit, Remedy
+from diagnose.model.finding import Command, Edit, Remedy, Risk
 from diagnose.model.names import HostsEntry
 
 _PLAIN = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%/ -]*")
@@ -27,6 +27,33 @@ def append(path: str, line: str, summary: str, *, create: bool = False, stays: b
         summary=summary,
         commands=(_shell(path, f"printf '\\n%s\\n' '{line}' >> \"$0\""), *readable) if safe else (),
         undo=(_shell(path, f'kept=$(grep -vxF \'{line}\' "$0"); printf \'%s\\n\' "$kept" > "$0"'),) if safe else (),
+        survives_reboot=stays,
+        edits=(Edit(path, None, line),),
+    )
+
+
+def put_a_file(path: str, line: str, kind: str, *, mounted: bool, stays: bool) -> Remedy:
+    """Puts a file with this line where something else stands: it is moved aside, or unmounted where it is a mount."""
+    noun = kind.split()[-1]
+    if mounted:
+        return Remedy(
+            summary=f"Unmount the {noun}: the file below it counts again. What mounts it (a unit, a container's "
+            "options) must name a file instead",
+            commands=(Command(("umount", path), needs_root=True),) if _may_be_typed(path) else (),
+            risk=Risk.DISRUPTIVE,
+            survives_reboot=False,
+        )
+    aside, safe = f"{path}.moved-aside", _may_be_typed(path, line)
+    return Remedy(
+        summary=f"Move the {noun} aside and put a file with a line for localhost in its place",
+        commands=(
+            Command(("mv", "-T", "--backup=numbered", path, aside), needs_root=True),
+            _shell(path, f"printf '%s\\n' '{line}' > \"$0\""),
+            Command(("chmod", "644", path), needs_root=True),
+        )
+        if safe
+        else (),
+        undo=(Command(("mv", "-T", "--backup=numbered", aside, path), needs_root=True),) if safe else (),
         survives_reboot=stays,
         edits=(Edit(path, None, line),),
     )

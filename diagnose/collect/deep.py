@@ -224,13 +224,11 @@ class _Looks:
         addresses = sorted({address for case in cases for address in case.addresses})
         ports = sorted({case.target.port for case in cases})
         self._ports = ports
+        self._hosts, self._resolver = _name_files(side)  # forks, so it comes before all threads
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
         self._project = ProjectLook()
-        read_hosts, read_resolver = _name_files(side)
-        self._hosts = Asked("hosts file", read_hosts, PROBE_SECONDS)
-        self._resolver = Asked("resolver configuration", read_resolver, PROBE_SECONDS)
         self._others = _asked("other network namespaces", lambda: namespaces.look(ports, PROBE_SECONDS))
         self._containers = ContainerLook(
             cases, machine, lambda: _fact(self._others), side, ask=not order.passive, always=order.deep
@@ -244,8 +242,8 @@ class _Looks:
             links=self._links.fact() if machine.links == NOT_NEEDED else machine.links,
             policy=_fact(self._policy),
             routing=_fact(self._routing),
-            hosts=self._hosts.fact(),
-            resolver=self._resolver.fact(),
+            hosts=self._hosts,
+            resolver=self._resolver,
             elsewhere=self._elsewhere(),
             containers=seen,
             compose=self._project.by_port({**dict.fromkeys(self._ports, NOT_NEEDED), **seen}),
@@ -260,16 +258,13 @@ class _Looks:
                 return dict.fromkeys(self._ports, unknown)
 
 
-def _name_files(
-    side: Arrived | None,
-) -> tuple[Callable[[], Fact[HostsFile]], Callable[[], Fact[ResolverConfig]]]:
-    """Where to read the resolver's files: this machine's, or those that were read of that side."""
+def _name_files(side: Arrived | None) -> tuple[Fact[HostsFile], Fact[ResolverConfig]]:
+    """The resolver's files: this machine's, or those that were read of that side."""
     if side is None or side.files is None:
-        return names.hosts_file, names.configuration
+        return names.files(PROBE_SECONDS)
     from diagnose.probes import side_names  # loaded already
 
-    files = side.files
-    return lambda: side_names.hosts_file(files), lambda: side_names.configuration(files)
+    return side_names.hosts_file(side.files), side_names.configuration(side.files)
 
 
 def _asked(name: str, probe: Callable[[], Fact[T]]) -> Asked[T] | Unknown:

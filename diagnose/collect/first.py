@@ -76,19 +76,19 @@ class Collection:
         self._cases = tuple(cases)
         return tuple(self._snapshot(case, machine, started, duration) for case in cases)
 
-    def save_capture(self, path: str) -> str | None:
-        """Writes the packets of the attempts; one line where none or not all could be kept. OSError: the file's."""
+    def capture(self, path: str) -> tuple[bytes | None, str | None]:
+        """The packets of the attempts as a pcap for this file; one line where none or not all could be kept."""
         if self._recorder is None:
             why = PASSIVE if self.order.passive else Unknown(Reason.NOT_NEEDED, "a bind sends no packet")
-            return f"no packets were kept: {why}"
+            return None, f"no packets were kept: {why}"
         attempts = [attempt for case in self._cases for attempt in case.attempts]
-        match self._recorder.save(path, [flow for one in attempts if (flow := flow_of(one))]):
+        match self._recorder.capture([flow for one in attempts if (flow := flow_of(one))]):
             case Unknown() as why:
-                return f"no packets were kept: {why}"
-            case Known(value=saved) if saved.lost:
-                return f"{path!r} may lack some packets: {saved.lost} did not fit the capture's buffer"
-            case Known():
-                return None
+                return None, f"no packets were kept: {why}"
+            case Known(value=kept) if kept.lost:
+                return kept.pcap, f"{path!r} may lack some packets: {kept.lost} did not fit the capture's buffer"
+            case Known(value=kept):
+                return kept.pcap, None
 
     def close(self) -> None:
         """Takes down what observing needed for a moment; about 50 ms, so after the answer."""

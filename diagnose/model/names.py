@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from diagnose.model.network import Family
 
+Kind = Literal["a FIFO", "a directory", "a device", "a socket"]
+"""What stands in the place of a regular file."""
+
 
 class ResolvedAddress(Struct, frozen=True):
     """One address, in the order that getaddrinfo gave."""
@@ -30,6 +33,8 @@ class Resolution(Struct, frozen=True):
     """An address only by the lax rules of inet_aton (127.1, 0177.0.0.1, 2130706433)."""
     source: Literal["getaddrinfo", "literal", "hosts file", "files and DNS"] = "getaddrinfo"
     """files and DNS: those of the side that --from names, read by us."""
+    waits_at_fifo: bool = False
+    """When the resolver was stopped, the kernel had it wait in the open or read of a FIFO (proc_pid_wchan(5))."""
     doubts: tuple[str, ...] = ()
     """Name services that might have answered otherwise before, and are not run from outside."""
 
@@ -61,6 +66,10 @@ class HostsFile(Struct, frozen=True):
     entries: tuple[HostsEntry, ...]
     exists: bool = True
     """False: there is no such file, and nothing else here means anything."""
+    kind: Kind | None = None
+    """What it is instead of a regular file: it was not opened then, and nothing else here means anything."""
+    mounted: bool = False
+    """It is a mount of its own, which can be unmounted and not moved."""
     inside: str | None = None
     """Whose it is, where it is not this machine's own: container web."""
 

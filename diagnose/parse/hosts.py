@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from ipaddress import ip_address
 
 from msgspec.structs import replace
@@ -67,7 +68,9 @@ def _text(word: bytes) -> str:
     return word.decode("utf-8", "backslashreplace")
 
 
+@lru_cache(maxsize=1024)
 def _is_address(word: str) -> bool:
+    """Files that block advertisements have one address in every line."""
     try:
         ip_address(word)
     except ValueError:

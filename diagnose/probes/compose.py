@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from diagnose.model.compose import ComposeProject, Unread
 from diagnose.model.container import ComposeService
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.parse.interpolation import parse_env_file
+from diagnose.probes import regular_file
 
 if TYPE_CHECKING:
     from diagnose.parse.compose import ComposeFile
@@ -39,7 +39,6 @@ _PLUGINS = (
     "/usr/libexec/docker/cli-plugins",
 )
 """Where docker looks for its plugins (docker/cli, cli-plugins/manager)."""
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
 
 
 class _UnreadableError(Exception):
@@ -52,6 +51,8 @@ class _Place(Struct, frozen=True):
     directory: str
     files: tuple[str, ...]
     name: str = ""
+    viewer: int | None = None
+    """The user who is shown files that a container's labels name, and must be allowed to read them; None: we are."""
 
 
 def look(directory: str, environment: Mapping[str, str]) -> Fact[ComposeProject | None]:
@@ -69,7 +70,7 @@ def of_labels(services: Iterable[ComposeService], environment: Mapping[str, str]
         files = tuple(os.path.normpath(os.path.join(service.directory or "/", one)) for one in service.files)
         if files:
             directory = service.directory or os.path.dirname(files[0])
-            return _project(_Place(directory, files, service.project), environment)
+            return _project(_Place(directory, files, service.project, _viewer()), environment)
     return Known(None)
 
 
@@ -101,12 +102,19 @@ def _upwards(directory: str) -> Iterator[str]:
 
 def _first(directory: str, names: Sequence[str]) -> str | None:
     paths = (os.path.join(directory, name) for name in names)
-    return next((path for path in paths if os.path.isfile(path)), None)
+    return next((path for path in paths if os.path.exists(path)), None)
 
 
-def _dotenv(directory: str, environment: Mapping[str, str]) -> dict[str, str]:
+def _dotenv(directory: str, environment: Mapping[str, str], viewer: int | None = None) -> dict[str, str]:
     path = os.path.join(directory, ".env")
-    return parse_env_file(_text(path), environment) if os.path.isfile(path) else {}
+    there = os.path.exists(path) and not os.path.isdir(path)
+    return parse_env_file(_text(path, viewer=viewer), environment) if there else {}
+
+
+def _viewer() -> int | None:
+    """The caller of sudo: labels are written by whoever made the container, and root could read any file."""
+    caller = os.environ.get("SUDO_UID", "")
+    return int(caller) if sys.platform != "win32" and os.geteuid() == 0 and caller.isdecimal() else None
 
 
 def _project(place: _Place, environment: Mapping[str, str]) -> Fact[ComposeProject | None]:
@@ -116,15 +124,15 @@ def _project(place: _Place, environment: Mapping[str, str]) -> Fact[ComposeProje
 
     path = place.directory
     try:
-        variables = {**_dotenv(place.directory, environment), **environment}
+        variables = {**_dotenv(place.directory, environment, place.viewer), **environment}
         files = []
         for path in place.files:
-            files.append(parse_file(path, _text(path), variables))
+            files.append(parse_file(path, _text(path, viewer=place.viewer), variables))
     except YamlError as error:
         return Unknown(Reason.UNPARSABLE, f"{path}: {error}")
     except _UnreadableError as error:
         return Unknown(Reason.FAILED, str(error))
-    reading = _Reading(place.directory, variables)
+    reading = _Reading(place, variables)
     others = reading.others([other for file in files for other in file.others])
     env_files = {one for file in (*files, *others.values()) for part in file.parts for one in part.env_files}
     services, unread = joined(files, others, reading.texts(env_files))
@@ -154,8 +162,9 @@ def _base(directory: str) -> str:
 class _Reading:
     """The files that the project's own files refer to, as far as they lie below its directory."""
 
-    def __init__(self, directory: str, variables: Mapping[str, str]) -> None:
-        self._root = os.path.realpath(directory)
+    def __init__(self, place: _Place, variables: Mapping[str, str]) -> None:
+        self._root = os.path.realpath(place.directory)
+        self._viewer = place.viewer
         self._variables = variables
         self.unread: list[Unread] = []
 
@@ -191,26 +200,19 @@ class _Reading:
     def _below(self, path: str, number: int) -> str:
         if number > _MOST_FILES:
             raise _UnreadableError(f"more than {_MOST_FILES} files")
-        if "://" in path or not os.path.realpath(path).startswith(self._root.rstrip(os.sep) + os.sep):
+        if "://" in path:
             raise _UnreadableError("it lies outside of the project's directory")
-        return _text(path)
+        return _text(path, self._root, self._viewer)
 
 
-def _text(path: str) -> str:
+def _text(path: str, below: str | None = None, viewer: int | None = None) -> str:
     """The file's text, if it is a regular one of a reasonable size; whatever else stands there is not opened."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise _UnreadableError(f"{path} is no regular file")
-        with open(os.open(path, _FLAGS), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise _UnreadableError(f"{path} is no regular file")
-            data = file.read(_LARGEST + 1)
+        data = regular_file.read_of_others(path, _LARGEST, below, viewer)
     except OSError as error:
         raise _UnreadableError(f"{path}: {error.strerror}") from None
     except ValueError:
         raise _UnreadableError("its name holds a NUL") from None
-    if len(data) > _LARGEST:
-        raise _UnreadableError(f"{path} has more than {_LARGEST} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:

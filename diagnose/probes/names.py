@@ -10,16 +10,19 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
-from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
+from diagnose.model.names import HostsFile, Kind, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
 from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
+from diagnose.probes import regular_file
 from diagnose.probes.apart import Child, apart, write
+from diagnose.probes.path_walk import mount_of
+from diagnose.probes.regular_file import NotRegularError
 
 LINUX = sys.platform.startswith("linux")
 HOSTS = (
@@ -28,9 +31,23 @@ HOSTS = (
     else "/etc/hosts"
 )
 NSSWITCH, RESOLV, GAI = "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/gai.conf"
+HOST_CONF = "/etc/host.conf"
+
 
 _AT_ONCE = 32
 """Names that are asked for at the same time; one that hangs holds up no other until this many hang."""
+
+_SECONDS_WITH_ODD_FILES = 3.0
+"""Seconds for the resolver where one of its files is no regular file: it may wait for such a file for good."""
+_MOST_MEMORY = 48 << 20
+"""Bytes more than at its start for a resolver whose files are odd or large: it holds a whole line of them."""
+_SECONDS_TO_READ = 2.0
+_STACK = 1 << 20
+"""Bytes of a thread's stack where memory is limited: all of them count, although few are touched."""
+_THE_REST = -1
+"""In the place of a name's number: all that are still asked for."""
+_FIFO_WAITS = frozenset({"wait_for_partner", "pipe_read", "anon_pipe_read", "fifo_pipe_read"})
+"""Where the kernel waits in the open or read of a FIFO (fs/pipe.c)."""
 
 Answer = Callable[[str], Fact[Resolution]]
 """Answers for one host, in the child."""
@@ -55,7 +72,7 @@ def resolve(
     found: dict[str, Fact[Resolution]] = {h: Known(literal) for h in distinct if (literal := _literal(h)) is not None}
     names = [host for host in distinct if host not in found]
     if names and passive:
-        found |= _from_hosts_file(names, (read_hosts or hosts_file)())
+        found |= _from_hosts_file(names, read_hosts() if read_hosts else files(_SECONDS_TO_READ)[0])
     elif names:
         found |= (ask or (ask_in_child if LINUX else ask_in_threads))(names, deadline)
     return {host: found[host] for host in distinct}
@@ -140,15 +157,90 @@ def ask_in_child(names: Sequence[str], deadline: float, answer: Answer | None = 
     started = time.monotonic()
     answers: Answers = {}
     try:
-        with apart(lambda writing: _answer(names, writing, answer or _by_getaddrinfo), deadline) as child:
+        with apart(lambda writing: _answer_all(names, writing, answer), deadline) as child:
             _collect(child, answers, len(names), deadline)
     except OSError as error:
         return dict.fromkeys(names, Unknown(Reason.FAILED, f"fork: {error.strerror}"))
-    return _as_facts(names, answers, _silence(child.status, started, deadline))
+    return _as_facts(names, answers, answers.get(_THE_REST) or _silence(child.status, started, deadline))
 
 
-def _by_getaddrinfo(host: str) -> Fact[Resolution]:
-    return Known(_timed(host))
+def _answer_all(names: Sequence[str], writing: int, answer: Answer | None) -> None:
+    """In the child, as all that follows here: to look at the files may hang as well."""
+    if answer is not None:
+        _answer(names, writing, answer)
+    elif odd := _odd_files():
+        _answer_with_care(names, writing, odd)
+    else:
+        _answer(names, writing, lambda host: Known(_timed(host)))
+
+
+def _read_by_library() -> tuple[str, ...]:
+    """The files that glibc reads before it answers."""
+    return HOSTS, NSSWITCH, RESOLV, GAI, HOST_CONF
+
+
+def _odd_files() -> dict[str, Kind | int]:
+    """Which of the resolver's files are no regular files, and the sizes of those that are larger than files are."""
+    found: dict[str, Kind | int] = {}
+    for path in _read_by_library():
+        try:
+            status = os.stat(path)
+        except OSError:
+            continue
+        if kind := regular_file.kind_of(status):
+            found[path] = kind
+        elif status.st_size > regular_file.LARGEST:
+            found[path] = status.st_size
+    return found
+
+
+def _answer_with_care(names: Sequence[str], writing: int, odd: Mapping[str, Kind | int]) -> None:
+    """Every program's resolver would wait for such a file, or fill the memory with it: ours does neither for long."""
+    started = time.monotonic()
+    _limit_memory()
+    asking = threading.Thread(
+        target=_answer, args=(names, writing, lambda host: _in_little_memory(host, odd)), daemon=True
+    )
+    asking.start()
+    asking.join(None if all(isinstance(one, int) for one in odd.values()) else _SECONDS_WITH_ODD_FILES)
+    if asking.is_alive():
+        rest = Resolution("", (), _ms_since(started), "DEADLINE", waits_at_fifo=_waits_at_fifo())
+        write(writing, msgspec.json.encode((_THE_REST, Known(rest))) + b"\n")
+
+
+def _limit_memory() -> None:
+    """So that getaddrinfo fails with EAI_MEMORY where it would take more."""
+    import resource  # only for odd files, and not on Windows
+
+    with open("/proc/self/status", "rb") as status:
+        size = next(int(line.split()[1]) * 1024 for line in status if line.startswith(b"VmData:"))
+    threading.stack_size(_STACK)
+    limit = size + _MOST_MEMORY + (_AT_ONCE + 1) * _STACK
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if soft == resource.RLIM_INFINITY or soft > limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def _in_little_memory(host: str, odd: Mapping[str, Kind | int]) -> Fact[Resolution]:
+    """A device may have no end, and then no memory is enough; for a file it may be our limit that was too small."""
+    found = _timed(host)
+    if found.error != "EAI_MEMORY" or "a device" in odd.values():
+        return Known(found)
+    sizes = ", ".join(f"{path} has {size} bytes" for path, size in odd.items())
+    return Unknown(Reason.FAILED, f"the resolver took more than {_MOST_MEMORY >> 20} MiB of memory: {sizes}")
+
+
+def _waits_at_fifo() -> bool:
+    """Whether one of our threads does, by the kernel's own word; False as well where the kernel hides it."""
+    return any(_wait_of(task) in _FIFO_WAITS for task in os.listdir("/proc/self/task"))
+
+
+def _wait_of(task: str) -> str:
+    try:
+        with open(f"/proc/self/task/{task}/wchan", encoding="ascii", errors="backslashreplace") as wchan:
+            return wchan.read()
+    except OSError:
+        return ""
 
 
 def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
@@ -180,7 +272,7 @@ def _collect(child: Child, answers: Answers, wanted: int, deadline: float) -> No
     for line in child.lines(deadline):
         index, answer = decode(line)
         answers[index] = answer
-        if len(answers) == wanted:
+        if len(answers) == wanted or index == _THE_REST:
             return
 
 
@@ -238,6 +330,8 @@ def _from_hosts_file(names: Sequence[str], file: Fact[HostsFile]) -> dict[str, F
 
 def _mapped(hosts: HostsFile, host: str, ipv6_first: bool) -> Fact[Resolution]:
     started = time.monotonic()
+    if hosts.kind:
+        return Unknown(Reason.NOT_VISIBLE, f"{hosts.path}: {NotRegularError(hosts.kind).strerror}")
     if hosts.exists and not hosts.readable:
         return Unknown(Reason.NEEDS_ROOT, f"{hosts.path} is not readable", "sudo netdiag run --passive")
     addresses = [_resolved(text) for text in dict.fromkeys(entry.address for entry in hosts.mapping(host))]
@@ -258,50 +352,147 @@ def _has_ipv6_loopback() -> bool:
         return False
 
 
+class _Seen(msgspec.Struct, frozen=True):
+    """A file of the resolver as it stands there."""
+
+    mode: int = 0
+    owner: int = 0
+    exists: bool = True
+    readable: bool = True
+    kind: Kind | None = None
+    mounted: bool = False
+    content: bytes = b""
+
+
+def files(seconds: float) -> tuple[Fact[HostsFile], Fact[ResolverConfig]]:
+    """The hosts file and the resolver's configuration, read in a child process that is killed where one hangs.
+
+    Call it before any thread starts.
+    """
+    if not LINUX:
+        return hosts_file(), NOT_LINUX
+    late = Unknown(Reason.DEADLINE, f"it could not be read within {seconds:g} s")
+    seen: dict[str, Fact[_Seen]] = dict.fromkeys(_read_by_library(), late)
+    decode = msgspec.json.Decoder(tuple[str, Fact[_Seen]]).decode
+    deadline = time.monotonic() + seconds
+    try:
+        with apart(_write_files, deadline) as child:
+            for line in child.lines(deadline):
+                path, fact = decode(line)
+                seen[path] = fact
+    except OSError as error:
+        seen = dict.fromkeys(_read_by_library(), Unknown(Reason.FAILED, f"fork: {error.strerror}"))
+    return _as_hosts_file(seen[HOSTS]), _as_configuration(seen)
+
+
+def _write_files(writing: int) -> None:
+    """A line of JSON a file, each from a thread of its own: one that hangs holds up no other."""
+    lock = threading.Lock()
+
+    def work(path: str) -> None:
+        line = msgspec.json.encode((path, _seen(path))) + b"\n"
+        with lock:
+            write(writing, line)
+
+    threads = [threading.Thread(target=work, args=(path,), daemon=True) for path in _read_by_library()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
 def hosts_file() -> Fact[HostsFile]:
-    """The hosts file with its mode; one that may not be read is known as such."""
-    try:
-        status = os.stat(HOSTS)
-    except FileNotFoundError:
-        return Known(HostsFile(HOSTS, 0, 0, readable=False, bom=False, entries=(), exists=False))
-    except OSError as error:
-        return _unknown(HOSTS, error)
-    mode, owner = stat.S_IMODE(status.st_mode), status.st_uid
-    try:
-        content = _content(HOSTS)
-    except PermissionError:
-        return Known(HostsFile(HOSTS, mode, owner, readable=False, bom=False, entries=()))
-    except OSError as error:
-        return _unknown(HOSTS, error)
-    return Known(HostsFile(HOSTS, mode, owner, True, starts_with_bom(content), parse_hosts(content)))
+    """The hosts file with its mode; one that may not be read, or is no regular file, is known as such."""
+    return _as_hosts_file(_seen(HOSTS))
 
 
 def configuration() -> Fact[ResolverConfig]:
     """The files that steer glibc's resolver; one that is absent is empty, one that may not be read costs the fact."""
-    if not LINUX:
-        return NOT_LINUX
+    return _as_configuration({path: _seen(path) for path in _read_by_library()}) if LINUX else NOT_LINUX
+
+
+def _seen(path: str) -> Fact[_Seen]:
     try:
-        return Known(
-            ResolverConfig(
-                nsswitch_hosts=parse_nsswitch_hosts(_content_if_any(NSSWITCH)),
-                nameservers=parse_nameservers(_content_if_any(RESOLV)),
-                gai_lines=parse_gai(_content_if_any(GAI)),
-            )
-        )
-    except OSError as error:
-        return _unknown(str(error.filename), error)
-
-
-def _content(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def _content_if_any(path: str) -> bytes:
-    try:
-        return _content(path)
+        status = os.stat(path)
     except FileNotFoundError:
-        return b""
+        return Known(_Seen(exists=False, readable=False))
+    except OSError as error:
+        return _unknown(path, error)
+    seen = _Seen(stat.S_IMODE(status.st_mode), status.st_uid)
+    try:
+        return Known(msgspec.structs.replace(seen, content=regular_file.read(path).content))
+    except NotRegularError as error:
+        return Known(msgspec.structs.replace(seen, readable=False, kind=error.kind, mounted=_is_mounted(path)))
+    except PermissionError:
+        return Known(msgspec.structs.replace(seen, readable=False))
+    except OSError as error:
+        return _unknown(path, error)
+
+
+def _as_hosts_file(fact: Fact[_Seen]) -> Fact[HostsFile]:
+    match fact:
+        case Known(value=seen):
+            pass
+        case Unknown() as unknown:
+            return unknown
+    return Known(
+        HostsFile(
+            HOSTS,
+            seen.mode,
+            seen.owner,
+            readable=seen.readable,
+            bom=starts_with_bom(seen.content),
+            entries=parse_hosts(seen.content),
+            exists=seen.exists,
+            kind=seen.kind,
+            mounted=seen.mounted,
+        )
+    )
+
+
+def _as_configuration(seen: Mapping[str, Fact[_Seen]]) -> Fact[ResolverConfig]:
+    found: dict[str, bytes] = {}
+    for path in (NSSWITCH, RESOLV, GAI, HOST_CONF):
+        content = _content(path, seen[path])
+        if isinstance(content, Unknown):
+            return content
+        found[path] = content.value
+    return Known(
+        ResolverConfig(
+            nsswitch_hosts=parse_nsswitch_hosts(found[NSSWITCH]),
+            nameservers=parse_nameservers(found[RESOLV]),
+            gai_lines=parse_gai(found[GAI]),
+        )
+    )
+
+
+def _content(path: str, fact: Fact[_Seen]) -> Fact[bytes]:
+    match fact:
+        case Unknown() as unknown:
+            return unknown
+        case Known(value=seen) if seen.kind:
+            return _unknown(path, NotRegularError(seen.kind))
+        case Known(value=seen) if seen.exists and not seen.readable:
+            return _unknown(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        case Known(value=seen):
+            return Known(seen.content)
+
+
+def _is_mounted(path: str) -> bool:
+    """Whether it is a mount of its own; False as well where that cannot be told."""
+    if not LINUX:
+        return False
+    real = os.path.realpath(path)
+    try:
+        place = os.open(real, os.O_PATH | os.O_CLOEXEC)
+        directory = os.open(os.path.dirname(real), os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return mount_of(place) != mount_of(directory)
+    finally:
+        os.close(place)
+        os.close(directory)
 
 
 def _unknown(path: str, error: OSError) -> Unknown:

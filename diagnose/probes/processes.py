@@ -12,6 +12,7 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.parse.cgroup import membership
 from diagnose.parse.mask import mask_command, mask_path, mask_program
+from diagnose.probes import regular_file
 
 LINUX = sys.platform == "linux"
 
@@ -168,13 +169,13 @@ def _users() -> dict[int, str]:
     """Names by uid from /etc/passwd alone: getpwuid(3) may ask a directory server and wait for it."""
     users: dict[int, str] = {}
     try:
-        with open("/etc/passwd", encoding="utf-8", errors="backslashreplace") as passwd:
-            for line in passwd:
-                fields = line.split(":")
-                if len(fields) > 2 and fields[2].isdecimal():
-                    users.setdefault(int(fields[2]), fields[0])
+        text = regular_file.read("/etc/passwd").content.decode("utf-8", "backslashreplace")
     except OSError:
         return {}
+    for line in text.split("\n"):
+        fields = line.split(":")
+        if len(fields) > 2 and fields[2].isdecimal():
+            users.setdefault(int(fields[2]), fields[0])
     return users
 
 

@@ -18,6 +18,7 @@ import msgspec
 
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.probes.apart import apart, write
+from diagnose.probes.regular_file import KINDS, PSEUDO
 from diagnose.probes.syscalls import file_system, open_below
 
 HOSTS, NSSWITCH, RESOLV, GAI, HOST_CONF = (
@@ -32,36 +33,6 @@ LARGEST = 1 << 20
 """Bytes of a file that is read."""
 
 _LINKS = 8
-_KINDS = {
-    stat.S_IFDIR: "a directory",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-_PSEUDO = frozenset(
-    {
-        0x9FA0,  # proc
-        0x62656572,  # sysfs
-        0x74726163,  # tracefs
-        0x64626720,  # debugfs
-        0x73636673,  # securityfs
-        0x27E0EB,  # cgroup
-        0x63677270,  # cgroup2
-        0xCAFE4A11,  # bpf
-        0x6165676C,  # pstore
-        0xDE5E81E4,  # efivarfs
-        0x62656570,  # configfs
-        0x6E736673,  # nsfs
-        0x19800202,  # mqueue
-        0x42494E4D,  # binfmt_misc
-        0x65735543,  # fusectl
-        0xF97CFF8C,  # selinuxfs
-        0x43415D53,  # smackfs
-        0x67596969,  # rpc_pipefs
-    }
-)
-"""File systems whose files are calls into the kernel: to read one may do something (linux/magic.h)."""
 _MUSL = {"armv7l": "armhf", "armv6l": "armhf", "i686": "i386", "ppc64le": "powerpc64le"}
 """How musl names the machines that uname(2) names otherwise."""
 
@@ -207,8 +178,8 @@ def _seen(place: int, path: str, *, content: bool) -> Fact[SideFile]:
     status = os.fstat(place)
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
-        return Unknown(Reason.NOT_VISIBLE, f"{path} is {_KINDS.get(kind, 'no regular file')}: never opened")
-    if file_system(place) in _PSEUDO:
+        return Unknown(Reason.NOT_VISIBLE, f"{path} is {KINDS.get(kind, 'no regular file')}: never opened")
+    if file_system(place) in PSEUDO:
         return Unknown(Reason.NOT_VISIBLE, f"{path} is a file of the kernel's own: never opened")
     if status.st_size > LARGEST:
         return Unknown(Reason.NOT_VISIBLE, f"{path} has {status.st_size} bytes, and no more than {LARGEST} are read")

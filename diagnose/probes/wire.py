@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import struct
@@ -10,6 +9,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import import_module
+from io import BytesIO
 from ipaddress import IPv6Address, ip_address
 from types import ModuleType
 from typing import Self
@@ -49,9 +49,11 @@ class Flow(Struct, frozen=True):
     remote: Endpoint
 
 
-class Saved(Struct, frozen=True):
-    """How many packets went to the file, and how many the kernel had no room for."""
+class Capture(Struct, frozen=True):
+    """Packets as a file, how many they are, and how many more the kernel had no room for."""
 
+    pcap: bytes
+    """As pcap-savefile(5) has it."""
     packets: int
     lost: int
 
@@ -137,23 +139,20 @@ class Recorder:
             return self._incomplete()
         return Known(count)
 
-    def save(self, path: str, flows: Iterable[Flow]) -> Fact[Saved]:
-        """Writes the packets of these connections, and the ICMP errors that quote them, as a pcap for our eyes only.
-
-        OSError when the file cannot be written.
-        """
+    def capture(self, flows: Iterable[Flow]) -> Fact[Capture]:
+        """The packets of these connections, and the ICMP errors that quote them."""
         kept = self._kept(flows)
         if isinstance(kept, Unknown):
             return kept
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            _load_scapy()
-            from scapy.utils import RawPcapWriter
+        _load_scapy()
+        from scapy.utils import RawPcapWriter
 
-            writer = RawPcapWriter(file, linktype=LINKTYPE_LINUX_SLL, snaplen=SNAP_BYTES)
-            writer.write_header(None)
-            for frame in kept.value:
-                writer.write_packet(_cooked(frame), sec=frame.seconds, usec=frame.microseconds)
-        return Known(Saved(len(kept.value), self._lost))
+        file = BytesIO()
+        writer = RawPcapWriter(file, linktype=LINKTYPE_LINUX_SLL, snaplen=SNAP_BYTES)
+        writer.write_header(None)
+        for frame in kept.value:
+            writer.write_packet(_cooked(frame), sec=frame.seconds, usec=frame.microseconds)
+        return Known(Capture(file.getvalue(), len(kept.value), self._lost))
 
     def _incomplete(self) -> Unknown:
         return Unknown(Reason.FAILED, f"{self._lost} packets did not fit the capture's buffer", "run again")

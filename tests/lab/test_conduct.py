@@ -167,3 +167,21 @@ def test_packets_of_our_own_probe_and_only_those_are_kept(machine: Machine) -> N
     assert capture[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1", b"\x0a\x0d\x0d\x0a"), capture[:4]
     assert machine.port.to_bytes(2) in capture
     assert (machine.port + 300).to_bytes(2) not in capture
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", ".env", "docker-compose.override.yml"])
+@pytest.mark.parametrize("target", ["/proc/kmsg", "/etc/shadow"])
+def test_root_reads_nothing_through_another_user_s_link_in_a_compose_project(
+    machine: Machine, name: str, target: str
+) -> None:
+    machine.write("/etc/shadow", "root:hunter2secret:::\n", mode=0o600)
+    there = "/run/project"
+    machine.run("sh", "-c", f"mkdir {there}; chown {NOBODY} {there}; cd {there}; ln -s {target} {name}")
+    if name != "compose.yaml":
+        machine.write(f"{there}/compose.yaml", 'services:\n  web:\n    ports: ["8080:80"]\n')
+    machine.run("chown", "-h", str(NOBODY), f"{there}/{name}")
+    answer = machine.netdiag("run", "compose:web:80", before=("env", f"--chdir={there}"))
+    assert answer.exit_code == 2, answer.stderr
+    assert f"{there}/{name}: ".encode() in answer.stderr
+    assert b"never opened" in answer.stderr or b"may not read it" in answer.stderr
+    assert b"hunter2" not in answer.stdout + answer.stderr

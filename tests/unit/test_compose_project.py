@@ -145,7 +145,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
         assert "no regular file" in str(compose.look(str(tmp_path), {"COMPOSE_FILE": "s.yaml"}))
     assert compose.look(str(tmp_path), {}) == Known(None)
     os.mkfifo(tmp_path / "compose.yaml")
-    assert compose.look(str(tmp_path), {}) == Known(None)
+    assert "no regular file" in str(compose.look(str(tmp_path), {}))  # Compose would wait for it
 
 
 def test_a_huge_file_or_one_that_is_no_text_is_refused(tmp_path: Path) -> None:

@@ -307,3 +307,25 @@ def test_one_that_publishes_the_port_now_is_never_among_those_left_out(engine: F
     (one,) = look(21003)
     assert names(one) == ["paused"]
     assert one.unseen > 200
+
+
+@pytest.mark.parametrize("what", ["fifo", "/dev/zero", "credentials"])
+def test_the_library_reads_no_configuration_of_the_user(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    home = tmp_path / "home"
+    (home / ".docker").mkdir(parents=True)
+    config = home / ".docker" / "config.json"
+    match what:
+        case "fifo":
+            os.mkfifo(config)
+        case "credentials":
+            config.write_text('{"proxies": {"default": {"httpProxy": "http://192.0.2.1:1"}}, "auths": {"r": {}}}')
+        case device:
+            config.symlink_to(device)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    started = time.monotonic()
+    (one,) = look(21000)
+    assert names(one) == ["web"]
+    assert time.monotonic() - started < LIMIT

@@ -192,7 +192,18 @@ def test_a_hosts_file_that_is_absent_or_no_file_is_known_as_such(
     assert isinstance(absent, Known)
     assert (absent.value.exists, absent.value.readable) == (False, False)
     monkeypatch.setattr(names, "HOSTS", str(tmp_path))
-    assert isinstance(names.hosts_file(), Unknown)
+    directory = names.hosts_file()
+    assert isinstance(directory, Known)
+    assert (directory.value.kind, directory.value.readable, directory.value.mounted) == ("a directory", False, False)
+
+
+def test_a_hosts_file_that_is_too_large_is_unknown_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(names, "HOSTS", str(tmp_path / "hosts"))
+    with (tmp_path / "hosts").open("wb") as file:
+        file.truncate(1 << 30)
+    for fact in (names.hosts_file(), names.files(5)[0]):
+        assert isinstance(fact, Unknown)
+        assert "1073741824 bytes" in fact.detail
 
 
 def test_configuration_files_that_are_absent_are_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import pytest
 from msgspec.structs import replace
 
-from checks import resolution
+from checks import CHECKS, resolution
 from diagnose.engine import diagnose, exit_code
 from diagnose.model.attempt import BindAttempt, Outcome
 from diagnose.model.fact import Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity
-from diagnose.model.names import HostsFile, Resolution, ResolverConfig
+from diagnose.model.names import HostsFile, Kind, Resolution, ResolverConfig
 from diagnose.model.report import Verdict
 from diagnose.model.snapshot import Snapshot
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
@@ -222,6 +222,70 @@ def test_a_hosts_file_without_localhost_is_what_is_wrong(content: bytes, in_titl
         assert "resolution/not-found" in found.explains
         assert found.remedies[0].commands
         assert found.remedies[0].undo
+
+
+def no_file(kind: Kind, *, mounted: bool = False) -> Fact[HostsFile]:
+    """Something else in the place of the hosts file."""
+    return Known(HostsFile("/etc/hosts", 0o644, 0, False, False, (), kind=kind, mounted=mounted))
+
+
+def stopped(*, at_fifo: bool, file: Fact[HostsFile], resolver: Fact[ResolverConfig] = CONFIG) -> Snapshot:
+    """A machine whose resolver had to be stopped."""
+    snapshot = dialled("localhost:8080", hosts=file, resolver=resolver)
+    return replace(snapshot, names=Known(Resolution("localhost", (), 3000.0, "DEADLINE", waits_at_fifo=at_fifo)))
+
+
+def test_a_fifo_where_the_resolver_waits_is_what_is_wrong() -> None:
+    (finding,) = said(stopped(at_fifo=True, file=no_file("a FIFO")))
+    assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, Confidence.PROVEN)
+    assert finding.title == "/etc/hosts is a FIFO, not a regular file"
+    commands = [one.argv[0] for one in finding.remedies[0].commands]
+    assert commands == ["mv", "sh", "chmod"]
+    assert diagnose(stopped(at_fifo=True, file=no_file("a FIFO")), CHECKS).verdict is Verdict.UNREACHABLE
+
+
+def test_a_fifo_that_the_resolver_does_not_wait_for_is_only_possible() -> None:
+    (finding,) = said(stopped(at_fifo=False, file=no_file("a FIFO")))
+    assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, Confidence.POSSIBLE)
+
+
+def test_two_fifos_leave_open_for_which_one_the_resolver_waits() -> None:
+    other = Unknown(Reason.FAILED, "/etc/resolv.conf: it is a FIFO and no regular file: never opened")
+    (finding,) = said(stopped(at_fifo=True, file=no_file("a FIFO"), resolver=other))
+    assert finding.confidence is Confidence.LIKELY
+    (finding,) = said(stopped(at_fifo=True, file=hosts(), resolver=other))
+    assert (finding.code, finding.confidence) == (resolution.NOT_FOUND.code, Confidence.LIKELY)
+    assert other.detail in {one.text for one in finding.evidence}
+
+
+def test_a_hosts_file_that_no_resolver_reads_is_not_accused() -> None:
+    without = Known(ResolverConfig(("dns",), ("192.0.2.53",), ()))
+    for kind in ("a FIFO", "a device", "a directory"):
+        found = said(stopped(at_fifo=False, file=no_file(kind), resolver=without))
+        snapshot = replace(unnamed("localhost:8080", file=no_file(kind)), resolver=without)
+        assert resolution.HOSTS_FILE_BROKEN.code not in {one.code for one in (*found, *said(snapshot))}
+
+
+@pytest.mark.parametrize("kind", ["a directory", "a socket", "a device"])
+@pytest.mark.parametrize("mounted", [True, False])
+def test_localhost_fails_for_what_stands_in_the_place_of_its_file(kind: Kind, mounted: bool) -> None:
+    finding = said(unnamed("localhost:8080", "EAI_AGAIN", no_file(kind, mounted=mounted)))[0]
+    assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, Confidence.PROVEN)
+    assert finding.remedies[0].commands[0].argv[0] == ("umount" if mounted else "mv")
+
+
+def test_another_name_may_fail_for_other_reasons_than_the_file_unless_it_has_no_end() -> None:
+    for error, sure in (("EAI_NONAME", Confidence.POSSIBLE), ("EAI_MEMORY", Confidence.PROVEN)):
+        finding = said(unnamed("db.test:8080", error, no_file("a device")))[0]
+        assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, sure)
+
+
+def test_looking_only_says_what_the_hosts_file_is_and_claims_no_more() -> None:
+    unread = Unknown(Reason.NOT_VISIBLE, "/etc/hosts: it is a FIFO and no regular file: never opened")
+    snapshot = replace(dialled("localhost:8080", hosts=no_file("a FIFO"), resolver=CONFIG), names=unread)
+    (finding,) = said(snapshot)
+    assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, Confidence.POSSIBLE)
+    assert diagnose(snapshot, CHECKS).root_cause is None
 
 
 def test_a_hosts_file_that_the_user_may_not_read_is_opened_and_can_be_closed_again() -> None:

@@ -72,7 +72,9 @@ class Conversation:
 
     def _client(self, address: str, version: str) -> Any:
         from docker import APIClient
+        from docker.utils import config
 
+        config.find_config_file = _no_file
         client = APIClient(base_url=address, version=version, timeout=max(self._ends - time.monotonic(), 0.001))
         client.trust_env = False  # no proxy
         client.max_redirects = 0  # to nobody else
@@ -92,6 +94,10 @@ class Conversation:
         except Exception as error:  # noqa: BLE001 - also of the libraries below: each becomes "could not look"
             unknown = Unknown(Reason.DEADLINE, "it gave no answer in time") if self.over else _unknown(error)
         raise NoAnswerError(unknown) from None
+
+
+def _no_file(config_path: str | None = None) -> None:
+    """The library would read the user's credentials and proxies, of which we need none, from whatever stands there."""
 
 
 def _unknown(error: Exception) -> Unknown:

@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from diagnose.model.fact import Reason, Unknown
 from diagnose.parse.harmless import url
+from diagnose.probes import regular_file
 
 DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
 PODMAN = ("/run/podman/podman.sock",)
@@ -107,11 +108,18 @@ def _caller() -> int | None:
 
 def _home(uid: int) -> str | None:
     """By /etc/passwd alone: getpwuid(3) may ask a directory server and wait for it."""
-    for line in (_read("/etc/passwd") or b"").decode("utf-8", "surrogateescape").splitlines():
+    for line in _accounts().decode("utf-8", "surrogateescape").splitlines():
         fields = line.split(":")
         if len(fields) > 5 and fields[2] == str(uid):
             return fields[5]
     return None
+
+
+def _accounts() -> bytes:
+    try:
+        return regular_file.read("/etc/passwd").content
+    except OSError:
+        return b""
 
 
 def _of_context(directory: str, name: str | None) -> str | None:
@@ -138,13 +146,11 @@ def _decoded(path: str, default: T) -> T:
 
 
 def _read(path: str) -> bytes | None:
-    """A regular file's start; whatever else somebody put there is not waited for."""
+    """A regular file; nothing else is opened, and as root no file that the owner of a link on the way may not read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        return regular_file.read_of_others(path, _FILE_LIMIT)
     except (OSError, ValueError):
         return None
-    with open(descriptor, "rb") as file:
-        return file.read(_FILE_LIMIT) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
 
 
 def _add_socket(found: dict[object, Place], chosen: _Chosen, connect: bool) -> None:
