@@ -973,4 +973,5 @@ CHECK = Check(
         SILENT,
     ),
     judge,
+    premises=("names", "links"),
 )

@@ -137,7 +137,7 @@ def _process_stopped(
 
 def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
     pids = tuple(str(one.pid) for one in stopped)
-    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.reader_uid for one in stopped)
     return Remedy(
         summary="Let it run on (in its own terminal: fg)",
         commands=(Command(("kill", "-CONT", *pids), needs_root),),
@@ -149,7 +149,7 @@ def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
 
 def _terminate(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
     pids = tuple(str(one.pid) for one in stopped)
-    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.reader_uid for one in stopped)
     return Remedy(
         summary="Or end it, if it is a leftover: a stopped process acts on SIGTERM only when it goes on. "
         "This cannot be undone; start the program again afterwards.",
@@ -255,7 +255,7 @@ def _wake_up(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Remedy, .
         again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
         return (Remedy(summary="As root, netdiag names the program and shows its state", commands=(again,)),)
     first = holders[0]
-    restarts = restart_remedies(first, snapshot.vantage.uid)
+    restarts = restart_remedies(first, snapshot.vantage.reader_uid)
     or_else = "" if restarts else " Then restart the program in the way it was started."
     return (
         *restarts,
@@ -344,4 +344,6 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     )
 
 
-CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge)
+CHECK = Check(
+    "hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge, premises=("names", "links")
+)
