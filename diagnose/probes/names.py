@@ -18,7 +18,7 @@ from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
-from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
+from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts, quoted_hosts_line
 from diagnose.probes.apart import Child, apart, write
 
 LINUX = sys.platform.startswith("linux")
@@ -281,11 +281,13 @@ def configuration() -> Fact[ResolverConfig]:
     if not LINUX:
         return NOT_LINUX
     try:
+        nsswitch = _content_if_any(NSSWITCH)
         return Known(
             ResolverConfig(
-                nsswitch_hosts=parse_nsswitch_hosts(_content_if_any(NSSWITCH)),
+                nsswitch_hosts=parse_nsswitch_hosts(nsswitch),
                 nameservers=parse_nameservers(_content_if_any(RESOLV)),
                 gai_lines=parse_gai(_content_if_any(GAI)),
+                hosts_line=quoted_hosts_line(nsswitch),
             )
         )
     except OSError as error:
