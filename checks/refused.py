@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec.structs import replace
+
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.ports import expected_programs, near_misses, port_note
@@ -22,8 +24,9 @@ from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, 
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
-from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
+from diagnose.model.finding import Cause, Confidence, Edit, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
+from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -108,12 +111,17 @@ def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketR
 
 
 def _listens_elsewhere(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
+    """Of several rows those of the attempt's own family first: the other family is not the trouble then."""
     answering = {one.endpoint for one in (*snapshot.attempts, *snapshot.candidates) if one.outcome.works}
-    for row in rows:
-        where = _dialled_as(row, attempt)
-        if where is None:
-            continue
-        yield _found_elsewhere(snapshot, attempt, row, where, answers=where in answering)
+    places = [(row, where) for row in rows if (where := _dialled_as(row, attempt)) is not None]
+    places.sort(key=lambda place: family_of(place[1].address) != attempt.family)
+    same_family = [where for _, where in places if family_of(where.address) == attempt.family]
+    told = any(where in answering for where in same_family)
+    for row, where in places:
+        found = _found_elsewhere(
+            snapshot, attempt, row, where, answers=where in answering, only_other_family=not same_family
+        )
+        yield replace(found, severity=Severity.INFO) if told and where not in same_family else found
 
 
 def _dialled_as(row: SocketRow, attempt: Attempt) -> Endpoint | None:
@@ -127,12 +135,12 @@ def _dialled_as(row: SocketRow, attempt: Attempt) -> Endpoint | None:
 
 
 def _found_elsewhere(
-    snapshot: Snapshot, attempt: Attempt, row: SocketRow, where: Endpoint, *, answers: bool
+    snapshot: Snapshot, attempt: Attempt, row: SocketRow, where: Endpoint, *, answers: bool, only_other_family: bool
 ) -> Finding:
     refused_too = any(
         one.outcome is Outcome.REFUSED and one.family == family_of(where.address) for one in snapshot.attempts
     )
-    other_family = family_of(where.address) != attempt.family and not refused_too
+    other_family = only_other_family and not refused_too
     cause = OTHER_FAMILY if other_family else OTHER_ADDRESS
     family = "IPv6" if family_of(where.address) == "ipv6" else "IPv4"
     who = _name(snapshot, row)
@@ -157,23 +165,64 @@ def _found_elsewhere(
             *_owner_evidence(snapshot, row),
             *((connect_evidence(tried),) if tried else ()),
         ),
-        remedies=_move_remedies(where, attempt, other_family) if answers else (),
+        remedies=_move_remedies(snapshot, row, where, attempt, other_family, answers=answers),
         explains=(NOTHING_LISTENING.code, OTHER_PORT.code),
     )
 
 
-def _move_remedies(where: Endpoint, attempt: Attempt, other_family: bool) -> tuple[Remedy, ...]:
+def _move_remedies(
+    snapshot: Snapshot, row: SocketRow, where: Endpoint, attempt: Attempt, other_family: bool, *, answers: bool
+) -> tuple[Remedy, ...]:
+    instead = (dial_instead(where, f"Connect to the address that it has: {where}"),) if answers else ()
+    if not other_family and _is_forwarded_by_ssh(snapshot, row):
+        return (*instead, _gateway_ports(attempt, otherwise=answers))
+    if not answers:
+        return ()
     both = (
         'bind both families (host "::" with IPv6-only off, or one socket each for 127.0.0.1 and ::1)'
         if other_family
         else f"bind {attempt.address} as well"
     )
     return (
-        dial_instead(where, f"Dial the address that it has: {where}"),
+        *instead,
         Remedy(
             summary=f"Or change the server's bind address: {both}; the option is usually called host, bind or "
             "listen_addresses. Restart it afterwards.",
         ),
+    )
+
+
+def _is_forwarded_by_ssh(snapshot: Snapshot, row: SocketRow) -> bool:
+    """Whether sshd listens on loopback for a client's -R."""
+    match owner(row, snapshot.holders):
+        case Owned(processes=processes):
+            return is_loopback(row.local.address) and any(_is_ssh_session(one) for one in processes)
+        case _:
+            return False
+
+
+def _is_ssh_session(process: Process) -> bool:
+    """Whether it is sshd's process for one client, and not the one that listens on sshd's own port.
+
+    Both are called sshd before OpenSSH 9.8; the first has a title such as "sshd: alice", the second is a path or
+    "sshd: /usr/sbin/sshd -D [listener] ...".
+    """
+    if process.program == "sshd-session":
+        return True
+    title = process.command.partition(":")
+    return process.program == "sshd" and title[0] == "sshd" and not title[2].lstrip().startswith("/")
+
+
+def _gateway_ports(attempt: Attempt, *, otherwise: bool) -> Remedy:
+    """sshd_config(5): without GatewayPorts every -R listens on loopback, whatever address the client asks for."""
+    there = f"[{attempt.address}]" if ":" in attempt.address else attempt.address
+    return Remedy(
+        summary=f"{'Or let' if otherwise else 'Let'} sshd listen on the address that the client of this remote "
+        "forward (ssh -R) asks for: set GatewayPorts, let sshd read its configuration again (systemctl reload ssh, or "
+        "sshd), and connect again with "
+        f"ssh -R {there}:{attempt.port}:HOST:HOSTPORT. Other machines reach the port then",
+        edits=(Edit("/etc/ssh/sshd_config", None, "GatewayPorts clientspecified"),),
+        survives_reboot=True,
     )
 
 
@@ -380,14 +429,16 @@ def _closed_there(snapshot: Snapshot, attempt: Attempt, why: str, confidence: Co
 
 def _unlistened(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Nothing was sent, so the socket table is all there is."""
-    match snapshot.listeners, snapshot.names:
-        case (Unknown() as unknown, _):
+    names = snapshot.names
+    addresses = [one.address for one in names.value.addresses] if isinstance(names, Known) else []
+    own = [one for one in addresses if _is_this_machine_s(snapshot, one)]
+    if not own or len(own) < len(addresses):
+        return
+    match snapshot.listeners:
+        case Unknown() as unknown:
             yield Missing("listeners", unknown)
-        case (Known(value=rows), Known(value=names)):
+        case Known(value=rows):
             port = snapshot.target.port
-            own = [one.address for one in names.addresses if _is_this_machine_s(snapshot, one.address)]
-            if not own or len(own) < len(names.addresses):
-                return
             if any(may_be_reached(rows, address, port) for address in own):
                 return
             passive = snapshot.scope.passive
@@ -429,4 +480,9 @@ def _owner_evidence(snapshot: Snapshot, row: SocketRow) -> tuple[Evidence, ...]:
             return (Evidence(describe_owner(other), "/proc/PID/fd"),)
 
 
-CHECK = Check("refused", (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY), judge)
+CHECK = Check(
+    "refused",
+    (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY),
+    judge,
+    premises=("names", "links"),
+)

@@ -188,7 +188,42 @@ def test_a_server_on_another_address_is_the_cause_where_it_answers() -> None:
 
 def test_an_address_of_the_same_name_that_works_shows_that_it_answers_there() -> None:
     seen = dialled("localhost:8080", refused(V6), connected(V4), listeners=rows(listening(V4)))
-    assert said(seen) == [("refused/other-family", *PROVEN)]
+    assert said(seen) == [("refused/other-family", Severity.WARNING, Confidence.PROVEN)]
+
+
+def test_a_server_on_both_loopbacks_is_not_one_of_the_other_family_only() -> None:
+    both = rows(listening("127.0.0.1:8080", 1), listening("[::1]:8080", 2))
+    seen = dialled(LAN, refused(LAN), listeners=both, candidates=(connected(V4), connected(V6)))
+    found = [one for one in CHECK.judge(seen) if isinstance(one, Finding)]
+    assert [(one.code, one.severity) for one in found] == [
+        ("refused/other-address", Severity.PROBLEM),
+        ("refused/other-address", Severity.INFO),
+    ]
+    assert "127.0.0.1:8080" in found[0].title, "the address of the same family first"
+    assert not any("only over" in one.explanation for one in found)
+
+
+@pytest.mark.parametrize(
+    ("program", "command", "forwarded"),
+    [
+        ("sshd", "sshd: alice", True),
+        ("sshd", "sshd: alice@pts/0", True),
+        ("sshd-session", "sshd-session: alice", True),
+        ("sshd", "sshd: /usr/sbin/sshd -D [listener] 0 of 10-100 startups", False),
+        ("sshd", "/usr/sbin/sshd -D", False),
+        ("python3", "python3 -m http.server", False),
+    ],
+)
+def test_a_remote_forward_of_ssh_is_moved_by_gatewayports(program: str, command: str, forwarded: bool) -> None:
+    sshd = process(program, command=command)
+    seen = dialled(
+        LAN, refused(LAN), listeners=rows(listening(V4, 1)), candidates=(connected(V4),), holders=held((1, sshd))
+    )
+    (found, *_) = (one for one in CHECK.judge(seen) if isinstance(one, Finding))
+    edits = [edit for one in found.remedies for edit in one.edits]
+    assert [(one.file, one.text) for one in edits] == (
+        [("/etc/ssh/sshd_config", "GatewayPorts clientspecified")] if forwarded else []
+    )
 
 
 def test_a_server_elsewhere_that_was_not_seen_to_answer_is_a_hint_and_nothing_listens_here() -> None:
