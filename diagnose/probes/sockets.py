@@ -14,7 +14,6 @@ from diagnose.model.attempt import Acceptance
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, Family, SocketRow, TcpState
 from diagnose.parse import proc_net
-from diagnose.parse.tcp_info import opened_here
 from diagnose.probes.netlink import SOCK_DIAG, Netlink, attributes
 
 if TYPE_CHECKING:
@@ -323,8 +322,14 @@ def _row(body: bytes, *, bound: bool = False) -> SocketRow:
         queue=unread,
         backlog=unsent,
         drops=_DROPS.unpack_from(meminfo)[0] if len(meminfo) >= _DROPS.size else None,
-        opened_here=opened_here(TcpState(state), found[_INFO]) if found.get(_INFO) else None,
+        opened_here=_opened_here(TcpState(state), found[_INFO]) if found.get(_INFO) else None,
     )
+
+
+def _opened_here(state: TcpState, info: bytes) -> bool | None:
+    from diagnose.parse.tcp_info import opened_here  # for --bind only
+
+    return opened_here(state, info)
 
 
 def _device(index: int) -> str:
