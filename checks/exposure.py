@@ -9,6 +9,7 @@ from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import PAST_UFW, Publication, publications
 from diagnose.analysis.reach import reached
 from diagnose.analysis.wording import row_text, title
+from diagnose.model.attempt import Attempt
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Remedy, Severity, Stage
@@ -26,13 +27,21 @@ _CONTAINER_PORT = re.compile(r" -container-port (\d+)\b")
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """A port that a container publishes on all addresses, on a machine that believes in ufw."""
-    if snapshot.intent is Intent.BIND or not isinstance(snapshot.listeners, Known):
+    local = [one for one in snapshot.attempts if one.local] if snapshot.intent is Intent.CONNECT else []
+    if not local:
         return
+    match snapshot.listeners:
+        case Unknown() as unknown:
+            yield Missing("listeners", unknown)
+        case Known(value=rows):
+            yield from _past_ufw(snapshot, local, rows)
+
+
+def _past_ufw(snapshot: Snapshot, local: list[Attempt], rows: tuple[SocketRow, ...]) -> Iterator[Finding | Missing]:
     found = {
         row: process
-        for attempt in snapshot.attempts
-        if attempt.local
-        for row in reached(snapshot.listeners.value, attempt.address, attempt.port)
+        for attempt in local
+        for row in reached(rows, attempt.address, attempt.port)
         if is_wildcard(row.local.address) and (process := _engine(snapshot, row)) is not None
     }
     if not found:
@@ -69,10 +78,10 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
         severity=Severity.WARNING,
         # nobody looks at the rules of what works
         confidence=Confidence.POSSIBLE,
-        explanation="It is published on every address of this machine. The engine's own NAT rules lead packets from "
-        "the network to the container before ufw's rules see them: a deny of ufw does not hold for it. It does where "
-        "the engine was told to make no rules (iptables: false), and a rule in DOCKER-USER may keep the network out: "
-        "these rules were not read.",
+        explanation=f"It is published on every {_family(row)}address of this machine. The engine's own NAT rules lead "
+        "packets from the network to the container before ufw's rules see them: a deny of ufw does not hold for it. It "
+        "does where the engine was told to make no rules (iptables: false), and a rule in DOCKER-USER may keep the "
+        "network out: these rules were not read.",
         evidence=(
             Evidence(row_text(row), "sock_diag"),
             Evidence(f"held by {process.program} (pid {process.pid})", "/proc/PID/fd"),
@@ -86,6 +95,11 @@ def _open(snapshot: Snapshot, row: SocketRow, process: Process) -> Finding:
             ),
         ),
     )
+
+
+def _family(row: SocketRow) -> str:
+    """A wildcard of IPv6 stands for IPv4 too, where it is not known to be IPv6 only."""
+    return "IPv4 " if row.family == "ipv4" else "IPv6 " if row.v6only else ""
 
 
 def _forwarded_to(process: Process) -> int | None:
@@ -112,4 +126,4 @@ def _beyond_loopback(snapshot: Snapshot) -> Iterator[Evidence]:
             yield Evidence(f"others may connect to {', '.join(others[:4])}", "interfaces")
 
 
-CHECK = Check("exposure", (OPEN_TO_NETWORK,), judge)
+CHECK = Check("exposure", (OPEN_TO_NETWORK,), judge, premises=("names", "links"))

@@ -982,4 +982,5 @@ CHECK = Check(
         SILENT,
     ),
     judge,
+    premises=("names", "links"),
 )

@@ -183,7 +183,7 @@ def _is_stopped(snapshot: Snapshot, row: SocketRow) -> bool:
 
 def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
     pids = tuple(str(one.pid) for one in stopped)
-    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.reader_uid for one in stopped)
     return Remedy(
         summary="Resume it (in its own terminal: fg)",
         commands=(Command(("kill", "-CONT", *pids), needs_root),),
@@ -195,7 +195,7 @@ def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
 
 def _terminate(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
     pids = tuple(str(one.pid) for one in stopped)
-    needs_root = any(one.uid != snapshot.vantage.uid for one in stopped)
+    needs_root = any(one.uid != snapshot.vantage.reader_uid for one in stopped)
     return Remedy(
         summary="Or end it, if it is a leftover: a stopped process acts on SIGTERM only when it goes on. "
         "This cannot be undone; start the program again afterwards.",
@@ -344,7 +344,7 @@ def _wake_up(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) 
         again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
         return (Remedy(summary="As root, netdiag names the program and shows its state", commands=(again,)),)
     suspects = _suspects(snapshot, attempt, holders)
-    restarts = restart_remedies(suspects[0], snapshot.vantage.uid)
+    restarts = restart_remedies(suspects[0], snapshot.vantage.reader_uid)
     or_else = "" if restarts else " Then restart the program in the way it was started."
     return (
         *_free(snapshot, attempt),
@@ -558,4 +558,6 @@ def _ends(became: Succession | None) -> tuple[Remedy, ...]:
             return ()
 
 
-CHECK = Check("hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge)
+CHECK = Check(
+    "hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge, premises=("names", "links")
+)

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import assert_never
 
 from diagnose.analysis.bind_conflict import Conflict, conflict
-from diagnose.analysis.describe import describe_owner, describe_process, stop_remedies, user_words
+from diagnose.analysis.describe import (
+    describe_owner,
+    describe_process,
+    halted,
+    state_sentence,
+    stop_remedies,
+    user_words,
+)
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, Unheld, owner
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
@@ -163,11 +170,37 @@ def _listener(snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: C
         title=title(overlapping if why.overlapping else f"{who} listens on {held[0].local}"),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN if why.certain else Confidence.LIKELY,
-        explanation=f"{why.sentence(wanted, held[0].local.address)} Only one of two such sockets may listen on port "
-        f"{endpoint.port}; SO_REUSEADDR does not change that.",
+        explanation=" ".join(
+            (
+                why.sentence(wanted, held[0].local.address),
+                _who_may_share(held),
+                *_states(snapshot, held),
+            )
+        ),
         evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, held)),
         remedies=(*_stop(snapshot, held), *_side_by_side(why), _other_port(endpoint.port)),
     )
+
+
+def _who_may_share(held: Sequence[SocketRow]) -> str:
+    """inet_bind_conflict, net/ipv4/inet_connection_sock.c."""
+    if len(held) > 1:
+        return (
+            f"{len(held)} sockets share it, which SO_REUSEPORT allows: one more can join only if it sets that too and "
+            "belongs to the same user. SO_REUSEADDR does not help."
+        )
+    return (
+        "Two such sockets can have the port only if both set SO_REUSEPORT and belong to one user. SO_REUSEADDR does "
+        "not help."
+    )
+
+
+def _states(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[str, ...]:
+    """What keeps the holders from ending when they are asked to."""
+    holders = _holders(snapshot, rows)
+    leader = _leaders(holders)[:1]
+    said = [one for one in holders if halted(one)] or [one for one in leader if state_sentence(one)]
+    return tuple(state_sentence(one) for one in said[:1])
 
 
 def _engine_program(snapshot: Snapshot, held: Sequence[SocketRow]) -> Process | None:
@@ -286,10 +319,20 @@ def _without_listener(
         yield Missing("port sysctls", snapshot.policy)
     # without SO_REUSEADDR each of them is in the way; with it, only those that were made without
     alone = len(kinds) == 1 and isinstance(snapshot.bound, Known)
-    confidence = Confidence.PROVEN if alone or severity is Severity.WARNING else Confidence.LIKELY
     for code, rows in kinds.items():
         yield from _hidden_owners(snapshot, rows)
+        certain = (alone or severity is Severity.WARNING) and not _is_guess(snapshot, code, rows)
+        confidence = Confidence.PROVEN if certain else Confidence.LIKELY
         yield _idle(snapshot, wanted, severity, confidence, code, sorted(rows, key=_order))
+
+
+def _is_guess(snapshot: Snapshot, code: str, rows: Sequence[SocketRow]) -> bool:
+    """Whether only the ports tell which end opened a connection, and either could be a client's or a server's."""
+    if code not in (OUTBOUND_CONNECTION.code, LEFTOVER_CONNECTION.code):
+        return False
+    policy = snapshot.policy.value if isinstance(snapshot.policy, Known) else None
+    unknown = [row for row in rows if row.opened_here is None and row.state is not TcpState.SYN_SENT]
+    return any(policy is None or policy.hands_out(row.local.port) == policy.hands_out(row.peer.port) for row in unknown)
 
 
 def _kind(snapshot: Snapshot, row: SocketRow) -> str:
@@ -302,13 +345,13 @@ def _kind(snapshot: Snapshot, row: SocketRow) -> str:
 
 
 def _is_outbound(snapshot: Snapshot, row: SocketRow) -> bool:
-    """Whether the connection was opened from here: the kernel gave the port out, and the peer's is a server's."""
-    if row.state is TcpState.SYN_SENT:
-        return True
-    if isinstance(snapshot.policy, Unknown) or not snapshot.policy.value.hands_out(row.local.port):
+    """Whether this end opened the connection: by the kernel's own count, else as far as the ports tell."""
+    if row.state is TcpState.SYN_SENT or row.opened_here is not None:
+        return row.opened_here is not False
+    if isinstance(snapshot.policy, Unknown):
         return False
     if not snapshot.policy.value.hands_out(row.peer.port):
-        return True
+        return True  # a server's; the near end may be of the kernel's choice or the client's own
     listeners = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     return bool(reached(listeners, row.peer.address, row.peer.port))
 
@@ -337,10 +380,18 @@ def _idle(
         title=title(text),
         severity=severity,
         confidence=confidence,
-        explanation=f"{why} {_what_reuse_does(severity, first.local.port)}",
-        evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, rows)),
+        explanation=" ".join((why, _what_reuse_does(severity, first.local.port), *_states(snapshot, rows))),
+        evidence=(*_bind_evidence(snapshot, wanted), *_row_evidence(snapshot, rows), *_range_evidence(snapshot, code)),
         remedies=remedies,
     )
+
+
+def _range_evidence(snapshot: Snapshot, code: str) -> tuple[Evidence, ...]:
+    if code != OUTBOUND_CONNECTION.code or isinstance(snapshot.policy, Unknown):
+        return ()
+    name, policy = "net.ipv4.ip_local_port_range", snapshot.policy.value
+    path = f"/proc/sys/{name.replace('.', '/')}"
+    return (Evidence(f"{name} = {policy.ephemeral_low} {policy.ephemeral_high}", path),)
 
 
 _Said = tuple[str, str, tuple[Remedy, ...]]
@@ -360,9 +411,9 @@ def _time_wait(snapshot: Snapshot, rows: Sequence[SocketRow], severity: Severity
         "Forget these closed connections now instead of waiting for at most 60 seconds. This cannot be undone",
     )
     return (
-        f"{number} in TIME-WAIT on {rows[0].local}, and no listener",
+        f"{number} in TIME-WAIT on {rows[0].local}, and no listener there",
         "The side that closes a connection first keeps its end for 60 seconds, so that late packets cannot reach a "
-        "new connection. Nobody listens meanwhile.",
+        "new connection. No listener is in the way.",
         (wait,) if severity is Severity.WARNING else (*kill, wait),
     )
 
@@ -386,20 +437,45 @@ def _self_connected(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
 
 
 def _outbound(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
+    port, who = rows[0].local.port, _client(snapshot, rows)
+    text = f"{rows[0].local} is the near end of a connection to {rows[0].peer}"
+    if isinstance(snapshot.policy, Known) and not snapshot.policy.value.hands_out(port):
+        return (
+            text,
+            f"{who} opened a connection, and took port {port} for its own end: the kernel gives that port to nobody "
+            "who does not ask for it. The port is free again when the program closes the socket or ends; a reset of "
+            "the connection does not free it.",
+            _stop(snapshot, rows) or _end(snapshot, rows),
+        )
     return (
-        f"{rows[0].local} is the near end of a connection to {rows[0].peer}",
-        f"{_who(snapshot, rows)} opened a connection, and the kernel gave it port {rows[0].local.port} for its own "
-        "end (net.ipv4.ip_local_port_range). It is free again when the connection ends.",
+        text,
+        f"{who} opened a connection, and port {port} is its own end: the kernel gives clients such ports "
+        "(net.ipv4.ip_local_port_range). The port is free again when the connection ends.",
         (*_end(snapshot, rows), *_stop(snapshot, rows), *_reserve(snapshot)),
     )
 
 
+def _client(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
+    """The program at the near end; a socket that it has closed already is nobody's."""
+    unheld = isinstance(owner(rows[0], snapshot.holders), Unheld)
+    return "A program that has closed its end by now" if unheld else _who(snapshot, rows)
+
+
 def _leftover(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
     number = "" if len(rows) == 1 else f" and {len(rows) - 1} more"
+    if all(row.opened_here is False for row in rows):
+        why = (
+            "A server accepted this connection and does not listen there any more. The connection goes on: a worker of "
+            "the server still serves it, or the client has not closed its end."
+        )
+    else:
+        why = (
+            "No listener is in the way, but this connection is. It may be one that a server accepted before it ended; "
+            "which of its ends opened it is not known."
+        )
     return (
-        f"A connection from {rows[0].peer}{number} still has {rows[0].local}",
-        "Nothing listens on the port any more, but a connection on it goes on: a worker of the old server still "
-        "serves it, or the client has not closed its end.",
+        f"The connection with {rows[0].peer}{number} still has {rows[0].local}",
+        why,
         (*_end(snapshot, rows), *_stop(snapshot, rows)),
     )
 
@@ -407,7 +483,7 @@ def _leftover(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
 def _what_reuse_does(severity: Severity, port: int) -> str:
     if severity is Severity.WARNING:
         return f"A server that sets SO_REUSEADDR before bind can have port {port} now; one that does not, cannot."
-    return "SO_REUSEADDR does not help here: the socket that has the port was made without it."
+    return "SO_REUSEADDR does not help here: a socket that has the port was made without it."
 
 
 def _end(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
@@ -523,7 +599,7 @@ def _bound_as_root(snapshot: Snapshot, tried: BindAttempt) -> Iterator[Finding]:
         title=title(f"Port {tried.port} is free for root; {user} would be denied"),
         severity=Severity.INFO,
         confidence=Confidence.LIKELY,
-        explanation=f"netdiag ran under sudo, so the answer is root's. Ports below {start} need root or "
+        explanation=f"netdiag ran as root, so the answer is root's. Ports below {start} need root or "
         f"CAP_NET_BIND_SERVICE: run netdiag as {user} to have {user}'s answer.",
         evidence=_bind_evidence(snapshot, tried.address),
     )
@@ -548,7 +624,7 @@ def _not_local(snapshot: Snapshot, tried: BindAttempt, confidence: Confidence) -
         severity=Severity.PROBLEM,
         confidence=confidence,
         explanation="A server can only bind addresses of the machine (the network namespace) that it runs in. The "
-        "address belongs to another machine, a container, or a VPN or DHCP lease that is gone.",
+        "address may be of another machine or a container, or of a VPN or DHCP lease that is gone.",
         evidence=(*_bind_evidence(snapshot, tried.address), *_interface_evidence(snapshot)),
         remedies=(
             *_local_instead(snapshot, tried),
@@ -642,7 +718,8 @@ def _who(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
     if processes:
         first = processes[0]
         more = f" and {len(processes) - 1} more" if len(processes) > 1 else ""
-        return f"{first.program} (pid {first.pid}){more}"
+        state = f", {halted(first)}" if halted(first) else ""
+        return f"{first.program} (pid {first.pid}{state}){more}"
     match owner(rows[0], snapshot.holders):
         case Hidden(uid=uid):
             return f"A hidden process of {user_words(uid)}"
@@ -671,11 +748,12 @@ def _leaders(processes: Sequence[Process]) -> tuple[Process, ...]:
 
 def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
     """How to stop whoever has the sockets; where that is hidden, how to find out."""
-    leaders = _leaders(_holders(snapshot, rows))
-    uid = snapshot.vantage.uid
+    holders = _holders(snapshot, rows)
+    leaders = _leaders(holders)
+    uid = snapshot.vantage.reader_uid
     match leaders:
         case (only,):
-            return stop_remedies(only, uid)
+            return stop_remedies(only, uid, tuple(one for one in holders if one != only))
         case (_, *_):
             return (_stop_all(leaders, uid),)
     if not isinstance(owner(rows[0], snapshot.holders), Hidden):

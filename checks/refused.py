@@ -549,14 +549,16 @@ def _closed_there(snapshot: Snapshot, attempt: Attempt, why: str, confidence: Co
 
 def _unlistened(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Nothing was sent, so the socket table is all there is."""
-    match snapshot.listeners, snapshot.names:
-        case (Unknown() as unknown, _):
+    names = snapshot.names
+    addresses = [one.address for one in names.value.addresses] if isinstance(names, Known) else []
+    own = [one for one in addresses if _is_this_machine_s(snapshot, one)]
+    if not own or len(own) < len(addresses):
+        return
+    match snapshot.listeners:
+        case Unknown() as unknown:
             yield Missing("listeners", unknown)
-        case (Known(value=rows), Known(value=names)):
+        case Known(value=rows):
             port = snapshot.target.port
-            own = [one.address for one in names.addresses if _is_this_machine_s(snapshot, one.address)]
-            if not own or len(own) < len(names.addresses):
-                return
             if any(may_be_reached(rows, address, port) for address in own):
                 return
             passive = snapshot.scope.passive
@@ -607,4 +609,9 @@ def _owner_evidence(snapshot: Snapshot, row: SocketRow) -> tuple[Evidence, ...]:
             return (Evidence(describe_owner(other), "/proc/PID/fd"),)
 
 
-CHECK = Check("refused", (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY), judge)
+CHECK = Check(
+    "refused",
+    (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY),
+    judge,
+    premises=("names", "links"),
+)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from diagnose.analysis import hosts_edit
-from diagnose.analysis.reach import failing, listeners_on, may_be_reached, reached, severity
+from diagnose.analysis.reach import failing, fails_at_once, listeners_on, may_be_reached, reached, severity
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.their_files import about_theirs, reader, whose
 from diagnose.analysis.wire import BoxOnTheWay, HostItself, ThisMachine, Undetermined, sender
@@ -19,6 +19,7 @@ from diagnose.model.names import HostsEntry, HostsFile, Resolution
 from diagnose.model.network import Endpoint, PortPolicy, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
+from diagnose.parse.nsswitch import reads_files
 
 PREFERS_OTHER_FAMILY = Cause(
     "resolution/prefers-other-family",
@@ -53,6 +54,8 @@ _EAI = {
 _ENDLESS = ("a FIFO", "a device")
 """What a resolver may wait for, or read, for good."""
 _AT_FIFO = Evidence("the kernel has the resolver wait in the open or read of a FIFO", "/proc/PID/wchan")
+_ASKED = 3
+"""Name servers that glibc asks (MAXNS, resolv.h)."""
 _SOURCES = {"hosts file": "/etc/hosts", "files and DNS": "hosts file and DNS, read by us"}
 _LIKE_IPV4 = re.compile(r"[0-9][0-9.]*|0x[0-9a-f]+(\.(0x[0-9a-f]+|[0-9]+))*", re.IGNORECASE)
 """Digits and dots: no top-level domain is all numeric (RFC 3696 section 2), so it was meant as an address."""
@@ -199,7 +202,7 @@ def _no_address(names: Resolution) -> Finding:
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN,
         explanation=f"It looks like an address and is none: {why}. The resolver therefore takes it for a host name, "
-        "and no such name exists.",
+        + ("and got no answer about it." if names.error == "EAI_AGAIN" else "and knows no address of it."),
         evidence=(Evidence(f"inet_pton and inet_aton read no address in {names.host}", "inet_pton(3)"), _asked(names)),
         remedies=(Remedy(summary="Correct the address; this machine itself is 127.0.0.1, or ::1 over IPv6."),),
         explains=(NOT_FOUND.code,),
@@ -222,7 +225,9 @@ def _not_found_title(names: Resolution, here: str) -> str:
     match names.error:
         case "EAI_AGAIN":
             return f"{names.host} does not resolve: the name service did not answer"
-        case "EAI_NONAME" | "EAI_NODATA" | "EAI_ADDRFAMILY":
+        case "EAI_NODATA" | "EAI_ADDRFAMILY":
+            return f"{names.host} does not resolve: the name is known and has no address"
+        case "EAI_NONAME":
             return f"{names.host} does not resolve: {here} knows no such name"
         case error:
             return f"{names.host} does not resolve ({error})"
@@ -239,14 +244,21 @@ def _why_not_found(snapshot: Snapshot, names: Resolution) -> str:
             "whatever it maps does not count."
         )
     if _under_localhost(host):
+        nowhere = "got no usable answer" if names.error == "EAI_AGAIN" else "neither has this name"
         return (
             "Browsers and curl map every name under .localhost to this machine by themselves. The C library does not: "
-            "it asks /etc/hosts and DNS, and neither has this name. So it works there and in no other program."
+            f"it asks /etc/hosts and DNS, and {nowhere}. So it works there and in no other program."
         )
     if names.error == "EAI_AGAIN":
+        unmapped = "The hosts file does not have the name, and the" if _is_unmapped(snapshot, host) else "The"
         return (
-            "The hosts file does not have the name, and the DNS servers gave no usable answer. Whether "
-            "the name exists is not known: DNS is what fails here."
+            f"{unmapped} DNS servers gave no usable answer. Whether the name exists is not known: DNS is what fails "
+            "here."
+        )
+    if names.error in ("EAI_NODATA", "EAI_ADDRFAMILY"):
+        return (
+            f"Programs {where} get no address for {host}, so no packet is sent. DNS knows the name, but has neither an "
+            "A nor an AAAA record of it for us."
         )
     return (
         f"Programs {where} get no address for {host}, so no packet is sent. Either the name is misspelt, or it "
@@ -254,10 +266,20 @@ def _why_not_found(snapshot: Snapshot, names: Resolution) -> str:
     )
 
 
+def _is_unmapped(snapshot: Snapshot, host: str) -> bool:
+    """Whether the hosts file was read, and has no line for the name."""
+    match snapshot.hosts:
+        case Known(value=hosts):
+            return not hosts.exists or (hosts.readable and not hosts.mapping(host))
+        case Unknown():
+            return False
+
+
 def _skips_files(snapshot: Snapshot) -> bool:
     match snapshot.resolver:
         case Known(value=config):
-            return bool(config.nsswitch_hosts) and "files" not in config.nsswitch_hosts
+            named = bool(config.nsswitch_hosts) and "files" not in config.nsswitch_hosts
+            return named and not (config.hosts_line and reads_files(config.hosts_line))
         case Unknown():
             return False
 
@@ -265,11 +287,12 @@ def _skips_files(snapshot: Snapshot) -> bool:
 def _configuration(snapshot: Snapshot) -> tuple[Evidence, ...]:
     match snapshot.resolver:
         case Known(value=config):
-            servers = ", ".join(config.nameservers) or "none, so 127.0.0.1"
-            hosts = " ".join(config.nsswitch_hosts) or "no hosts line"
+            services = " ".join(config.nsswitch_hosts)
+            line = config.hosts_line or (f"hosts: {services}" if services else "no hosts line")
+            servers = [f"nameserver {one}" for one in config.nameservers[:_ASKED]]
             return (
-                Evidence(f"hosts: {hosts}", "/etc/nsswitch.conf"),
-                Evidence(f"nameserver {servers}", "/etc/resolv.conf"),
+                Evidence(line, "/etc/nsswitch.conf"),
+                *(Evidence(one, "/etc/resolv.conf") for one in servers or ["no nameserver, so 127.0.0.1 is asked"]),
             )
         case Unknown():
             return ()
@@ -287,8 +310,7 @@ def _hosts_evidence(snapshot: Snapshot, host: str) -> tuple[Evidence, ...]:
 
 
 def _line_evidence(hosts: HostsFile, entry: HostsEntry) -> Evidence:
-    mark = "# " if entry.commented else ""
-    return Evidence(f"line {entry.line}: {mark}{entry.address} {' '.join(entry.names)}", hosts.path)
+    return Evidence(f"line {entry.line}: {entry.quoted}", hosts.path)
 
 
 def _resolve_it(snapshot: Snapshot, names: Resolution) -> tuple[Remedy, ...]:
@@ -520,11 +542,13 @@ def _localhost_elsewhere(snapshot: Snapshot, names: Resolution) -> Iterator[Find
         return
     yield from _hosts_file_broken(snapshot, names)
     first = strangers[0] == names.addresses[0].address
-    works = any(one.address == strangers[0] and one.outcome.works for one in snapshot.attempts)
+    tried = [one for one in snapshot.attempts if one.address == strangers[0]]
+    works = any(one.outcome.works for one in tried)
+    blocks = severity(snapshot, tried[0]) if tried else Severity.PROBLEM
     yield Finding(
         code=LOCALHOST_ELSEWHERE.code,
         title=title(f"{names.host} means {strangers[0]} here, which is not loopback"),
-        severity=Severity.PROBLEM if first and not works else Severity.WARNING,
+        severity=blocks if first and not works else Severity.WARNING,
         confidence=Confidence.PROVEN,
         explanation=f"Programs that dial {names.host} leave for {strangers[0]} instead of this machine's loopback. "
         "Browsers and curl do not ask for this name and use loopback all the same, so they may disagree.",
@@ -597,12 +621,18 @@ def _prefers_other_family(snapshot: Snapshot, names: Resolution) -> Iterator[Fin
     first = snapshot.attempts[0]
     if any(one.address == first.address and one.outcome.works for one in snapshot.attempts):
         return
-    other = next((one for one in snapshot.attempts if one.outcome.works and one.family != first.family), None)
-    if other is None:
+    other = next((one for one in snapshot.attempts if one.outcome.works), None)
+    if other is None or other.family == first.family:
         return
-    match _nobody_there(snapshot, first):
+    nobody = _nobody_there(snapshot, first)
+    refused = first.outcome is Outcome.REFUSED
+    sure = isinstance(nobody, Confidence)
+    if (refused or sure) and all(fails_at_once(one) for one in snapshot.attempts if one.address == first.address):
+        yield _passed_by(snapshot, names, first, other, nobody=refused and sure)
+        return
+    match nobody:
         case Confidence() as confidence:
-            yield _other_family(snapshot, names, first, other, confidence)
+            yield _waited_for(snapshot, names, first, other, confidence)
         case Missing() as missing:
             yield missing
         case None:
@@ -646,21 +676,21 @@ def _nobody_there_remotely(snapshot: Snapshot, first: Attempt) -> Confidence | N
             return None
 
 
-def _other_family(
-    snapshot: Snapshot, names: Resolution, first: Attempt, other: Attempt, confidence: Confidence
-) -> Finding:
-    version = {"ipv4": "IPv4", "ipv6": "IPv6"}
-    failed = {Outcome.UNANSWERED: "stays silent", Outcome.UNREACHABLE: "is unreachable"}.get(
-        first.outcome, "is refused"
-    )
+_VERSION = {"ipv4": "IPv4", "ipv6": "IPv6"}
+
+
+def _passed_by(snapshot: Snapshot, names: Resolution, first: Attempt, other: Attempt, *, nobody: bool) -> Finding:
+    """An error at once: it depends on the client whether that is the end."""
+    failed = {Outcome.REFUSED: "is refused", Outcome.UNREACHABLE: "is unreachable"}.get(first.outcome, "fails")
+    only = f", and the server answers over {_VERSION[other.family]} only" if nobody else ""
     return Finding(
         code=PREFERS_OTHER_FAMILY.code,
         title=title(f"{names.host} is {first.address} first, which {failed}; {other.endpoint} answers"),
         severity=severity(snapshot, first),
-        confidence=confidence,
-        explanation=f"The resolver puts the {version[first.family]} address first, and the server answers over "
-        f"{version[other.family]} only. Clients that try one address after the other get through, some of them late; "
-        "clients that take the first address alone (Node.js from version 17 on, BusyBox, many health checks) fail.",
+        confidence=Confidence.PROVEN,
+        explanation=f"The resolver puts the {_VERSION[first.family]} address first{only}. Programs that try the next "
+        "address after an error work at once: curl, Python, Go, bash, browsers, Node.js from version 20 on. Programs "
+        "that try the first address only fail: Node.js 17 to 19, BusyBox wget.",
         evidence=(
             _asked(names),
             connect_evidence(first),
@@ -668,14 +698,46 @@ def _other_family(
             *_listener_evidence(snapshot, other),
         ),
         remedies=(
-            dial_instead(other.endpoint, f"Dial the address that answers: {other.endpoint}"),
-            Remedy(
-                summary='Or let the server listen on both families: the host "::" with IPv6-only off, or one socket '
-                "each for 127.0.0.1 and ::1. Restart it afterwards."
-            ),
+            dial_instead(other.endpoint, f"Connect to the address that answers: {other.endpoint}"),
+            *((_serve_both(),) if nobody else ()),
             *_prefer_ipv4(snapshot, first),
         ),
         explains=("refused/other-family", "refused/nothing-listening", "refused/other-address"),
+    )
+
+
+def _waited_for(
+    snapshot: Snapshot, names: Resolution, first: Attempt, other: Attempt, confidence: Confidence
+) -> Finding:
+    """No error, or a late one: every client that begins with this address waits."""
+    failed = "stays silent" if first.outcome is Outcome.UNANSWERED else "fails late"
+    return Finding(
+        code=PREFERS_OTHER_FAMILY.code,
+        title=title(f"{names.host} is {first.address} first, which {failed}; {other.endpoint} answers"),
+        severity=severity(snapshot, first),
+        confidence=confidence,
+        explanation=f"The resolver puts the {_VERSION[first.family]} address first, and only the "
+        f"{_VERSION[other.family]} address answers. Programs that start a second attempt while the first one waits "
+        "(browsers, curl, Go, Node.js from version 20 on) are late by a fraction of a second; programs that wait for "
+        "the first one (Python, bash) are late by minutes, or give up before that.",
+        evidence=(
+            _asked(names),
+            connect_evidence(first),
+            connect_evidence(other),
+            *_listener_evidence(snapshot, other),
+        ),
+        remedies=(
+            dial_instead(other.endpoint, f"Connect to the address that answers: {other.endpoint}"),
+            *_prefer_ipv4(snapshot, first),
+        ),
+        explains=("refused/other-family", "refused/nothing-listening", "refused/other-address"),
+    )
+
+
+def _serve_both() -> Remedy:
+    return Remedy(
+        summary='Or let the server listen on both families: the host "::" with IPv6-only off, or one socket each for '
+        "127.0.0.1 and ::1. Restart it afterwards."
     )
 
 
@@ -710,7 +772,8 @@ def _ipv6_disabled(snapshot: Snapshot, names: Resolution) -> Iterator[Finding | 
         case Known(value=policy) if policy.ipv6_disabled_lo or not policy.ipv6_available:
             # behind another address it is only what the sorting is for: clients never get that far
             behind = snapshot.intent is Intent.CONNECT and failed is not tried[0]
-            yield _without_ipv6(snapshot, names, failed, policy, Severity.INFO if behind else Severity.PROBLEM)
+            blocks = severity(snapshot, failed) if isinstance(failed, Attempt) else Severity.PROBLEM
+            yield _without_ipv6(snapshot, names, failed, policy, Severity.INFO if behind else blocks)
         case Known():
             return
 
@@ -794,7 +857,7 @@ def _read_laxly(snapshot: Snapshot, names: Resolution) -> Finding:
     why = (
         f"Numbers with a leading zero are octal: {names.host} is {address}, not {meant}."
         if meant != address
-        else f"The C library fills in what is missing (inet_aton(3)): {names.host} is {address}."
+        else f"The C library reads such short and other forms as inet_aton(3) does: {names.host} is {address}."
     )
     weight = Severity.WARNING if failed and meant != address else Severity.INFO
     return Finding(

@@ -405,4 +405,4 @@ def _evidence(attempt: Attempt | BindAttempt) -> Evidence:
     return Evidence(f"bind to {attempt.endpoint}: {attempt.errno}", "bind(2)")
 
 
-CHECK = Check("sandbox", (CGROUP_FILTER, CGROUP_CONNECT), judge)
+CHECK = Check("sandbox", (CGROUP_FILTER, CGROUP_CONNECT), judge, premises=("names", "links"))

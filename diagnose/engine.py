@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from msgspec.structs import replace
 
 from diagnose.analysis.argument import without_objection
+from diagnose.analysis.reach import fails_at_once
 from diagnose.analysis.side_commands import NETDIAG_RUN, there
 from diagnose.analysis.unshared import unshared_by_us
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
@@ -14,7 +17,7 @@ from diagnose.model.check import Check
 from diagnose.model.fact import Known, Missing, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Severity, Stage
 from diagnose.model.report import AttemptReport, CheckOutcome, CheckReport, NotChecked, Report, TargetReport, Verdict
-from diagnose.model.snapshot import Snapshot
+from diagnose.model.snapshot import ATTEMPTS, FACTS, Snapshot
 from diagnose.model.target import Intent, Standing, Target
 
 _SEVERITIES = list(Severity)
@@ -23,6 +26,30 @@ _OUR_OWN_LIMIT = ("EMFILE", "ENFILE")
 """No socket could be had to try it: that says nothing of the target."""
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
 """Stages whose proven local state is a verdict even when nothing was sent."""
+
+
+class _Consulted:
+    """Stands for a snapshot before one check, and keeps which facts the check reads: only these can be clear."""
+
+    def __init__(self, snapshot: Snapshot, premises: tuple[str, ...]) -> None:
+        self._snapshot = snapshot
+        self._premises = premises
+        self.known = False
+        self.unknown: dict[str, Unknown] = {}
+
+    def __getattr__(self, field: str) -> object:
+        value = getattr(self._snapshot, field)
+        if field in ATTEMPTS:
+            self.known |= bool(value)
+        elif field in FACTS:
+            match value:
+                case Unknown(reason=Reason.NOT_NEEDED):
+                    pass
+                case Unknown():
+                    self.unknown[FACTS[field]] = value
+                case _:
+                    self.known |= field not in self._premises
+        return value
 
 
 class _Examined:
@@ -34,12 +61,13 @@ class _Examined:
         self.crash: str | None = None
         self.name = check.name
         self.ran = snapshot.scope.runs(check.name)
+        self.consulted = _Consulted(snapshot, check.premises)
         if self.ran:
-            self._judge(check, snapshot)
+            self._judge(check)
 
-    def _judge(self, check: Check, snapshot: Snapshot) -> None:
+    def _judge(self, check: Check) -> None:
         try:
-            for said in check.judge(snapshot):
+            for said in check.judge(cast(Snapshot, self.consulted)):
                 if not isinstance(said, Missing):
                     self.findings.append(said)
                 elif said.unknown.reason is not Reason.NOT_NEEDED:
@@ -55,10 +83,12 @@ class _Examined:
             return CheckReport(self.name, CheckOutcome.CRASHED, self.crash)
         if any(f.severity is not Severity.INFO for f in self.findings):
             return CheckReport(self.name, CheckOutcome.FOUND)
-        if self.missing:
-            needed = "; ".join(sorted({f"{m.fact}: {m.unknown}" for m in self.missing}))
-            return CheckReport(self.name, CheckOutcome.SKIPPED, needed)
-        return CheckReport(self.name, CheckOutcome.CLEAR)
+        # what it read and did not miss aloud was not known either, so it is not clear
+        wanted = [(one.fact, one.unknown) for one in self.missing] or self.consulted.unknown.items()
+        if wanted:
+            needed = sorted({f"{fact}: {unknown}" for fact, unknown in wanted})
+            return CheckReport(self.name, CheckOutcome.SKIPPED, "; ".join(needed))
+        return CheckReport(self.name, CheckOutcome.CLEAR if self.consulted.known else CheckOutcome.NOT_APPLICABLE)
 
 
 def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
@@ -69,6 +99,9 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     if verdict.works:
         for one in examined:
             one.findings = [_without_blame(finding) for finding in one.findings]
+        consequences = _consequences([finding for one in examined for finding in one.findings], stages)
+        for one in examined:
+            one.findings = [replace(f, severity=Severity.INFO) if f in consequences else f for f in one.findings]
     ours = {cause.code for check in checks for cause in check.causes if cause.of_the_machine}
     said = _once(finding for one in examined for finding in one.findings)
     found = [_runnable(finding, snapshot, of_the_machine=finding.code in ours) for finding in said]
@@ -145,20 +178,33 @@ def _bind_verdict(binds: Sequence[BindAttempt]) -> Verdict:
 
 
 def _connect_verdict(attempts: Sequence[Attempt]) -> Verdict:
-    by_address: dict[str, list[bool]] = {}
+    """What clients meet that try the addresses in order: an error at once they pass by, a silence they wait for."""
+    by_address: dict[str, list[Attempt]] = {}
     for one in attempts:
-        by_address.setdefault(one.address, []).append(one.outcome.works)
-    works = list(by_address.values())
-    if not any(any(tries) for tries in works):
+        by_address.setdefault(one.address, []).append(one)
+    if not any(one.outcome.works for one in attempts):
         return Verdict.UNREACHABLE
-    return Verdict.REACHABLE if all(works[0]) else Verdict.DEGRADED
+    passed_by = itertools.takewhile(lambda tries: all(map(fails_at_once, tries)), by_address.values())
+    met = list(by_address.values())[len(list(passed_by))]
+    return Verdict.REACHABLE if all(one.outcome.works for one in met) else Verdict.DEGRADED
 
 
 def _without_blame(finding: Finding) -> Finding:
     """What would be a problem is only worth knowing where the target works all the same."""
-    if finding.severity is not Severity.PROBLEM:
-        return finding
-    return replace(finding, severity=Severity.INFO)
+    return replace(finding, severity=Severity.INFO) if finding.severity is Severity.PROBLEM else finding
+
+
+def _consequences(found: Sequence[Finding], stages: dict[str, Stage]) -> list[Finding]:
+    """The warnings that another one explains: the path decides which of two comes first."""
+    explained: set[str] = set()
+    consequences: list[Finding] = []
+    warnings = (finding for finding in found if finding.severity is Severity.WARNING)
+    for finding in sorted(warnings, key=lambda f: _rank(f, stages)):
+        if finding.code in explained:
+            consequences.append(finding)
+        else:
+            explained.update(code for code in finding.explains if code != finding.code)
+    return consequences
 
 
 def _once(findings: Iterable[Finding]) -> list[Finding]:
@@ -180,11 +226,12 @@ def _runnable(finding: Finding, snapshot: Snapshot, *, of_the_machine: bool) -> 
         # the last gate: whatever a check has built, no name becomes more than a word of a command
         for remedy in map(without_objection, there(finding.remedies, snapshot.vantage, of_the_machine=of_the_machine))
     )
-    return replace(finding, remedies=remedies)
+    # nothing is its own consequence, whatever a check lists
+    return replace(finding, remedies=remedies, explains=tuple(c for c in finding.explains if c != finding.code))
 
 
 def _called(command: Command, snapshot: Snapshot) -> Command:
-    by_sudo = command.needs_root and snapshot.vantage.uid != 0
+    by_sudo = command.needs_root and not snapshot.vantage.is_root
     name = _netdiag(snapshot.program.root if by_sudo else snapshot.program.user)
     following = (*command.argv[1:], "")
     argv = tuple(
@@ -203,7 +250,7 @@ def _root_cause(found: Sequence[Finding], stages: dict[str, Stage], verdict: Ver
     if verdict.works:
         return None
     named = [f for f in found if f.severity is Severity.PROBLEM and f.confidence is not Confidence.POSSIBLE]
-    explained = {code for finding in named for code in finding.explains if code != finding.code}
+    explained = {code for finding in named for code in finding.explains}
     candidates = [finding for finding in named if finding.code not in explained] or named
     return min(candidates, key=lambda f: _rank(f, stages), default=None)
 

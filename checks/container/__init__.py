@@ -42,4 +42,5 @@ CHECK = Check(
         causes.HOST_FIREWALL,
     ),
     judge,
+    premises=("names", "links"),
 )

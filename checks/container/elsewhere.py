@@ -110,7 +110,7 @@ def _other_namespace(
         explanation=_why(attempt, first, candidates),
         evidence=(
             connect_evidence(attempt),
-            Evidence(f"nothing listens on port {attempt.port} in our own namespace", "sock_diag"),
+            Evidence(f"no TCP socket of our own namespace takes {attempt.endpoint}", "sock_diag"),
             *(_listener_evidence(each) for each in listeners),
             *_place_evidence(first),
             Evidence(_looked(seen, candidates), "/proc/PID/ns/net"),

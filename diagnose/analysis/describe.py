@@ -15,6 +15,7 @@ _LAUNCHERS = frozenset(
 """Services whose cgroup holds what they started for others: to stop them would stop far more than this process."""
 _FORWARDERS = frozenset(("docker-proxy", "conmon", "rootlessport", "pasta", "slirp4netns"))
 """Programs that hold a published port for a container engine, which restarts or outlives them."""
+_SERVICE_MANAGERS = ("systemd", "init")
 _NO_UNDO = "This cannot be undone; start the program again afterwards."
 
 
@@ -49,10 +50,45 @@ def user_words(uid: int) -> str:
     return "root" if uid == 0 else f"user id {uid}"
 
 
-def stop_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
-    """How `uid` stops the process, by the tool that owns it; SIGTERM where nobody else does."""
-    if process.pid == 1:
+def halted(process: Process) -> str:
+    """stopped, or traced: what keeps it from acting on a signal; empty where nothing does."""
+    return {"T": "stopped", "t": "traced"}.get(process.state, "")
+
+
+def state_sentence(process: Process) -> str:
+    """What the state of a holder means for whoever wants its port; empty where it means nothing."""
+    name = f"{process.program} (pid {process.pid})"
+    match process.state:
+        case "T":
+            return (
+                f"{name} is stopped (Ctrl-Z or SIGSTOP) and keeps the port: a stopped process acts on SIGTERM only "
+                "after it is resumed."
+            )
+        case "t":
+            by = f"pid {process.tracer}, a debugger or strace" if process.tracer else "a debugger or strace"
+            return f"{name} is held by {by}, and acts on SIGTERM only after that lets it run."
+        case "D":
+            return f"{name} waits in the kernel (state D, mostly for a disk or network file system): signals wait too."
+        case "Z":
+            return (
+                f"The first thread of {name} has ended, so ps calls it a zombie; its other threads live and keep the "
+                "port, and kill ends them."
+            )
+        case _:
+            return ""
+
+
+def stop_remedies(process: Process, uid: int, sharers: tuple[Process, ...] = ()) -> tuple[Remedy, ...]:
+    """How `uid` stops the process, by the tool that owns it; SIGTERM where nobody else does.
+
+    `sharers` hold the port with it, as its workers do.
+    """
+    if process.pid == 1 and process.program in _SERVICE_MANAGERS:
         return (Remedy(summary="Pid 1 holds it for a socket unit: systemctl list-sockets names the unit to stop."),)
+    if process.pid == 1:
+        return (
+            Remedy(summary=f"{process.program} is pid 1 here: it ends with the container (docker stop, from outside)."),
+        )
     if process.program in _FORWARDERS:
         return (
             Remedy(
@@ -61,7 +97,12 @@ def stop_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
             ),
         )
     stopped = _stop_container(process, uid) or _stop_unit(process, uid)
-    return (*([stopped] if stopped else []), _terminate(process, uid, instead=stopped is not None))
+    asleep = tuple(one for one in (process, *sharers) if one.state == "T")
+    return (
+        *([stopped] if stopped else []),
+        _terminate(process, uid, asleep, instead=stopped is not None),
+        *([_resume(asleep, uid)] if asleep else []),
+    )
 
 
 def restart_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
@@ -115,15 +156,38 @@ def _stop_unit(process: Process, uid: int) -> Remedy | None:
     )
 
 
-def _terminate(process: Process, uid: int, *, instead: bool) -> Remedy:
+def _terminate(process: Process, uid: int, asleep: tuple[Process, ...], *, instead: bool) -> Remedy:
+    """A signal waits for a stopped process until SIGCONT, and for a traced one until its tracer lets it go."""
     ask = f"Ask {process.program} to end (SIGTERM)"
+    ask += ", and resume it so that it can" if asleep else ""
+    ask += f", and its tracer (pid {process.tracer}), so that it can" if _is_held(process) else ""
     why = f"Or {ask[0].lower()}{ask[1:]}; what runs it may start it again" if instead else ask
+    every = tuple(dict.fromkeys((process, *asleep)))
+    needs_root = any(one.uid != uid for one in every)
+    commands: tuple[Command, ...] = (Command(("kill", str(process.pid)), needs_root),)
+    if asleep:
+        commands = (_kill("-TERM", every, needs_root), _kill("-CONT", asleep, needs_root))
+    if _is_held(process):  # often root's, as an ordinary user may not attach to a running process (ptrace_scope)
+        commands += (Command(("kill", str(process.tracer)), needs_root=True),)
+    return Remedy(summary=f"{why}. {_NO_UNDO}", commands=commands, risk=Risk.DISRUPTIVE, survives_reboot=None)
+
+
+def _is_held(process: Process) -> bool:
+    return process.state == "t" and process.tracer > 0
+
+
+def _resume(asleep: tuple[Process, ...], uid: int) -> Remedy:
+    needs_root = any(one.uid != uid for one in asleep)
     return Remedy(
-        summary=f"{why}. {_NO_UNDO}",
-        commands=(Command(("kill", str(process.pid)), needs_root=process.uid != uid),),
-        risk=Risk.DISRUPTIVE,
+        summary="Or resume it, if it is the server that you want (in its own terminal: fg)",
+        commands=(_kill("-CONT", asleep, needs_root),),
+        undo=(_kill("-STOP", asleep, needs_root),),
         survives_reboot=None,
     )
+
+
+def _kill(signal: str, processes: tuple[Process, ...], needs_root: bool) -> Command:
+    return Command(("kill", signal, *(str(one.pid) for one in processes)), needs_root)
 
 
 def _base(unit: str) -> str:

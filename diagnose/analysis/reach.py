@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from ipaddress import IPv6Address, ip_address
 
-from diagnose.model.attempt import Attempt
+from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.fact import Known
 from diagnose.model.finding import Severity
 from diagnose.model.network import SocketRow, TcpState, family_of, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
@@ -74,17 +75,36 @@ def first_working(snapshot: Snapshot) -> int | None:
     return next((i for i, one in enumerate(snapshot.attempts) if one.outcome.works), None)
 
 
+def fails_at_once(attempt: Attempt) -> bool:
+    """Whether every client gets an error for this address without a wait, and so may go on to the next one.
+
+    An ICMPv6 error that comes while connect(2) still holds the socket is lost on it, as on lo it always does
+    (tcp_v6_err, net/ipv6/tcp_ipv6.c): netdiag reads it from the error queue, other clients wait and send again.
+    """
+    lost = (
+        attempt.local and isinstance(attempt.icmp, Known) and any(one.origin == "icmp6" for one in attempt.icmp.value)
+    )
+    return attempt.outcome in _ERRORS and attempt.ms < _FIRST_RETRANSMISSION and not lost
+
+
+_ERRORS = (Outcome.REFUSED, Outcome.UNREACHABLE, Outcome.ADDRESS_UNAVAILABLE, Outcome.DENIED)
+_FIRST_RETRANSMISSION = 1000.0
+"""Milliseconds after which a SYN is sent again (TCP_TIMEOUT_INIT): what comes later was waited for."""
+
+
 def failing(snapshot: Snapshot) -> tuple[Attempt, ...]:
     """The attempts that did not work, the ones that the user meets first, first."""
     return tuple(one for one in snapshot.attempts if not one.outcome.works)
 
 
 def severity(snapshot: Snapshot, attempt: Attempt) -> Severity:
-    """A failed address behind the first working one is information; before it, a problem."""
+    """Behind the first working address information; before it, a warning where clients get an error at once."""
     if snapshot.intent is Intent.BIND:
         return Severity.INFO
     working = first_working(snapshot)
-    if working is None or snapshot.attempts.index(attempt) < working:
-        return Severity.PROBLEM
     same = [one for one in snapshot.attempts if one.address == attempt.address]
-    return Severity.PROBLEM if any(one.outcome.works for one in same) else Severity.INFO
+    if working is None or any(one.outcome.works for one in same):
+        return Severity.PROBLEM
+    if snapshot.attempts.index(attempt) > working:
+        return Severity.INFO
+    return Severity.WARNING if all(map(fails_at_once, same)) else Severity.PROBLEM

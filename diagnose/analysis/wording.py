@@ -7,11 +7,28 @@ from diagnose.model.finding import Command, Evidence, Remedy
 from diagnose.model.network import Endpoint, SocketRow
 
 TITLE_LENGTH = 80
+ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
+_NAME_LENGTH = 24
+"""A name or path stays whole up to here, whatever is around it."""
 
 
 def title(text: str) -> str:
-    """At most 80 characters; a cut is shown by "..."."""
-    return text if len(text) <= TITLE_LENGTH else text[: TITLE_LENGTH - 3].rstrip() + "..."
+    """At most 80 characters: first the long names lose their middle, then the sentence its end, at a word."""
+    words = text.split(" ")
+    for word in sorted({word for word in words if len(word) > _NAME_LENGTH}, key=len, reverse=True):
+        excess = len(" ".join(words)) - TITLE_LENGTH
+        if excess > 0:
+            short = _without_middle(word, max(_NAME_LENGTH, len(word) - excess))
+            words = [short if one == word else one for one in words]
+    while len(" ".join(words)) > TITLE_LENGTH:
+        words = [*words[: -2 if words[-1] == ELLIPSIS else -1], ELLIPSIS]
+    return " ".join(words)
+
+
+def _without_middle(word: str, length: int) -> str:
+    """The start and the end of a name or path: one that is cut at its end could be taken for another."""
+    head = (length - 1) // 2
+    return f"{word[:head]}{ELLIPSIS}{word[head + 1 - length :]}"
 
 
 def connect_evidence(attempt: Attempt) -> Evidence:

@@ -123,7 +123,11 @@ class Collection:
             for case in cases:
                 self._try(case, link_fact)
             self._listen_to_ourselves(cases)
-        tables = sockets.look(ports, listening=ports.union(*(near(port) for port in ports)))
+        tables = sockets.look(
+            ports,
+            listening=ports.union(*(near(port) for port in ports)),
+            origins=self.order.intent is Intent.BIND,
+        )
         inodes = _inodes(tables, ports)
         held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS)
         seen = self._vantage()

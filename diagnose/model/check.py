@@ -19,3 +19,5 @@ class Check(Struct, frozen=True):
     name: str
     causes: tuple[Cause, ...]
     judge: Judge
+    premises: tuple[str, ...] = ()
+    """Facts of a snapshot that only tell it whether it has anything to ask: to know them makes no check clear."""

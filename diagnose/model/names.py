@@ -50,6 +50,13 @@ class HostsEntry(Struct, frozen=True):
     """The line is commented out, but would map names."""
     valid: bool = True
     """False: what stands where the address belongs is none, so glibc skips the line."""
+    text: str = ""
+    """As it stands in the file, without what a comment adds behind it; empty in older recordings."""
+
+    @property
+    def quoted(self) -> str:
+        """The line for a reader."""
+        return self.text or f"{'# ' if self.commented else ''}{self.address} {' '.join(self.names)}"
 
 
 class HostsFile(Struct, frozen=True):
@@ -92,3 +99,5 @@ class ResolverConfig(Struct, frozen=True):
     nameservers: tuple[str, ...]
     gai_lines: tuple[str, ...]
     """Active lines of /etc/gai.conf."""
+    hosts_line: str | None = None
+    """The hosts line that counts, as it stands in nsswitch.conf; None: there is none, or the recording is older."""

@@ -68,6 +68,8 @@ class SocketRow(Struct, frozen=True, order=True):
     """LISTEN: the length that the accept queue may have; else unsent bytes (Send-Q)."""
     drops: int | None = None
     """Packets that the kernel dropped at this socket (SK_MEMINFO_DROPS); None: not told."""
+    opened_here: bool | None = None
+    """Whether this end of a connection sent the SYN; asked for with --bind only, and None where that is not known."""
 
 
 class Interface(Struct, frozen=True, order=True):

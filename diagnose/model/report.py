@@ -32,11 +32,16 @@ class Verdict(StrEnum):
 
 
 class CheckOutcome(StrEnum):
-    """found: a problem or warning; clear: all was known, and nothing; else skipped or crashed."""
+    """What a check came to: each of its facts counts, and clear is never said of what nobody looked at."""
 
     FOUND = "found"
+    """A problem or a warning."""
     CLEAR = "clear"
+    """Every fact that it asked for was known, one at least, and nothing was found."""
     SKIPPED = "skipped"
+    """A fact that it asked for could not be had, or it was not asked for itself."""
+    NOT_APPLICABLE = "not-applicable"
+    """It has nothing to ask here: the firewall, where a server is to be started."""
     CRASHED = "crashed"
 
 
@@ -97,6 +102,14 @@ class Report(Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     checks: tuple[CheckReport, ...]
     not_checked: tuple[NotChecked, ...]
+
+    @property
+    def answered(self) -> str:
+        """The verdict; of a bind also for whom it holds, where another user asked than the one who tried."""
+        asker = self.vantage.sudo_user
+        if self.intent is not Intent.BIND or asker is None:
+            return self.verdict.value
+        return f"{self.verdict.value} for {self.vantage.user} ({asker} ran netdiag as {self.vantage.user})"
 
 
 class Reports(Struct, frozen=True, kw_only=True):

@@ -39,9 +39,23 @@ class Vantage(Struct, frozen=True):
     origin: str | None = field(default=None, name="from")
     """What the user gave after --from."""
     sudo_user: str | None = None
-    """Who called sudo."""
+    """The user who ran netdiag as root through sudo, doas or pkexec; None: nobody did, or root."""
     side: Side | None = None
     """What that is; None without --from."""
+    sudo_uid: int | None = None
+    """That user's uid; None where it is not known, as in older recordings."""
+
+    @property
+    def is_root(self) -> bool:
+        """Whether a command typed next to this netdiag has root's rights: not for those who ran it through sudo."""
+        return self.uid == 0 and self.sudo_user is None
+
+    @property
+    def reader_uid(self) -> int:
+        """The uid of the shell that the remedies are typed into; -1 where it is not known."""
+        if self.sudo_user is None:
+            return self.uid
+        return -1 if self.sudo_uid is None else self.sudo_uid
 
 
 class Program(Struct, frozen=True):
@@ -110,25 +124,31 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     def facts(self) -> tuple[tuple[str, Unknown], ...]:
         """The facts of the whole snapshot that are not known, by their names for people."""
-        named = {
-            "name resolution": self.names,
-            "interfaces": self.links,
-            "socket table": self.sockets,
-            "listeners": self.listeners,
-            "bound sockets": self.bound,
-            "UDP sockets": self.udp,
-            "socket owners": self.holders,
-            "port sysctls": self.policy,
-            "routes": self.routing,
-            "hosts file": self.hosts,
-            "resolver configuration": self.resolver,
-            "other network namespaces": self.elsewhere,
-            "containers": self.containers,
-            "compose project": self.compose,
-            "firewall rules": self.firewall,
-            "the host's firewall rules": self.host_firewall,
-            "cgroup filters": self.cgroup_filters,
-            "ufw": self.ufw,
-            "the listeners a moment later": self.later,
-        }
-        return tuple((name, fact) for name, fact in named.items() if isinstance(fact, Unknown))
+        named = ((label, getattr(self, field)) for field, label in FACTS.items())
+        return tuple((label, fact) for label, fact in named if isinstance(fact, Unknown))
+
+
+FACTS = {
+    "names": "name resolution",
+    "links": "interfaces",
+    "sockets": "socket table",
+    "listeners": "listeners",
+    "bound": "bound sockets",
+    "udp": "UDP sockets",
+    "holders": "socket owners",
+    "policy": "port sysctls",
+    "routing": "routes",
+    "hosts": "hosts file",
+    "resolver": "resolver configuration",
+    "elsewhere": "other network namespaces",
+    "containers": "containers",
+    "compose": "compose project",
+    "firewall": "firewall rules",
+    "host_firewall": "the host's firewall rules",
+    "cgroup_filters": "cgroup filters",
+    "ufw": "ufw",
+    "later": "the listeners a moment later",
+}
+"""The fields of a snapshot that are facts, each with its name for people."""
+ATTEMPTS = ("attempts", "binds", "candidates")
+"""The fields that hold what was tried: they are known where something was."""

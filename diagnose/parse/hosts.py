@@ -51,16 +51,19 @@ def _about(entry: HostsEntry, host: str) -> HostsEntry:
 
 
 def _entry(number: int, line: bytes) -> HostsEntry | None:
-    active, _, comment = line.partition(b"#")
+    active = line.partition(b"#")[0]
     # bytes.split knows the white space of C's isspace, '\r' included: that is why CRLF endings do no harm
     words = [_text(word) for word in active.split()]
     if len(words) >= 2:
-        return HostsEntry(number, words[0], tuple(words[1:]), valid=_is_address(words[0]))
+        return HostsEntry(number, words[0], tuple(words[1:]), valid=_is_address(words[0]), text=_text(active.strip()))
     if words:
         return None
-    words = [_text(word) for word in comment.lstrip(b"# \t").partition(b"#")[0].split()]
+    marks = line[: len(line) - len(line.lstrip(b"# \t"))]
+    mapping = line[len(marks) :].partition(b"#")[0]
+    words = [_text(word) for word in mapping.split()]
     if len(words) >= 2 and _is_address(words[0]):
-        return HostsEntry(number, words[0], tuple(words[1:]), commented=True)
+        text = _text((marks + mapping).strip())
+        return HostsEntry(number, words[0], tuple(words[1:]), commented=True, text=text)
     return None
 
 

@@ -9,6 +9,14 @@ from diagnose.model.hidden import MASK
 
 _GAI = r"(?:precedence|label|scopev4|reload)(?: [0-9A-Fa-f:./]{1,49}| yes| no){0,2}"
 _ACTION = re.compile(r"(!?)(\w+)=(\w+)")
+_WORD = re.compile(r"\[[^\]]*\]?|[^\s\[]+")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,24}:?|:")
+"""A service: the name of a module, libnss_NAME.so.2."""
+_KNOWN = re.compile(
+    r"files|dns|resolve|myhostname|mymachines|mdns[46]?(?:_minimal)?|nis(?:plus)?|wins|compat|db|sss|ldap"
+)
+"""Services that may be meant behind a #, where anything may stand."""
+_ACTIONS = re.compile(r"\[(?:\s*!?[A-Za-z]{4,8}\s*=\s*[A-Za-z]{5,8})*\s*\]")
 STATUSES = ("success", "notfound", "unavail", "tryagain")
 
 
@@ -24,16 +32,41 @@ class Service(NamedTuple):
         return dict(self.actions).get(status, "return" if status == "success" else "continue")
 
 
+def hosts_line(content: bytes) -> str | None:
+    """The hosts line that counts, as it stands: the last one (nss/nss_database.c); None: there is none."""
+    found = None
+    for line in _text(content).split("\n"):
+        database, colon, _ = line.partition(":")
+        if colon and database.strip() == "hosts":
+            found = line.strip()
+    return found
+
+
+def quoted_hosts_line(content: bytes) -> str | None:
+    """The hosts line for a reader: services and actions as they stand, *** for every other word.
+
+    Newer versions of glibc read on behind a #, so a service stays there as well.
+    """
+    line = hosts_line(content)
+    if line is None:
+        return None
+    services, mark, comment = line.partition("#")
+    return _quoted(services, _NAME) + mark + _quoted(comment, _KNOWN)
+
+
+def _quoted(text: str, harmless: re.Pattern[str]) -> str:
+    shown = _WORD.sub(
+        lambda word: word[0] if harmless.fullmatch(word[0]) or _ACTIONS.fullmatch(word[0]) else MASK, text
+    )
+    return re.sub(rf"{re.escape(MASK)}(?:\s+{re.escape(MASK)})+", MASK, shown)
+
+
 def parse_services(content: bytes) -> tuple[Service, ...]:
     """The services of the last hosts line with their actions; empty: no such line.
 
     A # behind a service is a service without a module to glibc 2.36, and ended the line for older ones: it is kept.
     """
-    rest = ""
-    for line in _text(content).splitlines():
-        database, colon, words = line.partition(":")
-        if colon and database.strip() == "hosts":
-            rest = words
+    rest = (hosts_line(content) or "").partition(":")[2]
     services: list[Service] = []
     for word, actions in re.findall(r"([^\s\[\]]+)|\[([^\]]*)\]", rest):
         if word:
@@ -54,19 +87,20 @@ def _actions(text: str) -> list[tuple[str, str]]:
 def parse_nsswitch_hosts(content: bytes) -> tuple[str, ...]:
     """The services of the hosts line in order, without the [NOTFOUND=return] actions; empty: no such line.
 
-    The last hosts line counts (nss/nss_database.c).
+    What follows a # is left out, as before glibc 2.34; later ones read on, and take each word for a service.
     """
-    services: tuple[str, ...] = ()
-    for line in _lines(content):
-        database, colon, rest = line.partition(":")
-        if colon and database.strip() == "hosts":
-            services = tuple(_without_actions(rest).split())
-    return services
+    rest = (hosts_line(content) or "").partition(":")[2]
+    return tuple(_without_actions(rest.partition("#")[0]).split())
 
 
 def _without_actions(text: str) -> str:
     before, bracket, rest = text.partition("[")
     return before + _without_actions(" " + rest.partition("]")[2]) if bracket else before
+
+
+def reads_files(line: str) -> bool:
+    """Whether a hosts line has the service files, behind a # as well: glibc reads on there since 2.34."""
+    return "files" in _without_actions(line.partition(":")[2]).split()
 
 
 def parse_nameservers(content: bytes) -> tuple[str, ...]:

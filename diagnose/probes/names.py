@@ -18,7 +18,7 @@ from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.names import HostsFile, Kind, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
-from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
+from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts, quoted_hosts_line
 from diagnose.probes import regular_file
 from diagnose.probes.apart import Child, apart, write
 from diagnose.probes.path_walk import mount_of
@@ -462,6 +462,7 @@ def _as_configuration(seen: Mapping[str, Fact[_Seen]]) -> Fact[ResolverConfig]:
             nsswitch_hosts=parse_nsswitch_hosts(found[NSSWITCH]),
             nameservers=parse_nameservers(found[RESOLV]),
             gai_lines=parse_gai(found[GAI]),
+            hosts_line=quoted_hosts_line(found[NSSWITCH]),
         )
     )
 

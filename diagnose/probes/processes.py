@@ -41,6 +41,9 @@ class _Scan:
     def __init__(self, inodes: Collection[int]) -> None:
         self.wanted = {f"socket:[{inode}]": inode for inode in inodes}
         self.found: set[tuple[int, int]] = set()
+        self.empty: list[bytes] = []
+        """Processes without a descriptor: kernel threads, and those whose first thread has ended before the others."""
+        self.denied: list[bytes] = []
         self.unreadable = 0
         self.unvisited = 0
 
@@ -51,18 +54,39 @@ class _Scan:
                 self.unvisited += len(pids) - at
                 return
             try:
-                self._descriptors(pid)
+                if not self._descriptors(b"/proc/%s/fd" % pid, pid):
+                    self.empty.append(pid)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended meanwhile, and holds nothing any more
             except OSError:
                 self.unreadable += 1
+                self.denied.append(pid)
 
-    def _descriptors(self, pid: bytes) -> None:
-        """Look into one process; OSError when it hides or ends."""
+    def run_by_thread(self, deadline: float) -> None:
+        """Look into the other threads of the processes whose first one has no descriptors: it has ended (state Z).
+
+        To its own user root seems to own that first one's descriptors (task_dump_owner, fs/proc/base.c).
+        """
+        for pid in (*self.empty, *filter(_is_ours, self.denied)):
+            if time.monotonic() > deadline:
+                self.unvisited += 1
+                continue
+            try:
+                threads = [thread for thread in os.listdir(b"/proc/%s/task" % pid) if thread != pid]
+                for thread in threads[:1]:  # threads share their descriptors
+                    self._descriptors(b"/proc/%s/task/%s/fd" % (pid, thread), pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            except OSError:
+                self.unreadable += 1
+
+    def _descriptors(self, path: bytes, pid: bytes) -> bool:
+        """Look into one process, and whether it has any descriptor; OSError when it hides or ends."""
         wanted, readlink = self.wanted, os.readlink
-        directory = os.open(b"/proc/%s/fd" % pid, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for name in os.listdir(directory):
+            names = os.listdir(directory)
+            for name in names:
                 try:
                     link = readlink(name, dir_fd=directory)
                 except FileNotFoundError:
@@ -71,6 +95,14 @@ class _Scan:
                     self.found.add((wanted[link], int(pid)))
         finally:
             os.close(directory)
+        return bool(names)
+
+
+def _is_ours(pid: bytes) -> bool:
+    try:
+        return os.stat(b"/proc/%s" % pid).st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def holders(inodes: Collection[int], seconds: float, *, portable: bool = not LINUX) -> Fact[Holders]:
@@ -88,7 +120,10 @@ def holders(inodes: Collection[int], seconds: float, *, portable: bool = not LIN
         pids = [name for name in os.listdir(b"/proc") if name.isdigit()]
     except OSError as error:
         return Unknown(Reason.FAILED, f"/proc: {error.strerror}")
-    scan = _scanned(wanted, pids, time.monotonic() + seconds)
+    deadline = time.monotonic() + seconds
+    scan = _scanned(wanted, pids, deadline)
+    if {inode for inode, _ in scan.found} != wanted:
+        scan.run_by_thread(deadline)
     if scan.unvisited and {inode for inode, _ in scan.found} != wanted:
         return Unknown(Reason.DEADLINE, f"looked into {len(pids) - scan.unvisited} of {len(pids)} processes")
     processes = {pid: describe(pid) for pid in sorted({pid for _, pid in scan.found})}
@@ -109,6 +144,8 @@ def _scanned(inodes: Collection[int], pids: Sequence[bytes], deadline: float) ->
     scan.run(pids[::2], deadline)
     thread.join()
     scan.found |= second.found
+    scan.empty += second.empty
+    scan.denied += second.denied
     scan.unreadable += second.unreadable
     scan.unvisited += second.unvisited
     return scan

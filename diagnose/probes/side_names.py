@@ -19,7 +19,14 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
-from diagnose.parse.nsswitch import Service, parse_gai, parse_nameservers, parse_nsswitch_hosts, parse_services
+from diagnose.parse.nsswitch import (
+    Service,
+    parse_gai,
+    parse_nameservers,
+    parse_nsswitch_hosts,
+    parse_services,
+    quoted_hosts_line,
+)
 from diagnose.parse.resolv import ResolvConf, parse_resolv
 from diagnose.probes.names import ask_in_child
 from diagnose.probes.side_files import GAI, HOST_CONF, HOSTS, NSSWITCH, RESOLV, SideFile, SideFiles
@@ -68,8 +75,11 @@ def configuration(files: SideFiles) -> Fact[ResolverConfig]:
     """The files that steer its resolver."""
     match files.content(NSSWITCH), files.content(RESOLV), files.content(GAI):
         case Known(value=nsswitch), Known(value=resolv), Known(value=gai):
-            services = ("files", "dns") if files.musl else parse_nsswitch_hosts(nsswitch)
-            return Known(ResolverConfig(services, parse_nameservers(resolv), () if files.musl else parse_gai(gai)))
+            servers = parse_nameservers(resolv)
+            if files.musl:
+                return Known(ResolverConfig(("files", "dns"), servers, ()))
+            services, line = parse_nsswitch_hosts(nsswitch), quoted_hosts_line(nsswitch)
+            return Known(ResolverConfig(services, servers, parse_gai(gai), line))
         case contents:
             return next(one for one in contents if isinstance(one, Unknown))
 

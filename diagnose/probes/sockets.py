@@ -32,7 +32,9 @@ _MESSAGE = struct.Struct("=BBBBHH16s16sIIIIIIII")
 _ANY_COOKIE = 0xFFFFFFFF
 _MEMINFO, _V6ONLY, _CGROUP = 7, 11, 21
 """INET_DIAG_SKMEMINFO (asked for), INET_DIAG_SKV6ONLY (always there for listeners), INET_DIAG_CGROUP_ID (Linux 5.8)."""
-_ASK_MEMINFO = 1 << (_MEMINFO - 1)
+_INFO = 2
+"""INET_DIAG_INFO: struct tcp_info, 240 bytes."""
+_ASK_MEMINFO, _ASK_INFO = 1 << (_MEMINFO - 1), 1 << (_INFO - 1)
 _DROPS = struct.Struct("=32xI")
 """SK_MEMINFO_DROPS is the ninth number of SKMEMINFO (linux/sock_diag.h)."""
 _CGROUP_ID = struct.Struct("=Q")
@@ -74,11 +76,15 @@ class ListenersBefore(NamedTuple):
 
 
 def look(
-    ports: Collection[int], *, listening: Collection[int] | None = None, portable: bool = not LINUX
+    ports: Collection[int],
+    *,
+    listening: Collection[int] | None = None,
+    origins: bool = False,
+    portable: bool = not LINUX,
 ) -> SocketTables:
     """The rows of these local ports, and the listeners on the ports `listening` (None: on every one).
 
-    `portable` asks psutil, as on systems other than Linux.
+    `origins` asks which end opened each connection. `portable` asks psutil, as on systems other than Linux.
     A socket that this process itself binds meanwhile is in the tables too: probe binding before or after.
     """
     if portable:
@@ -86,7 +92,7 @@ def look(
     try:
         with Netlink(SOCK_DIAG) as netlink:
             listeners = _dump(netlink, socket.IPPROTO_TCP, _LISTEN, listening)
-            others = _dump(netlink, socket.IPPROTO_TCP, _OTHERS, ports)
+            others = _dump(netlink, socket.IPPROTO_TCP, _OTHERS, ports, extensions=_ASK_INFO if origins else 0)
             return SocketTables(
                 tcp=_sorted((*others, *_on(ports, listeners))),
                 listeners=_sorted(listeners),
@@ -306,6 +312,7 @@ def _dump(
     states: int,
     ports: Collection[int] | None,
     families: Iterable[tuple[int, Family]] = _FAMILIES,
+    extensions: int = 0,
 ) -> list[SocketRow]:
     """The rows in these states on these local ports, None for every port; OSError."""
     wanted = None if ports is None else frozenset(struct.pack("!H", port) for port in ports)
@@ -313,7 +320,7 @@ def _dump(
     rows: list[SocketRow] = []
     for family, _ in families:
         for port in filters:
-            request = _request(family, protocol, states, source=port)
+            request = _request(family, protocol, states, source=port, extensions=extensions)
             for _, body in netlink.dump(_BY_FAMILY, request):
                 # compared as bytes: a dump without a filter has every socket of the machine
                 if wanted is None or body[4:6] in wanted:
@@ -331,10 +338,12 @@ def _request(
     local: bytes = b"",
     peer: bytes = b"",
     device: int = 0,
+    extensions: int = 0,
 ) -> bytes:
     """One struct inet_diag_req_v2: what is zero or empty is not asked about."""
     ports = socket.htons(source), socket.htons(destination)
-    return _REQUEST.pack(family, protocol, _ASK_MEMINFO, states, *ports, local, peer, device, _ANY_COOKIE, _ANY_COOKIE)
+    asked = _ASK_MEMINFO | extensions
+    return _REQUEST.pack(family, protocol, asked, states, *ports, local, peer, device, _ANY_COOKIE, _ANY_COOKIE)
 
 
 def _row(body: bytes, *, bound: bool = False) -> SocketRow:
@@ -358,7 +367,14 @@ def _row(body: bytes, *, bound: bool = False) -> SocketRow:
         queue=unread,
         backlog=unsent,
         drops=_DROPS.unpack_from(meminfo)[0] if len(meminfo) >= _DROPS.size else None,
+        opened_here=_opened_here(TcpState(state), found[_INFO]) if found.get(_INFO) else None,
     )
+
+
+def _opened_here(state: TcpState, info: bytes) -> bool | None:
+    from diagnose.parse.tcp_info import opened_here  # for --bind only
+
+    return opened_here(state, info)
 
 
 def _device(index: int) -> str:

@@ -16,6 +16,7 @@ CAP_NET_ADMIN = 12
 def look(container: Container | None = None) -> Vantage:
     """This process's machine, user and network namespace; never fails: what cannot be read is empty or None."""
     uid = _uid()
+    caller = _caller(uid)
     hostname, kernel = _system()
     return Vantage(
         hostname=_text(hostname),
@@ -26,8 +27,32 @@ def look(container: Container | None = None) -> Vantage:
         privileged=_is_privileged(uid),
         network_namespace=_namespace(),
         container=container,
-        sudo_user=_text(os.environ["SUDO_USER"]) if uid == 0 and "SUDO_USER" in os.environ else None,
+        sudo_user=_text(caller[0]) if caller else None,
+        sudo_uid=caller[1] if caller else None,
     )
+
+
+def _caller(uid: int) -> tuple[str, int | None] | None:
+    """Name and uid of the user who became root for this command; None where nobody did, or root itself.
+
+    sudo sets SUDO_USER and SUDO_UID (sudo(8)), doas DOAS_USER (doas(1)), pkexec PKEXEC_UID (pkexec(1)).
+    """
+    if uid != 0 or sys.platform == "win32":
+        return None
+    named = os.environ.get("SUDO_USER") or os.environ.get("DOAS_USER")
+    told = os.environ.get("SUDO_UID") or os.environ.get("PKEXEC_UID", "")
+    number = int(told) if told.isascii() and told.isdecimal() and len(told) < 11 else None
+    if number is None and named:
+        number = _uid_of(named)
+    if number == 0 or (number is None and not named):
+        return None
+    return named or _user(number or 0), number
+
+
+def _uid_of(user: str) -> int | None:
+    """The number of an account of /etc/passwd."""
+    wanted = os.fsencode(user)
+    return next((int(uid) for uid, name in _accounts().items() if os.fsencode(name) == wanted and uid.isdigit()), None)
 
 
 def _text(name: str) -> str:

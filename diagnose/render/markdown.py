@@ -21,7 +21,7 @@ def render_markdown(reports: Sequence[Report]) -> str:
 def _section(report: Report) -> Iterator[str]:
     root = report.root_cause
     origin = f" from {_code(report.vantage.origin)}" if report.vantage.origin else ""
-    yield f"## {_code(report.target.input)}{origin}: {report.verdict.value}"
+    yield f"## {_code(report.target.input)}{origin}: {_text(report.answered)}"
     yield ""
     if root:
         yield from _finding(report, root, f"**{_text(root.title)}** ({root.confidence.value}, `{root.code}`)")
@@ -43,11 +43,11 @@ def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
     for one in finding.evidence:
         if one.detail:
             continue
-        yield f"- {_code(one.text)} ({_text(one.source)})"
+        yield f"- {_code(one.text.replace(chr(9), ' '))} ({_text(one.source)})"
     if finding.evidence:
         yield ""
     for remedy in finding.remedies:
-        yield from _remedy(remedy, sudo=report.vantage.uid != 0)
+        yield from _remedy(remedy, sudo=not report.vantage.is_root)
 
 
 def _remedy(remedy: Remedy, *, sudo: bool) -> Iterator[str]:

@@ -17,6 +17,8 @@ def printable(text: str, *, ascii_only: bool = False) -> str:
 def _shown(character: str, ascii_only: bool) -> str:
     if character.isprintable() and (character.isascii() or not ascii_only):
         return character
+    if character == "\N{HORIZONTAL ELLIPSIS}":  # of a title that was shortened
+        return "..."
     return character.encode("unicode_escape", errors="backslashreplace").decode("ascii")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
+from diagnose.model.attempt import Outcome
 from diagnose.model.finding import Command, Confidence, Edit, Evidence, Finding, Remedy, Severity
 from diagnose.model.report import AttemptReport, CheckOutcome, Report, Verdict
 from diagnose.model.target import Intent
@@ -58,7 +59,7 @@ class _Page:
     def __init__(self, report: Report, style: Style) -> None:
         self.report = report
         self.style = style
-        self.sudo = report.vantage.uid != 0
+        self.sudo = not report.vantage.is_root
 
     def lines(self) -> Iterator[str]:
         """All of it."""
@@ -77,9 +78,9 @@ class _Page:
         report, root = self.report, self.report.root_cause
         colour = _colour(report.verdict)
         shown = self.style.clean(report.target.input + _from(report))
-        verdict = report.verdict.value
+        verdict = self.style.clean(report.answered)
         if report.verdict.works:
-            text = f"{verdict}: {self._works()}"
+            text = f"{verdict}{self._family()}: {self._works()}"
         elif root:
             text = f"{verdict}: {self.style.clean(root.title)} ({_CONFIDENCE[root.confidence]})"
         else:
@@ -90,11 +91,25 @@ class _Page:
     def _works(self) -> str:
         report = self.report
         if report.intent is Intent.BIND:
-            who = report.vantage.user
-            return f"the user {self.style.clean(who)} can start a server here"
+            who = (
+                "a server can start here"
+                if report.vantage.sudo_user
+                else f"the user {report.vantage.user} can start a server here"
+            )
+            return self.style.clean(who)
         took = min((a.ms for a in report.attempts if a.outcome == "connected"), default=0.0)
         seen = all(gap.fact != "acceptance" for gap in report.not_checked)
         return f"{'the server takes connections' if seen else 'the connection is made'} ({took:.1f} ms)"
+
+    def _family(self) -> str:
+        """Over which IP family alone, where clients that try the first address only fail."""
+        attempts = self.report.attempts
+        if self.report.intent is Intent.BIND or not attempts or attempts[0].outcome == Outcome.CONNECTED:
+            return ""
+        works, fails = (
+            {":" in a.address for a in attempts if (a.outcome == Outcome.CONNECTED) is yes} for yes in (True, False)
+        )
+        return "" if len(works) != 1 or works & fails else f" over {'IPv6' if True in works else 'IPv4'} only"
 
     def _unknown(self) -> str:
         if self.report.verdict is Verdict.INCONCLUSIVE:
@@ -122,7 +137,7 @@ class _Page:
                 continue
             if label:
                 yield ""
-            yield from self._field(label, f"{one.text}  [{one.source}]")
+            yield from self._field(label, f"{_on_one_line(one.text)}  [{one.source}]")
             label = ""
 
     def _remedies(self, remedies: Sequence[Remedy]) -> Iterator[str]:
@@ -163,14 +178,25 @@ class _Page:
             yield " " * (LABEL + 2) + mark + (line if mark else self.style.paint(line, "bold", "cyan"))
 
     def _others(self) -> Iterator[str]:
-        explained = set(self.report.root_cause.explains) if self.report.root_cause else set()
-        others = [f for f in self.report.findings if f != self.report.root_cause and f.code not in explained]
         label = "Also"
-        for finding in others:
+        for finding in self._unexplained():
             if label:
                 yield ""
             yield from self._other(label, finding)
             label = ""
+
+    def _unexplained(self) -> list[Finding]:
+        """What the root cause, or where it works a warning, does not explain, nor only repeats for another address."""
+        root = self.report.root_cause
+        warnings = [f for f in self.report.findings if f.severity is Severity.WARNING]
+        heads = [root] if root else warnings if self.report.verdict.works else []
+        explained = {code for head in heads for code in head.explains if code not in {head.code for head in heads}}
+        said = {(root.code, root.explanation)} if root else set()
+        return [
+            f
+            for f in self.report.findings
+            if f != root and f.code not in explained and (f.code, f.explanation) not in said
+        ]
 
     def _other(self, label: str, finding: Finding) -> Iterator[str]:
         sure = "" if finding.confidence is Confidence.PROVEN else f" ({finding.confidence.value})"
@@ -178,13 +204,13 @@ class _Page:
         yield from self._field(label, f"{kind}{finding.title}{sure}  [{finding.code}]")
         if finding.severity is Severity.INFO and self.report.verdict.works:
             if finding.evidence:
-                yield from self._field("", f"  {finding.evidence[0].text}")
+                yield from self._field("", f"  {_on_one_line(finding.evidence[0].text)}")
             return
         yield from self._field("", f"  {finding.explanation}")
         for one in finding.evidence if finding.severity is not Severity.INFO else ():
             if one.detail:
                 continue
-            yield from self._field("", f"  {one.text}  [{one.source}]")
+            yield from self._field("", f"  {_on_one_line(one.text)}  [{one.source}]")
         for remedy in finding.remedies[:1]:
             yield from self._field("", f"  {remedy.summary}")
             yield from self._commands(remedy.commands, "")
@@ -215,8 +241,12 @@ class _Page:
             CheckOutcome.SKIPPED: ("skipped", "yellow"),
             CheckOutcome.CRASHED: ("crashed", "red"),
         }
+        asked = [check for check in self.report.checks if check.outcome is not CheckOutcome.NOT_APPLICABLE]
+        rest = [check.name for check in self.report.checks if check.outcome is CheckOutcome.NOT_APPLICABLE]
         # joined for the wrapping: a check and its outcome stay on one line
-        text = ", ".join(f"{check.name}={marks[check.outcome][0]}" for check in self.report.checks)
+        text = ", ".join(f"{check.name}={marks[check.outcome][0]}" for check in asked)
+        if rest:
+            text += f"{'; ' if asked else ''}not applicable here: {', '.join(rest)}"
         for line in self._field("Checks", text):
             painted = line.replace("=", " ")
             for word, colour in marks.values():
@@ -230,6 +260,11 @@ class _Page:
         for part in textwrap.wrap(self.style.clean(text), width, break_on_hyphens=False) or [""]:
             yield f"{margin}{part}".rstrip()
             margin = " " * LABEL
+
+
+def _on_one_line(quoted: str) -> str:
+    """A quoted line of a file with its tabs as people see them."""
+    return quoted.replace("\t", " ")
 
 
 def _from(report: Report) -> str:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import platform
 import selectors
 import socket
 import struct
 import sys
+import threading
 import time
 from collections.abc import Callable
 
 PR_SET_NAME, PR_SET_PDEATHSIG = 15, 1
 SO_REUSEPORT = 15
+PTRACE_ATTACH = 16
 
 
 def bound(address: str, port: int, options: frozenset[str], kind: int = socket.SOCK_STREAM) -> socket.socket:
@@ -27,7 +30,7 @@ def bound(address: str, port: int, options: frozenset[str], kind: int = socket.S
     one = socket.socket(family, kind)
     if kind == socket.SOCK_STREAM and "plain" not in options:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if "shared" in options:
+    if "shared" in options or "reuseport" in options:
         one.setsockopt(socket.SOL_SOCKET, SO_REUSEPORT, 1)
     if family == socket.AF_INET6:
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, "v6only" in options)
@@ -228,6 +231,34 @@ def calls_out(address: str, port: int, options: frozenset[str]) -> None:
     take(listener)
 
 
+def calls_out_by_its_own_port(address: str, port: int, options: frozenset[str]) -> None:
+    """A client that has bound its own port, which the kernel gives to nobody, towards a server on one that it gives."""
+    listener = bound(address, 0, options)
+    listener.listen(8)
+    client = bound(address, port, options | {"plain"})
+    client.connect(listener.getsockname())
+    ready()
+    take(listener)
+
+
+def leader_ends(address: str, port: int, options: frozenset[str]) -> None:
+    """A server whose first thread has ended, while another serves: its process is shown as a zombie."""
+    listener = bound(address, port, options)
+    listener.listen(128)
+    threading.Thread(target=take, args=(listener,)).start()
+    ready()
+    ctypes.CDLL(None).syscall(93 if platform.machine() == "aarch64" else 60, 0)  # exit(2) of this thread alone
+
+
+def traces(_: str, pid: int, __: frozenset[str]) -> None:
+    """A debugger that holds the process with this pid (in the place of a port)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.ptrace(PTRACE_ATTACH, pid, None, None) == 0, ctypes.get_errno()
+    os.waitpid(pid, 0)
+    ready()
+    rest()
+
+
 def joined_to_itself(address: str, port: int, _: frozenset[str]) -> None:
     """A client that was given the very port that it dials, and so met itself (the namespace hands out no other one)."""
     met = socket.create_connection((address, port))
@@ -334,6 +365,9 @@ CONDUCTS: dict[str, Callable[[str, int, frozenset[str]], None]] = {
         binds,
         datagrams,
         calls_out,
+        calls_out_by_its_own_port,
+        leader_ends,
+        traces,
         joined_to_itself,
         outlives_its_listener,
         lingers,

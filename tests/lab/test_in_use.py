@@ -26,6 +26,89 @@ def test_a_live_listener_has_the_port(machine: Machine, scenario: Scenario) -> N
     assert str(decoy.pid) not in str(answer.cause)
 
 
+def test_a_stopped_listener_keeps_the_port_until_it_is_resumed_to_end(machine: Machine, scenario: Scenario) -> None:
+    holder = machine.serve()
+    machine.serve(port=machine.port + 1).stop()
+    holder.stop()
+    answer = scenario.says(proven("in-use/listener", "not-bindable"), arguments=BIND)
+    assert answer.cause
+    assert f"(pid {holder.pid}, stopped)" in answer.cause["title"]
+    commands = [one["argv"] for one in answer.cause["remedies"][0]["commands"]]
+    assert commands == [["kill", "-TERM", str(holder.pid)], ["kill", "-CONT", str(holder.pid)]]
+
+
+def test_a_stopped_listener_of_an_ordinary_user_is_ended_by_that_user(machine: Machine) -> None:
+    holder = machine.serve(uid=NOBODY)
+    holder.stop()
+    answer = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert proven("in-use/listener", "not-bindable").is_said_by(answer), str(answer)
+    assert answer.cause
+    for command in answer.cause["remedies"][0]["commands"]:
+        assert not command["needs_root"]
+        machine.run(*command["argv"], uid=NOBODY)
+    holder.process.wait(5)
+    again = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert works("bindable").is_said_by(again), str(again)
+
+
+def test_a_listener_under_a_debugger_keeps_the_port_until_the_debugger_goes(
+    machine: Machine, scenario: Scenario
+) -> None:
+    holder = machine.serve()
+    debugger = machine.serve("traces", "-", holder.pid)
+    answer = scenario.says(proven("in-use/listener", "not-bindable"), arguments=BIND)
+    assert answer.cause
+    assert f"(pid {holder.pid}, traced)" in answer.cause["title"]
+    assert str(debugger.pid) in answer.cause["explanation"]
+
+
+def test_a_listener_whose_first_thread_has_ended_is_named_and_can_be_ended(
+    machine: Machine, scenario: Scenario
+) -> None:
+    holder = machine.serve("leader_ends")
+    answer = scenario.says(proven("in-use/listener", "not-bindable"), arguments=BIND)
+    assert answer.cause
+    assert f"(pid {holder.pid})" in answer.cause["title"]
+    assert "zombie" in answer.cause["explanation"]
+
+
+def test_an_ordinary_user_sees_that_the_first_thread_of_their_listener_has_ended(machine: Machine) -> None:
+    holder = machine.serve("leader_ends", uid=NOBODY)
+    answer = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}", uid=NOBODY)
+    assert answer.cause
+    assert f"(pid {holder.pid})" in answer.cause["title"], str(answer)
+
+
+def test_two_listeners_that_share_the_port_are_not_called_impossible(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "127.0.0.1", 0, "reuseport")
+    machine.serve("accepts", "127.0.0.1", 0, "reuseport")
+    answer = scenario.says(proven("in-use/listener", "not-bindable"), arguments=BIND)
+    assert answer.cause
+    assert "SO_REUSEPORT" in answer.cause["explanation"]
+    assert "Only one" not in answer.cause["explanation"]
+
+
+def test_under_sudo_every_command_that_needs_root_is_printed_with_sudo(machine: Machine) -> None:
+    machine.serve()
+    theirs = machine.serve(uid=NOBODY, port=machine.port + 1)
+    as_root = machine.netdiag("run", "--bind", f"127.0.0.1:{machine.port}")
+    assert "sudo" not in as_root.text
+    for become in (("SUDO_USER=nobody", f"SUDO_UID={NOBODY}"), ("DOAS_USER=nobody",), (f"PKEXEC_UID={NOBODY}",)):
+        for layout in ("text", "markdown"):
+            answer = machine.netdiag(
+                "run", "--bind", f"127.0.0.1:{machine.port}", "--format", layout, before=("env", *become)
+            )
+            lines = [line.strip() for line in answer.text.splitlines()]
+            kills = [line for line in lines if line.startswith(("kill ", "sudo kill "))]
+            assert kills
+            assert all(line.startswith("sudo ") for line in kills), answer.text
+            assert "not-bindable for root (nobody ran netdiag as root)" in " ".join(answer.text.split())
+            of_their_own = machine.netdiag(
+                "run", "--bind", f"127.0.0.1:{machine.port + 1}", "--format", layout, before=("env", *become)
+            )
+            assert f"\nkill {theirs.pid}" in of_their_own.text.replace(" " * 14, "")
+
+
 def test_an_ordinary_user_is_told_that_the_owner_is_hidden_and_never_that_there_is_none(machine: Machine) -> None:
     machine.serve()
     answer = machine.netdiag("run", "--json", "--bind", f"127.0.0.1:{machine.port}", uid=NOBODY)
@@ -88,6 +171,15 @@ def test_an_outbound_connection_has_the_port_for_its_own_end(machine: Machine, s
     )
 
 
+def test_a_client_that_bound_its_own_port_is_no_leftover_of_a_server(machine: Machine, scenario: Scenario) -> None:
+    client = machine.serve("calls_out_by_its_own_port")
+    machine.serve(port=machine.port + 1)
+    cause = proven("in-use/outbound-connection", "not-bindable")
+    answer = scenario.says(cause, as_nobody=cause, arguments=BIND, by_hand=client.kill)
+    assert answer.cause
+    assert "sysctl" not in str(answer.cause["remedies"]), "the kernel does not hand this port out"
+
+
 def test_a_port_for_root_only_is_denied_to_an_ordinary_user(machine: Machine, scenario: Scenario) -> None:
     machine.serve(port=81)
     denied = proven("in-use/privileged-port", "not-bindable")
@@ -117,6 +209,24 @@ def test_the_holder_is_information_when_the_question_is_whether_it_answers(machi
     answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}")
     assert works().is_said_by(answer), str(answer)
     assert {(f["code"], f["severity"]) for f in answer.report["findings"]} == {("in-use/listener", "info")}
+
+
+def test_a_check_that_has_nothing_to_ask_is_not_called_clear(machine: Machine) -> None:
+    target = f"127.0.0.1:{machine.port}"
+    idle = {"firewall", "container", "hung", "exposure"}
+    for arguments, asked in (
+        (("--bind",), {"in-use", "resolution", "loopback", "sandbox"}),
+        (("--bind", "--passive"), {"in-use", "resolution", "loopback"}),
+        (("--passive",), {"in-use", "refused", "resolution", "loopback"}),
+    ):
+        checks = {
+            one["name"]: one["outcome"] for one in machine.netdiag("run", "--json", *arguments, target).report["checks"]
+        }
+        assert not {name for name in idle if checks[name] in ("clear", "found")}, checks
+        assert {name for name, outcome in checks.items() if outcome in ("clear", "found")} == asked, checks
+    machine.serve()
+    checks = {one["name"]: one["outcome"] for one in machine.netdiag("run", "--json", target).report["checks"]}
+    assert set(checks.values()) == {"clear"}, checks
 
 
 def test_looking_only_cannot_tell_whether_a_free_port_can_be_bound(machine: Machine) -> None:

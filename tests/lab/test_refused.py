@@ -10,6 +10,19 @@ from tests.lab.protocol import Scenario, likely, proven
 NOTHING_LISTENS = proven("refused/nothing-listening")
 
 
+def test_a_server_on_both_loopbacks_is_on_another_address_and_not_of_another_family(
+    machine: Machine, scenario: Scenario
+) -> None:
+    """As sshd listens for ssh -R without GatewayPorts."""
+    machine.run("ip", "address", "add", "10.9.8.1/32", "dev", "lo")
+    machine.serve("accepts", "127.0.0.1", 0, "name=sshd")
+    machine.serve("accepts", "::1", 0, "name=sshd")
+    fault = proven("refused/other-address")
+    answer = scenario.says(fault, as_nobody=fault, target=f"10.9.8.1:{machine.port}")
+    assert "refused/other-family" not in answer.codes
+    assert "only over" not in str(answer.report)
+
+
 def test_a_port_where_nothing_listens_is_refused_by_the_kernel(machine: Machine, scenario: Scenario) -> None:
     machine.serve(port=machine.port + 300)
     scenario.says(NOTHING_LISTENS, as_nobody=NOTHING_LISTENS, by_hand=machine.serve)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from tests.lab.machine import Machine
+from tests.lab.machine import NOBODY, ROOT, Answer, Machine
 from tests.lab.protocol import Scenario, proven, works
 
 BROKEN, ELSEWHERE = "resolution/hosts-file-broken", "resolution/localhost-elsewhere"
+
+
+def warnings(answer: Answer) -> list[str]:
+    """The codes of the warnings."""
+    return [one["code"] for one in answer.report["findings"] if one["severity"] == "warning"]
 
 
 def localhost(machine: Machine) -> str:
@@ -18,8 +25,81 @@ def localhost(machine: Machine) -> str:
 def test_localhost_is_ipv6_first_and_the_server_ipv4_only(machine: Machine, scenario: Scenario) -> None:
     machine.serve()
     machine.serve("accepts", "::1", machine.port + 1)
-    fault = proven("resolution/prefers-other-family", "degraded")
-    scenario.says(fault, as_nobody=fault, target=localhost(machine))
+    answer = scenario.says(works(), as_nobody=works(), target=localhost(machine))
+    assert warnings(answer) == ["resolution/prefers-other-family"]
+    assert "reachable over IPv4 only" in machine.netdiag("run", localhost(machine)).text
+    by_address = answer.report["findings"][0]["remedies"][0]
+    scenario.dial(by_address)
+
+
+def test_the_clients_that_fail_on_a_refused_first_address_are_those_that_are_named(machine: Machine) -> None:
+    machine.serve()
+    name = localhost(machine)
+    clients = {
+        "curl": ("curl", "--silent", "--max-time", "1", f"telnet://{name}"),
+        "bash": ("bash", "-c", f"exec 3<>/dev/tcp/localhost/{machine.port}"),
+        "python": ("/run/python3", "-I", "-c", CONNECT.format(machine.port)),
+        "busybox": ("timeout", "1", "busybox", "wget", "-q", "-O", "-", f"http://{name}/"),
+        "node": ("node", "-e", NODE.format(machine.port)),
+        "node 17 to 19": ("node", "--no-network-family-autoselection", "-e", NODE.format(machine.port)),
+    }
+    refused = {client for client, argv in clients.items() if shutil.which(argv[0]) and is_refused(machine, argv)}
+    fails = {"busybox", "node 17 to 19"} if shutil.which("node") else {"busybox"}
+    assert refused == fails
+
+
+CONNECT = "import socket; socket.create_connection(('localhost', {}))"
+NODE = "require('net').connect({}, 'localhost').on('connect', function () {{ process.exit(0) }})"
+
+
+def is_refused(machine: Machine, argv: tuple[str, ...]) -> bool:
+    """Whether the client says so."""
+    told = machine.run("sh", "-c", '"$@" 2>&1; true', "sh", *argv)
+    return "refused" in told.lower()
+
+
+def test_a_silent_first_address_is_still_a_fault(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop", family="ip6")
+    scenario.says(proven("firewall/rule-drops", "degraded"), target=localhost(machine), then=works())
+
+
+def test_a_first_address_whose_rejection_clients_do_not_hear_is_a_fault(machine: Machine, scenario: Scenario) -> None:
+    """netdiag reads the ICMPv6 error at once; an ordinary connect(2) waits for it and sends again."""
+    machine.serve()
+    machine.chain("output", f"tcp dport {machine.port} reject", family="ip6")
+    scenario.says(proven("firewall/rule-rejects", "degraded"), target=localhost(machine), then=works())
+
+
+def test_a_first_address_that_a_rule_refuses_at_once_is_a_warning(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "::")
+    machine.chain("output", f"tcp dport {machine.port} reject with tcp reset", family="ip6")
+    answer = scenario.says(works(), target=localhost(machine))
+    assert warnings(answer) == ["resolution/prefers-other-family", "firewall/rule-rejects"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "hosts:          files mdns4_minimal [NOTFOUND=return] dns",
+        "hosts:\tfiles [!UNAVAIL=return] dns",
+        "hosts: files dns [SUCCESS=continue] # as it was",
+    ],
+)
+def test_the_hosts_line_of_nsswitch_is_quoted_as_it_stands(machine: Machine, line: str) -> None:
+    machine.write("/etc/nsswitch.conf", f"# hosts: old\npasswd: files\n{line}\n")
+    for uid in (ROOT, NOBODY):
+        answer = machine.netdiag("run", "--json", f"db.local:{machine.port}", uid=uid)
+        assert answer.cause
+        quoted = [one["text"] for one in answer.cause["evidence"] if one["source"] == "/etc/nsswitch.conf"]
+        assert quoted == [line]
+
+
+def test_a_hosts_line_that_reads_the_file_behind_a_hash_is_not_said_to_skip_it(machine: Machine) -> None:
+    machine.write("/etc/nsswitch.conf", "hosts: dns # files\n")
+    answer = machine.netdiag("run", "--json", f"db.local:{machine.port}")
+    assert answer.cause
+    assert "never read" not in answer.cause["explanation"]
 
 
 def test_localhost_works_on_its_first_address_whatever_the_second_does(machine: Machine, scenario: Scenario) -> None:

@@ -101,6 +101,30 @@ def test_a_connection_is_told_by_its_local_port_in_every_state(ports: list[int])
         one.close()
 
 
+@pytest.mark.parametrize("sent", [0, 1, 100_000])
+@pytest.mark.parametrize("ends", [False, True], ids=["open", "half-closed"])
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_it_is_told_which_end_opened_a_connection_whatever_went_over_it(sent: int, ends: bool, user: str) -> None:
+    with listener("127.0.0.1") as server, socket.socket() as client:
+        client.bind(("127.0.0.1", 700))
+        client.connect(("127.0.0.1", PORT))
+        with server.accept()[0] as served:
+            for one, other in ((client, served), (served, client)):
+                one.sendall(b"x" * sent)
+                taken = 0
+                while taken < sent:
+                    taken += len(other.recv(1 << 20))
+            if ends:
+                client.shutdown(socket.SHUT_WR)
+            time.sleep(0.1)  # for the last acknowledgement, which may be delayed by 40 ms
+            look = sockets.look if user == "root" else lambda *a, **k: as_nobody(lambda: sockets.look(*a, **k))
+            rows = known(look((PORT, 700), origins=True).tcp)
+            opened = {row.local.port: row.opened_here for row in rows if row.state is not TcpState.LISTEN}
+            assert opened == {700: True, PORT: False}
+            unasked = known(sockets.look((PORT, 700)).tcp)
+            assert {row.opened_here for row in unasked} == {None}
+
+
 def test_a_dual_stack_listeners_connections_keep_the_form_that_the_kernel_shows() -> None:
     with listener("::", v6only=False), dial("127.0.0.1")[0]:
         rows = known(sockets.look([PORT]).tcp)

@@ -116,6 +116,8 @@ CHOICES: dict[str, list[Any]] = {
     "only": ONCE_IN_A_WHILE,
     "skip": ONCE_IN_A_WHILE,
     "passive": [*[False] * 9, True],
+    "origin": [None, None, "pid:4711", "netns:blue", "container:web"],
+    "sudo_user": [None, None, "alice"],
     "schema": ["netdiag.snapshot/1"],
 }
 """Fields whose values a probe takes from a smaller set than their type's."""

@@ -25,6 +25,7 @@ from tests.scenes import (
     finding,
     not_accepted,
     refused,
+    rejected,
     resolved,
     taken,
     unanswered,
@@ -39,7 +40,11 @@ V4, V6 = "127.0.0.1:8080", "[::1]:8080"
 def check(name: str, *said: Finding | Missing, stage: Stage = Stage.SOCKET) -> Check:
     """A check that says this of every snapshot."""
     codes = {one.code for one in said if isinstance(one, Finding)}
-    return Check(name, tuple(cause(code, stage) for code in sorted(codes)), lambda _snapshot: said)
+
+    def judge(snapshot: Snapshot) -> Iterable[Finding | Missing]:
+        return said if snapshot.attempts or snapshot.binds or said else ()
+
+    return Check(name, tuple(cause(code, stage) for code in sorted(codes)), judge)
 
 
 def judged(snapshot: Snapshot, *checks: Check) -> Report:
@@ -56,8 +61,17 @@ def judged(snapshot: Snapshot, *checks: Check) -> Report:
         ((connected(V6), connected(V4)), Verdict.REACHABLE),
         ((connected(V6), refused(V4)), Verdict.REACHABLE),
         ((connected(V4), unavailable(V6)), Verdict.REACHABLE),
-        ((refused(V6), connected(V4)), Verdict.DEGRADED),
-        ((unavailable(V6), connected(V4)), Verdict.DEGRADED),
+        ((refused(V6), connected(V4)), Verdict.REACHABLE),
+        ((unavailable(V6), connected(V4)), Verdict.REACHABLE),
+        ((refused(V6), refused(V6.replace("::1", "::2")), connected(V4)), Verdict.REACHABLE),
+        ((refused(V4), connected("127.0.0.2:8080")), Verdict.REACHABLE),
+        ((replace(refused("[2001:db8::1]:80", local=False), ms=3000.0), connected(V4)), Verdict.DEGRADED),
+        ((rejected(V6, 1, 4, "ECONNREFUSED"), connected(V4)), Verdict.DEGRADED),
+        ((unanswered(V6), connected(V4)), Verdict.DEGRADED),
+        ((not_accepted(V6), connected(V4)), Verdict.DEGRADED),
+        ((ended(V6, Outcome.CLOSED), connected(V4)), Verdict.DEGRADED),
+        ((refused(V6), unanswered(V6.replace("::1", "::2")), connected(V4)), Verdict.DEGRADED),
+        ((refused(V6), refused(V4), connected(V4)), Verdict.DEGRADED),
         ((unanswered(V6), refused(V6.replace("::1", "::2")), connected(V4)), Verdict.DEGRADED),
         ((connected(V4), refused(V4), connected(V4)), Verdict.DEGRADED),
         ((refused(V4), connected(V4)), Verdict.DEGRADED),
@@ -185,7 +199,7 @@ def test_a_specific_cause_beats_the_general_one_that_it_explains() -> None:
     general = finding("resolution/prefers-other-family")
     specific = finding("refused/other-family", explains=("resolution/prefers-other-family",))
     report = judged(
-        dialled("localhost:8080", refused(V6), connected(V4)),
+        dialled("localhost:8080", unanswered(V6), connected(V4)),
         check("resolution", general, stage=Stage.NAME),
         check("refused", specific),
     )
@@ -207,8 +221,20 @@ def test_two_findings_that_explain_each_other_still_leave_a_root_cause() -> None
 
 
 def test_a_cause_that_names_itself_among_what_it_explains_is_still_the_root_cause() -> None:
-    report = judged(dialled(V4, refused(V4)), check("refused", finding("refused/a", explains=("refused/a",))))
+    itself = finding("refused/a", explains=("refused/a", "refused/b"))
+    report = judged(dialled(V4, refused(V4)), check("refused", itself))
     assert report.root_cause is not None
+    assert report.root_cause.explains == report.findings[0].explains == ("refused/b",)
+
+
+def test_what_a_warning_explains_is_no_warning_of_its_own() -> None:
+    head = finding("a/x", Severity.WARNING, explains=("b/x", "a/x"))
+    report = judged(
+        dialled("localhost:8080", refused(V6), connected(V4)),
+        check("b", finding("b/x", Severity.WARNING, explains=("a/x",))),
+        check("a", head, stage=Stage.NAME),
+    )
+    assert {one.code: one.severity for one in report.findings} == {"a/x": Severity.WARNING, "b/x": Severity.INFO}
 
 
 def test_a_target_that_works_has_no_root_cause_and_no_problem() -> None:
@@ -253,6 +279,37 @@ def test_every_check_is_listed_in_order_with_its_outcome() -> None:
         ("d", CheckOutcome.SKIPPED, "listeners: needs root"),
         ("last", CheckOutcome.SKIPPED, "not asked for"),
     ]
+
+
+def test_a_check_that_read_no_known_fact_is_not_clear() -> None:
+    def asks(*fields: str) -> Check:
+        def judge(seen: Snapshot) -> Iterable[Finding]:
+            assert all(getattr(seen, one) is not None for one in fields)
+            return ()
+
+        return Check("a", (), judge)
+
+    tried = dialled(V4, refused(V4), routing=NOT_NEEDED, firewall=NEEDS_ROOT)
+    untried = wanted(V4, bound(V4))
+    outcome = {
+        fields: judged(seen, asks(*fields)).checks[0].outcome
+        for seen, fields in (
+            (tried, ("attempts",)),
+            (untried, ("attempts", "candidates")),
+            (tried, ("routing",)),
+            (tried, ("vantage", "target", "intent", "scope")),
+            (tried, ("attempts", "firewall")),
+            (untried, ("binds",)),
+        )
+    }
+    assert outcome == {
+        ("attempts",): CheckOutcome.CLEAR,
+        ("attempts", "candidates"): CheckOutcome.NOT_APPLICABLE,
+        ("routing",): CheckOutcome.NOT_APPLICABLE,
+        ("vantage", "target", "intent", "scope"): CheckOutcome.NOT_APPLICABLE,
+        ("attempts", "firewall"): CheckOutcome.SKIPPED,
+        ("binds",): CheckOutcome.CLEAR,
+    }
 
 
 def test_a_check_that_found_something_is_found_whatever_it_missed() -> None:

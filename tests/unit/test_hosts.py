@@ -14,7 +14,13 @@ from diagnose.model.finding import Command
 from diagnose.model.names import HostsEntry, HostsFile, Resolution
 from diagnose.parse.container import of_containerenv, of_mounts, root_is_an_image
 from diagnose.parse.hosts import about, parse_hosts, starts_with_bom
-from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
+from diagnose.parse.nsswitch import (
+    parse_gai,
+    parse_nameservers,
+    parse_nsswitch_hosts,
+    quoted_hosts_line,
+    reads_files,
+)
 from diagnose.probes import names
 
 ID = "0123456789abcdef" * 4
@@ -56,7 +62,9 @@ def test_a_line_behind_a_hash_is_kept_as_commented_and_prose_is_not() -> None:
 @pytest.mark.parametrize("address", ["127.0.0.256", "localhost", "127.1", "127.0.0.01", "127.0.0.1:80"])
 def test_a_line_without_an_address_in_front_maps_nothing(address: str) -> None:
     hosts = file(f"{address} name 127.0.0.1\n".encode())
-    assert hosts.entries == (HostsEntry(1, address, ("name", "127.0.0.1"), valid=False),)
+    assert hosts.entries == (
+        HostsEntry(1, address, ("name", "127.0.0.1"), valid=False, text=f"{address} name 127.0.0.1"),
+    )
     assert not hosts.mapping("name")
 
 
@@ -87,6 +95,54 @@ def test_a_line_without_a_name_maps_nothing() -> None:
 )
 def test_the_hosts_line_of_nsswitch_is_its_services_in_order(content: bytes, services: tuple[str, ...]) -> None:
     assert parse_nsswitch_hosts(content) == services
+
+
+@pytest.mark.parametrize(
+    ("content", "quoted"),
+    [
+        (b"hosts:  files mdns4_minimal [NOTFOUND=return] dns\n", "hosts:  files mdns4_minimal [NOTFOUND=return] dns"),
+        (b"hosts:\tdns [!UNAVAIL=return]\tfiles\r\n", "hosts:\tdns [!UNAVAIL=return]\tfiles"),
+        (b"hosts: files [SUCCESS=continue] dns # as it was", "hosts: files [SUCCESS=continue] dns # ***"),
+        (b"hosts: dns # files password=hunter2", "hosts: dns # files ***"),
+        (b"hosts: files\n hosts : dns [ tryagain = return ]\n", "hosts : dns [ tryagain = return ]"),
+        (b"#hosts: files\nhosts\nnetworks: files\n", None),
+        (b"", None),
+    ],
+)
+def test_the_hosts_line_of_nsswitch_is_quoted_as_it_stands(content: bytes, quoted: str | None) -> None:
+    assert quoted_hosts_line(content) == quoted
+
+
+@pytest.mark.parametrize(
+    ("line", "reads"),
+    [
+        ("hosts: files dns", True),
+        ("hosts: dns # files", True),
+        ("hosts: dns #files", False),
+        ("hosts: dns [files=return]", False),
+        ("hosts: dns", False),
+    ],
+)
+def test_a_hosts_line_that_may_read_the_file_is_not_said_to_skip_it(line: str, reads: bool) -> None:
+    assert reads_files(line) is reads
+
+
+@pytest.mark.parametrize(
+    ("content", "quoted"),
+    [
+        (b"127.0.0.1\tlocalhost  box # mine\n", "127.0.0.1\tlocalhost  box"),
+        (b"#127.0.0.1 localhost\n", "#127.0.0.1 localhost"),
+        (b"##  127.0.0.1 localhost # off\n", "##  127.0.0.1 localhost"),
+        (b"localhost 127.0.0.1\r\n", "localhost 127.0.0.1"),
+    ],
+)
+def test_a_line_of_the_hosts_file_is_quoted_as_it_stands(content: bytes, quoted: str) -> None:
+    (entry,) = parse_hosts(content)
+    assert entry.quoted == quoted
+
+
+def test_a_line_of_an_older_recording_is_put_together_from_its_parts() -> None:
+    assert HostsEntry(3, "127.0.0.1", ("box", "b"), commented=True).quoted == "# 127.0.0.1 box b"
 
 
 def test_name_servers_are_the_lines_that_start_with_the_keyword() -> None:

@@ -182,6 +182,56 @@ def test_sockets_that_share_the_port_are_one_finding() -> None:
     assert len(findings(facts)) == 1
 
 
+@pytest.mark.parametrize("inodes", [(7,), (7, 8)])
+def test_two_listeners_on_one_address_are_not_called_impossible(inodes: tuple[int, ...]) -> None:
+    told = only(snapshot(tried(IN_USE), rows=tuple(row(inode=one) for one in inodes))).explanation
+    assert "SO_REUSEPORT" in told
+    assert "Only one" not in told
+
+
+def test_a_stopped_holder_is_ended_by_two_signals_and_may_be_resumed() -> None:
+    stopped = replace(PYTHON, state="T")
+    found = only(replace(snapshot(tried(IN_USE), rows=(row(),)), holders=held_by(stopped)))
+    assert found.title == "python3 (pid 123, stopped) listens on 127.0.0.1:8080"
+    assert "only after it is resumed" in found.explanation
+    assert [c.argv for c in found.remedies[0].commands] == [("kill", "-TERM", "123"), ("kill", "-CONT", "123")]
+    assert found.remedies[1].commands[0].argv == ("kill", "-CONT", "123")
+
+
+def test_stopped_workers_are_resumed_too_so_that_they_can_end() -> None:
+    worker = replace(PYTHON, pid=124, parent=123, state="T")
+    facts = replace(snapshot(tried(IN_USE), rows=(row(),)), holders=held_by(PYTHON, worker))
+    first = only(facts).remedies[0]
+    assert [c.argv for c in first.commands] == [("kill", "-TERM", "123", "124"), ("kill", "-CONT", "124")]
+    assert "pid 124" in only(facts).explanation
+
+
+def test_a_holder_under_a_debugger_ends_when_the_debugger_does() -> None:
+    traced = replace(PYTHON, state="t", tracer=77)
+    found = only(replace(snapshot(tried(IN_USE), rows=(row(),)), holders=held_by(traced)))
+    assert "traced" in found.title
+    assert [(c.argv, c.needs_root) for c in found.remedies[0].commands] == [
+        (("kill", "123"), False),
+        (("kill", "77"), True),
+    ]
+
+
+@pytest.mark.parametrize(("state", "words"), [("Z", "zombie"), ("D", "waits in the kernel"), ("S", "")])
+def test_what_another_state_means_for_the_port_is_said(state: str, words: str) -> None:
+    found = only(replace(snapshot(tried(IN_USE), rows=(row(),)), holders=held_by(replace(PYTHON, state=state))))
+    assert words in found.explanation
+    assert commands(found)[0] == ("kill", "123")
+
+
+def test_under_sudo_a_process_of_root_needs_root_and_one_s_own_does_not() -> None:
+    facts = snapshot(tried(IN_USE), rows=(row(),), uid=ROOT)
+    asked = replace(facts, vantage=replace(facts.vantage, sudo_user="bob", sudo_uid=BOB))
+    of_root = replace(asked, holders=held_by(replace(PYTHON, uid=ROOT)))
+    assert [only(one).remedies[0].commands[0].needs_root for one in (asked, of_root)] == [False, True]
+    older = replace(of_root, vantage=replace(facts.vantage, sudo_user="bob"))
+    assert only(older).remedies[0].commands[0].needs_root
+
+
 def test_a_listener_on_another_port_or_address_is_not_accused() -> None:
     rows = (row(port=PORT + 1), row("127.0.0.2"), row("::1", v6only=True))
     assert findings(snapshot(tried(IN_USE), rows=rows)) == []
@@ -307,6 +357,10 @@ def test_reserving_the_port_keeps_what_is_reserved_already() -> None:
 def test_a_server_in_the_ephemeral_range_is_told_from_a_client() -> None:
     served = connection(port=40000, peer=("192.0.2.7", 50000))
     assert said(snapshot(tried(IN_USE, port=40000), rows=(served,), port=40000)) == [
+        ("in-use/leftover-connection", Severity.PROBLEM, Confidence.LIKELY)
+    ]
+    proven = replace(served, opened_here=False)
+    assert said(snapshot(tried(IN_USE, port=40000), rows=(proven,), port=40000)) == [
         ("in-use/leftover-connection", *PROBLEM)
     ]
 
@@ -316,6 +370,29 @@ def test_a_client_of_a_local_server_in_the_ephemeral_range_is_a_client() -> None
     assert [code for code, *_ in said(snapshot(tried(IN_USE, port=40000), rows=rows, port=40000))] == [
         "in-use/outbound-connection"
     ]
+
+
+def test_a_client_that_bound_its_own_port_is_a_client() -> None:
+    """Outside of the range that the kernel hands out, and its peer's port is in it: the kernel's own count tells."""
+    ours = replace(connection(peer=("192.0.2.7", 50000)), opened_here=True)
+    found = only(snapshot(tried(IN_USE), rows=(ours,)))
+    assert (found.code, found.confidence) == ("in-use/outbound-connection", Confidence.PROVEN)
+    assert "the kernel gives that port to nobody" in found.explanation
+    assert ("net.ipv4.ip_local_port_range = 32768 60999", "/proc/sys/net/ipv4/ip_local_port_range") in {
+        (one.text, one.source) for one in found.evidence
+    }
+    assert not any("sysctl" in one.argv for remedy in found.remedies for one in remedy.commands)
+
+
+def test_a_client_s_own_port_towards_a_server_s_port_is_a_client_though_nobody_counted() -> None:
+    (found,) = said(snapshot(tried(IN_USE), rows=(connection(peer=("192.0.2.7", 443)),)))
+    assert found == ("in-use/outbound-connection", Severity.PROBLEM, Confidence.LIKELY)
+
+
+def test_a_connection_that_a_server_accepted_is_left_over_whatever_its_ports_are() -> None:
+    accepted = replace(connection(port=40000, peer=("192.0.2.7", 443)), opened_here=False)
+    (found,) = said(snapshot(tried(IN_USE, port=40000), rows=(accepted,), port=40000))
+    assert found == ("in-use/leftover-connection", *PROBLEM)
 
 
 def test_a_connection_without_its_listener_is_left_over() -> None:

@@ -85,7 +85,9 @@ def test_a_mapped_address_is_the_ipv4_address_that_it_stands_for(address: str, p
     [
         ((refused(V4),), 0, Severity.PROBLEM),
         ((refused(V6), refused(V4)), 1, Severity.PROBLEM),
-        ((refused(V6), connected(V4)), 0, Severity.PROBLEM),
+        ((refused(V6), connected(V4)), 0, Severity.WARNING),
+        ((unanswered(V6), connected(V4)), 0, Severity.PROBLEM),
+        ((refused(V4), connected(V4)), 0, Severity.PROBLEM),
         ((connected(V6), refused(V4)), 1, Severity.INFO),
         ((connected(V4), unavailable(V6)), 1, Severity.INFO),
         ((refused(V6), connected(V4), unanswered("127.0.0.2:80")), 2, Severity.INFO),

@@ -191,7 +191,16 @@ def test_a_server_on_another_address_is_the_cause_where_it_answers() -> None:
 
 def test_an_address_of_the_same_name_that_works_shows_that_it_answers_there() -> None:
     seen = dialled("localhost:8080", refused(V6), connected(V4), listeners=rows(listening(V4)))
-    assert said(seen) == [("refused/other-family", *PROVEN)]
+    assert said(seen) == [("refused/other-family", Severity.WARNING, Confidence.PROVEN)]
+
+
+def test_a_server_on_both_loopbacks_is_not_one_of_the_other_family_only() -> None:
+    both = rows(listening("127.0.0.1:8080", 1), listening("[::1]:8080", 2))
+    seen = dialled(LAN, refused(LAN), listeners=both, candidates=(connected(V4), connected(V6)))
+    assert said(seen) == [("refused/other-address", *PROVEN)]
+    found = only(seen, "refused/other-address")
+    assert "127.0.0.1:8080" in found.title, "the address of the same family first"
+    assert "only over" not in found.explanation
 
 
 def test_a_server_elsewhere_that_is_refused_as_well_is_a_hint_and_nothing_listens_here() -> None:

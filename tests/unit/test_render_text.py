@@ -8,13 +8,19 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from diagnose.model.finding import Command, Confidence, Edit, Finding, Rehearsal, Remedy
+from checks import CHECKS
+from diagnose.analysis.wording import title
+from diagnose.engine import diagnose
+from diagnose.model.finding import Command, Confidence, Edit, Evidence, Finding, Rehearsal, Remedy
 from diagnose.model.report import Report
 from diagnose.parse.target import parse_target
+from diagnose.render.markdown import render_markdown
 from diagnose.render.printable import command_line, printable
 from diagnose.render.text import Style, render_text
 from tests.reports import HOSTILE, REPORTS, poisoned
-from tests.scenes import ALICE, ROOT, finding
+from tests.scenes import ALICE, ROOT, bound, connected, dialled, finding, listening, refused, rows, wanted
+
+V4 = "127.0.0.1:8080"
 
 PLAIN = Style(80)
 COLOURED = Style(80, colour=True)
@@ -104,6 +110,58 @@ def _lines(*reports: Report, style: Style = PLAIN) -> list[str]:
 def _with(finding_: Finding, report: Report | None = None) -> Report:
     base = report or REPORTS["closed"]()
     return replace(base, root_cause=finding_, findings=(finding_,))
+
+
+def test_a_command_that_needs_root_is_shown_with_sudo_to_those_who_ran_netdiag_through_it() -> None:
+    remedy = Remedy(summary="Do it", commands=(Command(("nft", "list", "ruleset"), needs_root=True), Command(("ls",))))
+    report = replace(_with(replace(finding("a/b"), remedies=(remedy,))), vantage=replace(ROOT, sudo_user="alice"))
+    assert {"sudo nft list ruleset", "ls"} <= {line.strip() for line in _lines(report)}
+    assert "sudo nft list ruleset" in render_markdown([report])
+    root = replace(report, vantage=ROOT)
+    assert "sudo nft" not in render_text([root], PLAIN) + render_markdown([root])
+
+
+def test_under_sudo_it_is_said_for_whom_a_server_can_be_started() -> None:
+    seen = wanted("127.0.0.1:8080", bound("127.0.0.1:8080"), seen_by=replace(ROOT, sudo_user="alice"))
+    report = diagnose(seen, CHECKS)
+    for page in (render_text([report], Style(100)), render_markdown([report])):
+        assert "bindable for root (alice ran netdiag as root)" in page.splitlines()[0]
+    own = diagnose(replace(seen, vantage=ROOT), CHECKS)
+    assert "bindable: the user root can start a server here" in _lines(own)[0]
+
+
+def test_a_name_that_works_over_one_family_only_says_so_and_warns() -> None:
+    seen = dialled("localhost:8080", refused("[::1]:8080"), connected("127.0.0.1:8080"))
+    lines = _lines(diagnose(seen, CHECKS))
+    assert lines[0].startswith("localhost:8080  reachable over IPv4 only: ")
+    assert any("warning: localhost is ::1 first" in line for line in lines)
+    both = dialled("localhost:8080", connected("[::1]:8080"), refused("127.0.0.1:8080"))
+    assert _lines(diagnose(both, CHECKS))[0].startswith("localhost:8080  reachable: ")
+
+
+def test_what_a_warning_explains_is_not_told_again() -> None:
+    served = rows(listening("127.0.0.1:8080"))
+    seen = dialled("localhost:8080", refused("[::1]:8080"), connected("127.0.0.1:8080"), listeners=served)
+    report = diagnose(seen, CHECKS)
+    assert "refused/other-family" in {one.code for one in report.findings}
+    assert "refused/other-family" not in render_text([report], PLAIN)
+
+
+def test_checks_that_do_not_apply_are_not_called_clear() -> None:
+    page = " ".join(render_text([diagnose(wanted(V4, bound(V4)), CHECKS)], PLAIN).split())
+    assert "in-use clear" in page
+    assert "not applicable here: refused, firewall, container, hung, exposure" in page
+
+
+def test_a_line_of_a_file_is_quoted_without_escapes_for_its_tabs() -> None:
+    quoted = replace(finding("a/b"), evidence=(Evidence("hosts:\tfiles\tdns", "/etc/nsswitch.conf"),))
+    assert "hosts: files dns  [/etc/nsswitch.conf]" in render_text([_with(quoted)], PLAIN)
+    assert "hosts: files dns" in render_markdown([_with(quoted)])
+
+
+def test_a_title_that_was_shortened_is_readable_on_an_ascii_terminal() -> None:
+    report = _with(replace(finding("a/b"), title=title("word " * 40)))
+    assert "word ..." in render_text([report], Style(100, ascii_only=True))
 
 
 def test_a_command_that_needs_root_is_shown_with_sudo_to_an_ordinary_user_only() -> None:

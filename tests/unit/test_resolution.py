@@ -80,15 +80,23 @@ def ipv6_first(**facts: object) -> Snapshot:
     return replace(plain, **facts)
 
 
-def test_the_first_address_refused_and_the_other_family_connected_is_proven() -> None:
+def test_a_first_address_that_is_refused_at_once_is_a_warning_of_a_target_that_works() -> None:
     (found,) = said(ipv6_first())
     assert found.code == "resolution/prefers-other-family"
-    assert (found.severity, found.confidence) == (Severity.PROBLEM, Confidence.PROVEN)
+    assert (found.severity, found.confidence) == (Severity.WARNING, Confidence.PROVEN)
     assert found.remedies[0].commands[0].argv == ("netdiag", "run", "127.0.0.1:8080")
     assert {"refused/other-family", "refused/nothing-listening", "refused/other-address"} <= set(found.explains)
     texts = [one.text for one in found.evidence]
     assert any("::1, 127.0.0.1" in text for text in texts)
-    assert diagnose(ipv6_first(), [resolution.CHECK]).verdict is Verdict.DEGRADED
+    report = diagnose(ipv6_first(), [resolution.CHECK])
+    assert (report.verdict, report.root_cause, exit_code([report])) == (Verdict.REACHABLE, None, 0)
+
+
+def test_the_clients_that_fail_are_named_and_no_other() -> None:
+    told = said(ipv6_first())[0].explanation
+    works, fails = told.split("work at once:")[1].split("Programs that try the first address only fail:")
+    assert all(one in works for one in ("curl", "Python", "Go", "bash", "Node.js from version 20 on"))
+    assert fails.strip() == "Node.js 17 to 19, BusyBox wget."
 
 
 def test_it_is_the_same_the_other_way_round_but_gai_conf_is_no_remedy_then() -> None:
@@ -109,17 +117,37 @@ def test_gai_conf_is_the_last_remedy_and_is_left_out_where_it_is_set_already() -
 @pytest.mark.parametrize(
     "snapshot",
     [
-        ipv6_first(listeners=rows(listening(V6), listening(V4))),
-        ipv6_first(attempts=(refused(V6, RULE_RESET), connected(V4))),
         ipv6_first(attempts=(rejected(V6, 1, 4, "ECONNREFUSED"), connected(V4))),
-        ipv6_first(firewall=shadow(walk_to("::1", rule("reject"), "reject"))),
         ipv6_first(attempts=(unanswered(V6), connected(V4))),
         ipv6_first(attempts=(unreachable(V6), connected(V4))),
     ],
-    ids=["somebody listens", "a rule's reset", "icmp", "a rule in the walk", "silence", "lo is down"],
+    ids=["icmp", "silence", "lo is down"],
 )
 def test_what_stops_the_first_address_itself_is_not_blamed_on_the_order(snapshot: Snapshot) -> None:
     assert not said(snapshot)
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        ipv6_first(listeners=rows(listening(V6), listening(V4))),
+        ipv6_first(attempts=(refused(V6, RULE_RESET), connected(V4))),
+        ipv6_first(firewall=shadow(walk_to("::1", rule("reject"), "reject"))),
+    ],
+    ids=["somebody listens", "a rule's reset", "a rule in the walk"],
+)
+def test_an_address_that_a_rule_refuses_is_not_called_one_that_the_server_lacks(snapshot: Snapshot) -> None:
+    (found,) = said(snapshot)
+    assert found.severity is Severity.WARNING
+    assert "over IPv4 only" not in found.explanation
+    assert not any("listen on both families" in one.summary for one in found.remedies)
+
+
+@pytest.mark.parametrize("late", [1000.0, 3000.0])
+def test_an_error_that_comes_late_is_waited_for(late: float) -> None:
+    first = replace(refused("[2001:db8::1]:80", local=False), ms=late)
+    (found,) = said(dialled("far.test:80", first, connected("192.0.2.1:80")))
+    assert (found.severity, "fails late" in found.title) == (Severity.PROBLEM, True)
 
 
 def test_two_addresses_of_one_family_are_no_question_of_the_family() -> None:
@@ -142,8 +170,16 @@ def test_without_the_table_of_listeners_the_kernel_s_own_reset_is_proof_enough()
     (found,) = said(ipv6_first(listeners=NEEDS_ROOT))
     assert found.confidence is Confidence.PROVEN
     blurred = ipv6_first(listeners=NEEDS_ROOT, attempts=(refused(V6, BLURRED_RESET), connected(V4)))
-    assert not said(blurred)
-    assert missed(blurred) == ["listeners"]
+    assert "over IPv4 only" not in said(blurred)[0].explanation
+
+
+def test_the_hosts_line_is_quoted_with_the_action_that_ended_the_lookup() -> None:
+    line = "hosts:  files mdns4_minimal [NOTFOUND=return] dns"
+    config = Known(ResolverConfig(("files", "mdns4_minimal", "dns"), ("192.0.2.53", "::1"), (), line))
+    snapshot = replace(unnamed("db.local:80"), resolver=config)
+    quoted = {(one.text, one.source) for found in said(snapshot) for one in found.evidence}
+    assert (line, "/etc/nsswitch.conf") in quoted
+    assert {("nameserver 192.0.2.53", "/etc/resolv.conf"), ("nameserver ::1", "/etc/resolv.conf")} <= quoted
 
 
 def test_another_machine_that_is_silent_over_ipv6_is_likely_at_most() -> None:
