@@ -20,6 +20,7 @@ from diagnose.model.network import family_of
 from diagnose.parse.hosts import parse_hosts, starts_with_bom
 from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts
 from diagnose.probes.apart import Child, apart, write
+from diagnose.probes.bounded import NO_THREAD, started
 
 LINUX = sys.platform.startswith("linux")
 HOSTS = (
@@ -31,6 +32,9 @@ NSSWITCH, RESOLV, GAI = "/etc/nsswitch.conf", "/etc/resolv.conf", "/etc/gai.conf
 
 _AT_ONCE = 32
 """Names that are asked for at the same time; one that hangs holds up no other until this many hang."""
+
+_ROOM = 16 << 20
+"""Bytes of address space: a module of nsswitch.conf with the libraries that it needs."""
 
 Answer = Callable[[str], Fact[Resolution]]
 """Answers for one host, in the child."""
@@ -148,7 +152,23 @@ def ask_in_child(names: Sequence[str], deadline: float, answer: Answer | None = 
 
 
 def _by_getaddrinfo(host: str) -> Fact[Resolution]:
-    return Known(_timed(host))
+    """An error that a limit of our own may have made is none of the name: the library does not say which it was."""
+    resolution = _timed(host)
+    if resolution.error is not None and (lack := _lack()):
+        return Unknown(Reason.FAILED, f"the resolver could not work: {lack}")
+    return Known(resolution)
+
+
+def _lack() -> str | None:
+    """Which of our own limits leaves no room to load another module of the resolver and to ask with it."""
+    import mmap
+
+    try:
+        mmap.mmap(-1, _ROOM).close()
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return f"{error.strerror}: a limit of this process is too small (RLIMIT_AS, RLIMIT_NOFILE)"
+    return None
 
 
 def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
@@ -166,12 +186,10 @@ def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
             with lock:
                 write(writing, line)
 
-    others = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE) - 1)]
-    for thread in others:
-        thread.start()
+    others = started(work for _ in range(min(len(names), _AT_ONCE) - 1))
     work()
-    for thread in others:
-        thread.join()
+    for other in others:
+        other.wait(threading.TIMEOUT_MAX)  # we are killed at the deadline
 
 
 def _collect(child: Child, answers: Answers, wanted: int, deadline: float) -> None:
@@ -203,7 +221,7 @@ def _as_facts(names: Sequence[str], answers: Answers, silence: Fact[Resolution])
 
 def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Resolution]]:
     """Asks from daemon threads, for platforms where a fork is not safe; one that hangs is left behind."""
-    started = time.monotonic()
+    begun = time.monotonic()
     answers: Answers = {}
     waiting = list(enumerate(names))
 
@@ -215,12 +233,12 @@ def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Reso
                 return
             answers[index] = Known(_timed(host))
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    return _as_facts(names, dict(answers), Known(Resolution("", (), _ms_since(started), "DEADLINE")))
+    tasks = started(work for _ in range(min(len(names), _AT_ONCE)))
+    if not tasks:
+        return dict.fromkeys(names, NO_THREAD)
+    for task in tasks:
+        task.wait(deadline - time.monotonic())
+    return _as_facts(names, dict(answers), Known(Resolution("", (), _ms_since(begun), "DEADLINE")))
 
 
 def _from_hosts_file(names: Sequence[str], file: Fact[HostsFile]) -> dict[str, Fact[Resolution]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Collection, Sequence
 
@@ -12,6 +11,7 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.parse.cgroup import membership
 from diagnose.parse.mask import mask_command
+from diagnose.probes.bounded import started
 
 LINUX = sys.platform == "linux"
 
@@ -103,10 +103,11 @@ def _scanned(inodes: Collection[int], pids: Sequence[bytes], deadline: float) ->
         scan.run(pids, deadline)
         return scan
     second = _Scan(inodes)
-    thread = threading.Thread(target=second.run, args=(pids[1::2], deadline), daemon=True)
-    thread.start()
-    scan.run(pids[::2], deadline)
-    thread.join()
+    others = started([lambda: second.run(pids[1::2], deadline)])
+    scan.run(pids[::2] if others else pids, deadline)
+    for other in others:
+        if not other.wait(deadline - time.monotonic() + 1.0):
+            second.unvisited += len(pids[1::2])
     scan.found |= second.found
     scan.unreadable += second.unreadable
     scan.unvisited += second.unvisited

@@ -8,8 +8,8 @@ import sys
 from diagnose.model.process import Container
 from diagnose.model.snapshot import Vantage
 
-CAP_NET_ADMIN = 12
-"""Bit number (include/uapi/linux/capability.h)."""
+CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
+"""Bit numbers (include/uapi/linux/capability.h)."""
 
 
 def look(container: Container | None = None) -> Vantage:
@@ -81,7 +81,12 @@ def _is_privileged(uid: int) -> bool:
         return bool(ctypes.windll.shell32.IsUserAnAdmin())
     if sys.platform != "linux":
         return uid == 0
-    return uid == 0 and bool(_effective_capabilities() >> CAP_NET_ADMIN & 1)
+    return uid == 0 and has_capability(CAP_NET_ADMIN)
+
+
+def has_capability(number: int) -> bool:
+    """Whether the kernel grants it to this process (capabilities(7)); only Linux has them."""
+    return sys.platform == "linux" and bool(_effective_capabilities() >> number & 1)
 
 
 def _effective_capabilities() -> int:
