@@ -29,6 +29,7 @@ _LIMITS = {
 
 def main() -> NoReturn:
     """Runs the command and ends the process with its exit code."""
+    _undo_what_the_parent_left()
     _occupy_standard_descriptors()
     if lack := _lack():
         _refuse(f"cannot start: {lack}")
@@ -39,7 +40,6 @@ def main() -> NoReturn:
         import gc
 
         gc.disable()  # what is loaded now stays: to look through it again and again takes a tenth of a quick run
-        _undo_what_the_parent_left()
         from diagnose import signals
         from diagnose.cli import main as command
 
@@ -47,7 +47,7 @@ def main() -> NoReturn:
         gc.enable()
         signals.watch()
     except Exception as error:  # noqa: BLE001 (whatever it is: one line, no traceback)
-        _refuse(f"cannot start: {described(error)}")
+        _refuse(f"cannot start: {described(error)}{_raised_in(error)}")
     _exit(_code(command))
 
 
@@ -124,10 +124,15 @@ def _stranger(name: str) -> str | None:
 
 def _undo_what_the_parent_left() -> None:
     """Signals as a program expects them (signal(7)): what is ignored for our sake stays ignored, as by nohup(1)."""
-    import signal
+    # built in: to load `signal` takes so long that Ctrl-C would meet it, with a traceback
+    import _signal as signal  # type: ignore[import-not-found]
 
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C while the parts are still loading: no traceback
+    try:
+        if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except KeyboardInterrupt:  # it came before
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
     if hasattr(signal, "SIGCHLD"):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, it would take our children's status away (wait(2))
     if hasattr(signal, "pthread_sigmask"):
@@ -142,6 +147,15 @@ def described(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{text}; install netdiag again"
     return text
+
+
+def _raised_in(error: Exception) -> str:
+    """The file, where it is none of ours: a stranger in the place of a package that we need."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    file = at.tb_frame.f_code.co_filename if at is not None else ""
+    return f" (raised in {file})" if os.path.isabs(file) and not file.startswith(_ROOT + os.sep) else ""
 
 
 def is_of_this_machine(error: Exception) -> bool:
