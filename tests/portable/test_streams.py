@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +21,7 @@ from tests.portable.command import closed, environment, listening
 from tests.scenes import dialled, held, process, refused, rows
 from tests.scenes import listening as row
 
+pty = pytest.importorskip("pty")
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="a shell closes the streams, and /dev/full is full")
 
 NETDIAG = (sys.executable, "-m", "diagnose")
@@ -165,3 +171,58 @@ def test_json_is_json_in_every_encoding(encoding: str, tmp_path: Path) -> None:
 def test_a_character_that_the_terminal_lacks_costs_no_report(encoding: str, form: str, tmp_path: Path) -> None:
     done = run("", "replay", "--format", form, held_by(tmp_path, "é字"), PYTHONIOENCODING=encoding)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.fixture
+def waiting() -> Iterator[list[str]]:
+    """A run that waits for a server which never accepts: long enough for a sign of life."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield [*NETDIAG, "run", "--timeout", "5", f"127.0.0.1:{server.getsockname()[1]}"]
+
+
+def on_a_terminal(command: list[str], seconds: float, *, number: int = 0) -> tuple[int, str]:
+    """The exit code and what the terminal shows, where it is the one that controls the command."""
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.execve(command[0], command, {**environment(), "TERM": "xterm"})
+    time.sleep(seconds)
+    if number:
+        os.kill(pid, number)
+    shown = b""
+    try:
+        while part := os.read(ours, 65536):
+            shown += part
+    except OSError:  # EIO: the last writer has gone
+        pass
+    os.close(ours)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+
+
+def test_ctrl_c_clears_the_sign_of_life(waiting: list[str]) -> None:
+    code, shown = on_a_terminal(waiting, 2.5, number=signal.SIGINT)
+    assert code == 130
+    assert "looking" in shown
+    assert shown.endswith("\r\x1b[Knetdiag: interrupted\r\n")
+
+
+def test_in_the_background_of_a_terminal_it_runs_and_ends_without_being_stopped(waiting: list[str]) -> None:
+    """Where the terminal stops what writes to it from there (stty tostop), the run is not stopped by an ornament."""
+    command = 'stty tostop; set -m; "$@" >/dev/null & pid=$!; wait $pid; echo "code $?"'
+    _, shown = on_a_terminal(["/bin/bash", "-c", command, "bash", *waiting], 0)
+    assert "looking" not in shown
+    assert re.search(r"code 1\b", shown), shown
+
+
+def test_a_signal_in_the_background_of_a_terminal_ends_it(waiting: list[str]) -> None:
+    command = 'stty tostop; set -m; "$@" >/dev/null & pid=$!; sleep 1.5; kill -INT $pid; wait $pid; echo "code $?"'
+    _, shown = on_a_terminal(["/bin/bash", "-c", command, "bash", *waiting], 0)
+    assert "code 130" in shown
+
+
+def test_a_terminal_that_goes_away_ends_the_run(waiting: list[str]) -> None:
+    pid, ours = pty.fork()
+    if pid == 0:
+        os.execve(NETDIAG[0], waiting, {**environment(), "TERM": "xterm"})
+    time.sleep(2)
+    os.close(ours)  # SIGHUP
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
