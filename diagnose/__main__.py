@@ -1,18 +1,17 @@
-"""The entry point, light enough that Ctrl-C while the parts are still loading ends without a traceback."""
+"""`python -m diagnose`: the command, without the current folder among the places that modules are taken from."""
 
-import gc
-import signal
+import os
+import sys
 
 
 def main() -> None:
-    """Loads and runs the commands."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    gc.disable()  # what is loaded now stays: to look through it again and again takes a tenth of a quick run
-    from diagnose.cli import main as commands
+    """Runs the command; netdiag_entry lies beside this package."""
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if __name__ == "__main__" and not sys.flags.safe_path and os.path.realpath(sys.path[0]) != os.path.realpath(root):
+        del sys.path[0]  # `-m` has put the current folder there, where anybody's checks.py may lie
+    from netdiag_entry import main as command
 
-    gc.freeze()
-    gc.enable()
-    commands()
+    command()
 
 
 if __name__ == "__main__":

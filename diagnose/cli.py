@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from diagnose import __version__
+from diagnose import __version__, temporary
 from diagnose.model.report import Report
 from diagnose.model.target import Intent, Target
+from diagnose.streams import Stream, unfailing
 
 if TYPE_CHECKING:
     from diagnose.collect import Collection
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
 
 USAGE = 2
 INTERNAL = 70
-INTERRUPTED = 130
-_AGAIN = 0.1
-"""Seconds after which an interrupt that the run has not heard is raised again."""
 
 app = typer.Typer(
     name="netdiag",
@@ -50,17 +45,49 @@ class Format(StrEnum):
 
 
 def main() -> None:
-    """The entry point: whatever goes wrong ends in one line."""
+    """The entry point: whatever goes wrong ends in one line, and standard streams that fail change no exit code.
+
+    Only a report that could not be written does: SystemExit with 2.
+    """
+    with unfailing() as (out, _):
+        code = _outcome()
+        sys.stdout.flush()
+        sys.exit(_after_writing(code, out))
+
+
+def _outcome() -> int:
+    """The exit code of the command."""
     try:
         app()
-    except (typer.Exit, SystemExit):
-        raise
-    except Exception as error:  # the last resort: a person gets a line, not a traceback
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else 0
+    except Exception as error:  # noqa: BLE001 (the last resort: a person gets a line, not a traceback)
         if os.environ.get("NETDIAG_DEBUG"):
-            raise
-        _line(f"internal error: {type(error).__name__}: {error}".replace("\n", " "))
-        _line(f"this is a bug in netdiag {__version__}; NETDIAG_DEBUG=1 shows where, please report it with that")
-        sys.exit(INTERNAL)
+            import traceback
+
+            traceback.print_exc()
+        _line(_told(error))
+        return INTERNAL
+    return 0
+
+
+def _told(error: Exception) -> str:
+    from netdiag_entry import described, is_of_this_machine
+
+    what = described(error).replace("\n", " ")
+    if is_of_this_machine(error):
+        return f"cannot go on: {what}"
+    return (
+        f"internal error: {what}; this is a bug in netdiag {__version__}, "
+        "please report it with what NETDIAG_DEBUG=1 shows"
+    )
+
+
+def _after_writing(code: int, out: Stream) -> int:
+    if out.error is None or code == INTERNAL:
+        return code
+    _line(f"cannot write to standard output: {out.error.strerror}")
+    return USAGE
 
 
 @app.callback(invoke_without_command=True)
@@ -84,7 +111,7 @@ def run(
     ],
     bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
-    format_: Annotated[Format, typer.Option("--format", help="How the report is written.")] = Format.TEXT,
+    format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
     ] = None,
@@ -116,11 +143,9 @@ def run(
     from diagnose.collect import Collection, Order
 
     parsed = _parsed(targets)
+    form = _form(json, format_)
     _validate(check or (), skip or (), timeout)
-    if trace and passive:
-        _refuse(
-            "--trace sends a packet and makes a table for a moment, and --passive only looks: leave one of them out"
-        )
+    _validate_means(bind=bind, passive=passive, pcap=pcap is not None, trace=trace)
     intent = Intent.BIND if bind else Intent.CONNECT
     report_file, record_file, pcap_file = _destinations(output, record, pcap)
     side = _arrived(origin)
@@ -135,21 +160,18 @@ def run(
         capture=pcap is not None,
         trace=trace,
     )
-    form = Format.JSON if json else format_
-    with _ending_cleanly() as unwinding:
-        collection = Collection(order, side)
-        try:
-            with _spinner():
-                snapshots = collection.snapshots()
-            reports = _diagnosed(snapshots)
-            problems = [
-                *_written(report_file, _rendered(reports, form, output, no_color, snapshots[0].program.user)),
-                *_recorded(record_file, snapshots),
-                *_captured(pcap_file, collection),
-            ]
-        finally:
-            unwinding()
-            collection.close()
+    collection = Collection(order, side)
+    try:
+        with _spinner():
+            snapshots = collection.snapshots()
+        reports = _diagnosed(snapshots)
+        problems = [
+            *_written(report_file, _rendered(reports, form, output, no_color, snapshots[0].program.user), form),
+            *_recorded(record_file, snapshots),
+            *_captured(pcap_file, collection),
+        ]
+    finally:
+        collection.close()
     for problem in problems:
         _line(problem)
     raise typer.Exit(USAGE if problems else _code(reports))
@@ -159,7 +181,7 @@ def run(
 def replay(
     file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A recording made by run --record.")],
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
-    format_: Annotated[Format, typer.Option("--format", help="How the report is written.")] = Format.TEXT,
+    format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
     ] = None,
@@ -168,6 +190,7 @@ def replay(
     """The same diagnosis from a recording, without touching this machine."""
     from diagnose.recording import BadRecordingError, decode
 
+    form = _form(json, format_)
     try:
         snapshots = decode(file.read_bytes())
     except OSError as error:
@@ -176,7 +199,7 @@ def replay(
         _refuse(f"{str(file)!r} {error}")
     reports = _diagnosed(snapshots)
     report_file, problems = _report_file(output)
-    problems += _written(report_file, _rendered(reports, Format.JSON if json else format_, output, no_color))
+    problems += _written(report_file, _rendered(reports, form, output, no_color), form)
     for problem in problems:
         _line(problem)
     raise typer.Exit(USAGE if problems else _code(reports))
@@ -270,6 +293,12 @@ def _with_addresses(
         _refuse(str(error))
 
 
+def _form(json: bool, form: Format | None) -> Format:
+    if json and form not in (None, Format.JSON):
+        _refuse(f"--json and --format {form} contradict each other: leave one of them out; for example: --json")
+    return Format.JSON if json else form or Format.TEXT
+
+
 def _validate(only: Sequence[str], skip: Sequence[str], timeout: float | None) -> None:
     from checks import CHECKS
 
@@ -277,8 +306,32 @@ def _validate(only: Sequence[str], skip: Sequence[str], timeout: float | None) -
     for name in (*only, *skip):
         if name not in known:
             _refuse(f"no check is called {name!r}; there are {', '.join(known)}")
+    for name in only:
+        if name in skip:
+            _refuse(f"--check {name} and --skip {name} contradict each other; for example: --check {name}")
+    if set(known) <= set(skip):
+        _refuse(f"--skip leaves no check over; for example: --skip {skip[0]}")
     if timeout is not None and not 0.01 <= timeout <= 3600:
         _refuse(f"--timeout {timeout:g} is not between 0.01 and 3600 seconds; for example: --timeout 2")
+
+
+def _validate_means(*, bind: bool, passive: bool, pcap: bool, trace: bool) -> None:
+    """Refuses --pcap and --trace where the other options, this platform or this user rule them out."""
+    asked = [name for name, wanted in (("--pcap", pcap), ("--trace", trace)) if wanted]
+    if not asked:
+        return
+    from diagnose.probes.vantage import CAP_NET_ADMIN, CAP_NET_RAW, has_capability
+
+    for name in asked:
+        example = f"for example: sudo netdiag run 127.0.0.1:8080 {name}{' probe.pcap' * (name == '--pcap')}"
+        if bind or passive:
+            other, why = ("--passive", "only looks") if passive else ("--bind", "only binds")
+            _refuse(f"{name} is about a packet that is sent, and {other} {why}: leave one of them out; {example}")
+        if sys.platform != "linux":
+            _refuse(f"{name} asks the Linux kernel, and this is not Linux: leave it out")
+        number, right = (CAP_NET_RAW, "CAP_NET_RAW") if name == "--pcap" else (CAP_NET_ADMIN, "CAP_NET_ADMIN")
+        if not has_capability(number):
+            _refuse(f"{name} needs root ({right}), and this user is not; {example}")
 
 
 def _diagnosed(snapshots: Sequence[Snapshot]) -> tuple[Report, ...]:
@@ -367,15 +420,11 @@ def _report_file(output: Path | None) -> tuple[Destination | None, list[str]]:
         return None, [str(error)]
 
 
-def _written(output: Destination | None, text: str) -> list[str]:
+def _written(output: Destination | None, text: str, form: Format) -> list[str]:
     """Writes the report, to standard output where the file does not take it; each problem in one line."""
     problems = [] if output is None else _kept(output, text.encode("utf-8", errors="backslashreplace"))
-    if output is not None and not problems:
-        return []
-    try:
-        _put(text)
-    except OSError as error:
-        problems.append(f"cannot write the report: {error.strerror}")
+    if output is None or problems:
+        _print(text, json=form is Format.JSON)
     return problems
 
 
@@ -406,22 +455,20 @@ def _captured(pcap: Destination | None, collection: Collection) -> list[str]:
     return [*_kept(pcap, packets), *problems]
 
 
-def _print(text: str) -> None:
-    try:
-        _put(text)
-    except OSError as error:
-        _refuse(f"cannot write to standard output: {error.strerror}")
+def _print(text: str, *, json: bool = False) -> None:
+    """Writes to standard output; JSON is the same in every encoding, elsewhere a character that it lacks is \\xNN."""
+    encoding = sys.stdout.encoding or "utf-8"
+    if json and encoding.lower() not in ("utf-8", "utf8"):
+        text = _ascii_json(text)
+    sys.stdout.buffer.write(text.encode(encoding, errors="backslashreplace"))
+    sys.stdout.flush()
 
 
-def _put(text: str) -> None:
-    """Writes to standard output; OSError: it is full or closed. A reader that has gone ends the run."""
-    if sys.stdout is None:  # started with >&-
-        raise OSError(errno.EBADF, "it is closed")
-    try:
-        sys.stdout.buffer.write(text.encode(sys.stdout.encoding or "utf-8", errors="backslashreplace"))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _leave_pipe()
+def _ascii_json(text: str) -> str:
+    """Every other character as \\uNNNN, those beyond 65,535 as two of them (RFC 8259, section 7)."""
+    import json
+
+    return "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in text)
 
 
 def _line(text: str) -> None:
@@ -436,43 +483,8 @@ def _refuse(text: str) -> NoReturn:
 
 
 @contextmanager
-def _ending_cleanly() -> Iterator[Callable[[], None]]:
-    """SIGINT, SIGTERM and SIGHUP unwind the run, so that what was taken up for a moment is put down again.
-
-    What a handler raises is lost where it meets a callback of the interpreter's own, so it is raised again until the
-    run unwinds; gives what must be called then, before anything is put down.
-    """
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")
-    numbers = {name: number for name in names if (number := getattr(signal, name, None)) is not None}
-    asked: list[int] = []
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        asked.append(number)
-        _alarm(_AGAIN)
-        if asked[0] == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + asked[0])
-
-    previous = {number: signal.signal(number, end) for number in numbers.values()}
-    try:
-        yield lambda: _alarm(0)
-    except KeyboardInterrupt:
-        _line("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
-    finally:
-        _alarm(0)
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _alarm(seconds: float) -> None:
-    if hasattr(signal, "setitimer"):  # not on Windows
-        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-
-
-@contextmanager
 def _spinner() -> Iterator[None]:
-    """Shows on a terminal's standard error that it is at work, from half a second on."""
+    """Shows on a terminal's standard error that it is at work, from half a second on, in its foreground."""
     if not sys.stderr.isatty():
         yield
         return
@@ -485,22 +497,37 @@ def _spinner() -> Iterator[None]:
             return
         turn = 0
         while not done.wait(0.1):
-            sys.stderr.write(f"\r{'|/-'[turn % 3]} looking")
+            if _in_foreground():
+                sys.stderr.write(f"\r{'|/-'[turn % 3]} looking")
+                sys.stderr.flush()
+                turn += 1
+        if turn and _in_foreground():
+            sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
-            turn += 1
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
 
     thread = threading.Thread(target=spin, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
+
+    def stop() -> None:
         done.set()
         thread.join(0.2)
 
+    try:
+        _, held = temporary.make(thread.start, lambda _: stop())
+    except (RuntimeError, OSError):  # no thread can be had: it is an ornament
+        yield
+        return
+    try:
+        yield
+    finally:
+        stop()
+        held.let_go()
 
-def _leave_pipe() -> NoReturn:
-    """The reader has gone: nobody is left to tell."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(128 + 13)
+
+def _in_foreground() -> bool:
+    """Whether the terminal is ours to write on: in the background that would stop us (stty tostop)."""
+    if not hasattr(os, "tcgetpgrp"):  # Windows
+        return True
+    try:
+        return os.tcgetpgrp(sys.stderr.fileno()) == os.getpgrp()
+    except OSError:  # it has gone, or is not the one that controls us
+        return False

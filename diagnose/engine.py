@@ -22,8 +22,8 @@ from diagnose.model.target import Intent, Standing, Target
 
 _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
-_OUR_OWN_LIMIT = ("EMFILE", "ENFILE")
-"""No socket could be had to try it: that says nothing of the target."""
+_OUR_OWN_LIMIT = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS")
+"""No socket could be had to try it (socket(2)): that says nothing of the target."""
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
 """Stages whose proven local state is a verdict even when nothing was sent."""
 
@@ -130,7 +130,8 @@ def exit_code(reports: Iterable[Report]) -> int:
 
 def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Stage]) -> Verdict:
     binding = snapshot.intent is Intent.BIND
-    if any(one.errno in _OUR_OWN_LIMIT and not one.outcome.works for one in snapshot.attempts):
+    tried: tuple[Attempt | BindAttempt, ...] = (*snapshot.attempts, *snapshot.binds)
+    if any(one.errno in _OUR_OWN_LIMIT and not one.outcome.works for one in tried):
         return Verdict.INCONCLUSIVE
     if snapshot.attempts:
         return _connect_verdict(snapshot.attempts)

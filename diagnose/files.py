@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from diagnose.probes.path_walk import Place, find, mount_of, permits
+from diagnose.temporary import make
 
 _PATIENCE = 10.0
 """Seconds that the reader of a FIFO has to take the next bytes."""
@@ -158,15 +156,13 @@ class _File:
 
     def write(self, data: bytes) -> None:
         """OSError: what was there before still is."""
-        descriptor, temporary = self._unnamed()
+        descriptor, name = self._unnamed()
         if descriptor is None:
-            with _signals_held_back():
-                self._write_named(temporary, data)
+            self._write_named(name, data)
             return
         try:
             self._fill(descriptor, data)
-            with _signals_held_back():
-                self._publish(descriptor, temporary)
+            self._publish(descriptor, name)
         finally:
             os.close(descriptor)
 
@@ -246,16 +242,16 @@ class _File:
 
     def _unnamed(self) -> tuple[int | None, str]:
         """A file without a name, where the system has that; and a name that nothing here has."""
-        temporary = f".netdiag-{os.urandom(8).hex()}"
+        name = f".netdiag-{os.urandom(8).hex()}"
         if not hasattr(os, "O_TMPFILE") or not os.path.isdir("/proc/self/fd"):
-            return None, temporary
+            return None, name
         try:
             flags = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-            return os.open(".", flags, self._first_mode(), dir_fd=self._place.directory), temporary
+            return os.open(".", flags, self._first_mode(), dir_fd=self._place.directory), name
         except OSError as error:
             if error.errno not in _NAMELESS_REFUSED:
                 raise
-            return None, temporary
+            return None, name
 
     def _first_mode(self) -> int:
         return 0o666 if self._mode() is None else 0o600
@@ -270,8 +266,8 @@ class _File:
             os.fchmod(descriptor, mode)
         _sync(descriptor)
 
-    def _publish(self, descriptor: int, temporary: str) -> None:
-        """Gives the whole file its name."""
+    def _publish(self, descriptor: int, name: str) -> None:
+        """Gives the whole file its name; until then another one, which goes with the process."""
         source, directory = f"/proc/self/fd/{descriptor}", self._place.directory
         if self._standing() is None:
             try:
@@ -280,29 +276,35 @@ class _File:
                 self._standing()
             else:
                 return
+        _, held = make(lambda: os.link(source, name, dst_dir_fd=directory), lambda _: self._remove(name))
         try:
-            os.link(source, temporary, dst_dir_fd=directory)
-            os.rename(temporary, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
         finally:
-            self._remove(temporary)
+            self._remove(name)
+            held.let_go()
 
-    def _write_named(self, temporary: str, data: bytes) -> None:
+    def _write_named(self, name: str, data: bytes) -> None:
         directory = self._place.directory
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        mode = self._first_mode()
+        descriptor, held = make(
+            lambda: os.open(name, flags, mode, dir_fd=directory),
+            lambda _: self._remove(name),
+        )
         try:
-            descriptor = os.open(temporary, flags, self._first_mode(), dir_fd=directory)
             try:
                 self._fill(descriptor, data)
             finally:
                 os.close(descriptor)
             self._standing()
-            os.rename(temporary, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
         finally:
-            self._remove(temporary)
+            self._remove(name)
+            held.let_go()
 
-    def _remove(self, temporary: str) -> None:
+    def _remove(self, name: str) -> None:
         with suppress(OSError):
-            os.unlink(temporary, dir_fd=self._place.directory)
+            os.unlink(name, dir_fd=self._place.directory)
 
     def _standing(self) -> os.stat_result | None:
         """What stands there now; OSError where it is no longer what may be replaced."""
@@ -361,17 +363,23 @@ class _ByName:
 
     def write(self, data: bytes) -> None:
         """OSError: what was there before still is."""
-        temporary = f"{self.path}.{os.urandom(8).hex()}"
+        name = f"{self.path}.{os.urandom(8).hex()}"
+        file, held = make(lambda: open(name, "xb"), lambda _: _remove_by_name(name))  # noqa: SIM115 - closed below
         try:
-            with open(temporary, "xb") as file:
+            with file:
                 file.write(data)
-            os.replace(temporary, self.path)
+            os.replace(name, self.path)
         finally:
-            with suppress(OSError):
-                os.unlink(temporary)
+            _remove_by_name(name)
+            held.let_go()
 
     def close(self) -> None:
         """Nothing was held."""
+
+
+def _remove_by_name(name: str) -> None:
+    with suppress(OSError):
+        os.unlink(name)
 
 
 Destination = _File | _Stream | _ByName
@@ -443,25 +451,3 @@ def _sync(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """No handler raises while a temporary name exists; what came meanwhile is raised afterwards."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    previous: dict[int, Callable[[int, FrameType | None], object]] = {}
-    numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM")]
-    try:
-        for number in numbers:
-            if number is not None and callable(handler := signal.getsignal(number)):
-                previous[number] = handler
-                signal.signal(number, lambda came_now, _: came.append(came_now))
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)
-        if came:
-            signal.raise_signal(came[0])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
+
+from diagnose import temporary
 
 _POLLIN = 0x001
 _LAST_WAIT = 0.2
@@ -50,28 +53,40 @@ class Child:
 
 @contextmanager
 def apart(work: Work, deadline: float) -> Iterator[Child]:
-    """Forks, for as long as the block lasts; call it before any thread starts. OSError when it cannot be forked."""
+    """Forks, for as long as the block lasts. OSError when it cannot be forked.
+
+    Call it before any thread starts but the one that waits for signals, which holds no lock.
+    """
     reading, writing = os.pipe()
-    # no signal may reach the child while it still has our handlers, nor us before the `try` that kills it
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _handled())
+
+    def fork() -> int:
+        # signals are blocked here: none may reach the child while it still has our handlers
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of that thread (Python 3.12)
+            pid = os.fork()
+        if pid == 0:
+            _be_the_child(work, deadline, writing)
+        return pid
+
     try:
-        pid = os.fork()
+        pid, held = temporary.make(fork, _kill)
     except OSError:
         os.close(reading)
         os.close(writing)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         raise
-    if pid == 0:
-        _be_the_child(work, deadline, writing, mask)
     child = Child(pid, reading)
     try:
         os.close(writing)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield child
     finally:
         os.close(reading)
-        os.kill(pid, signal.SIGKILL)
+        _kill(pid)
+        held.let_go()  # before its number may become another process's
         child.status = _reaped(pid)
+
+
+def _kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
 
 
 def write(descriptor: int, data: bytes) -> None:
@@ -80,14 +95,14 @@ def write(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _be_the_child(work: Work, deadline: float, writing: int, mask: set[int]) -> NoReturn:
+def _be_the_child(work: Work, deadline: float, writing: int) -> NoReturn:
     """Works, and exits without touching the parent's buffers."""
     try:
         _forget_handlers()
         _let_go_of_our_output()
         # SIGALRM's default action ends us even when the parent was killed without a chance to do it
         signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
         work(writing)
     finally:
         os._exit(0)
@@ -112,15 +127,10 @@ def _reaped(pid: int) -> int:
     return found[1]
 
 
-def _handled() -> tuple[int, ...]:
-    """The signals that a command may have a handler for; those of signal.valid_signals() cost half a millisecond."""
-    return signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
-
-
 def _forget_handlers() -> None:
     """What is ignored stays ignored, as after an exec (nohup)."""
     signal.set_wakeup_fd(-1)
-    for number in _handled():
+    for number in temporary.ENDING:
         if callable(signal.getsignal(number)):
             signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)

@@ -2,14 +2,55 @@
 
 from __future__ import annotations
 
+import _thread
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Generic, TypeVar
 
 from diagnose.model.fact import Fact, Reason, Unknown
 
 T = TypeVar("T")
+
+NO_THREAD = Unknown(
+    Reason.FAILED,
+    "no thread could be started for it: a limit of this user is too small (RLIMIT_NPROC, RLIMIT_AS)",
+    "raise it (ulimit -u, ulimit -v)",
+)
+"""pthread_create(3): EAGAIN."""
+
+
+class Task:
+    """Work under way in a thread, which cannot hold up the interpreter's exit; RuntimeError when none can be had.
+
+    Not a threading.Thread: its start waits, for ever where memory ends, until the thread has begun.
+    """
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._done = threading.Event()
+        _thread.start_new_thread(self._run, ())
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        finally:
+            self._done.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it is done within so many seconds."""
+        return self._done.wait(max(0.0, seconds))
+
+
+def started(works: Iterable[Callable[[], object]]) -> list[Task]:
+    """Starts as many of them as this process may have threads; gives those that are under way."""
+    tasks: list[Task] = []
+    for work in works:
+        try:
+            tasks.append(Task(work))
+        except RuntimeError:
+            break
+    return tasks
 
 
 class Asked(Generic[T]):
@@ -21,8 +62,9 @@ class Asked(Generic[T]):
         self._answer: Fact[T] | None = None
         self._ends = monotonic() + seconds
         self._seconds = seconds
-        self._thread = threading.Thread(target=self._run, name=f"probe {name}", daemon=True)
-        self._thread.start()
+        self._tasks = started([self._run])
+        if not self._tasks:  # not asked in this thread instead: it might hang
+            self._answer = NO_THREAD
 
     def _run(self) -> None:
         try:
@@ -37,7 +79,8 @@ class Asked(Generic[T]):
 
     def fact(self) -> Fact[T]:
         """The answer, waited for until the deadline."""
-        self._thread.join(max(0.0, self._ends - monotonic()))
+        for task in self._tasks:
+            task.wait(self._ends - monotonic())
         if self._answer is None:
             return Unknown(Reason.DEADLINE, f"{self._name} gave no answer within {self._seconds:g} s")
         return self._answer

@@ -21,6 +21,7 @@ from diagnose.parse.hosts import parse_hosts, starts_with_bom
 from diagnose.parse.nsswitch import parse_gai, parse_nameservers, parse_nsswitch_hosts, quoted_hosts_line
 from diagnose.probes import regular_file
 from diagnose.probes.apart import Child, apart, write
+from diagnose.probes.bounded import NO_THREAD, started
 from diagnose.probes.path_walk import mount_of
 from diagnose.probes.regular_file import NotRegularError
 
@@ -48,6 +49,8 @@ _THE_REST = -1
 """In the place of a name's number: all that are still asked for."""
 _FIFO_WAITS = frozenset({"wait_for_partner", "pipe_read", "anon_pipe_read", "fifo_pipe_read"})
 """Where the kernel waits in the open or read of a FIFO (fs/pipe.c)."""
+_ROOM = 16 << 20
+"""Bytes of address space: a module of nsswitch.conf with the libraries that it needs."""
 
 Answer = Callable[[str], Fact[Resolution]]
 """Answers for one host, in the child."""
@@ -171,7 +174,7 @@ def _answer_all(names: Sequence[str], writing: int, answer: Answer | None) -> No
     elif odd := _odd_files():
         _answer_with_care(names, writing, odd)
     else:
-        _answer(names, writing, lambda host: Known(_timed(host)))
+        _answer(names, writing, _by_getaddrinfo)
 
 
 def _read_by_library() -> tuple[str, ...]:
@@ -243,6 +246,26 @@ def _wait_of(task: str) -> str:
         return ""
 
 
+def _by_getaddrinfo(host: str) -> Fact[Resolution]:
+    """An error that a limit of our own may have made is none of the name: the library does not say which it was."""
+    resolution = _timed(host)
+    if resolution.error is not None and (lack := _lack()):
+        return Unknown(Reason.FAILED, f"the resolver could not work: {lack}")
+    return Known(resolution)
+
+
+def _lack() -> str | None:
+    """Which of our own limits leaves no room to load another module of the resolver and to ask with it."""
+    import mmap
+
+    try:
+        mmap.mmap(-1, _ROOM).close()
+        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return f"{error.strerror}: a limit of this process is too small (RLIMIT_AS, RLIMIT_NOFILE)"
+    return None
+
+
 def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
     """Writes a line of JSON for each answer."""
     waiting = list(enumerate(names))
@@ -258,12 +281,10 @@ def _answer(names: Sequence[str], writing: int, answer: Answer) -> None:
             with lock:
                 write(writing, line)
 
-    others = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE) - 1)]
-    for thread in others:
-        thread.start()
+    others = started(work for _ in range(min(len(names), _AT_ONCE) - 1))
     work()
-    for thread in others:
-        thread.join()
+    for other in others:
+        other.wait(threading.TIMEOUT_MAX)  # we are killed at the deadline
 
 
 def _collect(child: Child, answers: Answers, wanted: int, deadline: float) -> None:
@@ -295,7 +316,7 @@ def _as_facts(names: Sequence[str], answers: Answers, silence: Fact[Resolution])
 
 def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Resolution]]:
     """Asks from daemon threads, for platforms where a fork is not safe; one that hangs is left behind."""
-    started = time.monotonic()
+    begun = time.monotonic()
     answers: Answers = {}
     waiting = list(enumerate(names))
 
@@ -307,12 +328,12 @@ def ask_in_threads(names: Sequence[str], deadline: float) -> dict[str, Fact[Reso
                 return
             answers[index] = Known(_timed(host))
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(len(names), _AT_ONCE))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(deadline - time.monotonic(), 0))
-    return _as_facts(names, dict(answers), Known(Resolution("", (), _ms_since(started), "DEADLINE")))
+    tasks = started(work for _ in range(min(len(names), _AT_ONCE)))
+    if not tasks:
+        return dict.fromkeys(names, NO_THREAD)
+    for task in tasks:
+        task.wait(deadline - time.monotonic())
+    return _as_facts(names, dict(answers), Known(Resolution("", (), _ms_since(begun), "DEADLINE")))
 
 
 def _from_hosts_file(names: Sequence[str], file: Fact[HostsFile]) -> dict[str, Fact[Resolution]]:

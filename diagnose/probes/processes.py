@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Collection, Sequence
 
@@ -13,6 +12,7 @@ from diagnose.model.process import Holder, Holders, Process
 from diagnose.parse.cgroup import membership
 from diagnose.parse.mask import mask_command, mask_path, mask_program
 from diagnose.probes import regular_file
+from diagnose.probes.bounded import started
 
 LINUX = sys.platform == "linux"
 
@@ -139,10 +139,11 @@ def _scanned(inodes: Collection[int], pids: Sequence[bytes], deadline: float) ->
         scan.run(pids, deadline)
         return scan
     second = _Scan(inodes)
-    thread = threading.Thread(target=second.run, args=(pids[1::2], deadline), daemon=True)
-    thread.start()
-    scan.run(pids[::2], deadline)
-    thread.join()
+    others = started([lambda: second.run(pids[1::2], deadline)])
+    scan.run(pids[::2] if others else pids, deadline)
+    for other in others:
+        if not other.wait(deadline - time.monotonic() + 1.0):
+            second.unvisited += len(pids[1::2])
     scan.found |= second.found
     scan.empty += second.empty
     scan.denied += second.denied

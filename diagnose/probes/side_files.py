@@ -13,11 +13,13 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 
 import msgspec
 
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.probes.apart import apart, write
+from diagnose.probes.bounded import started
 from diagnose.probes.regular_file import KINDS, PSEUDO
 from diagnose.probes.syscalls import file_system, open_below
 
@@ -121,11 +123,12 @@ def _look(root: int, places: Mapping[str, str], loader: str, writing: int) -> No
         with lock:
             write(writing, said)
 
-    threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in places.items()]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    works = [partial(work, *pair) for pair in places.items()]
+    tasks = started(works)
+    for one in works[len(tasks) :]:  # this process may have no more threads
+        one()
+    for task in tasks:
+        task.wait(threading.TIMEOUT_MAX)  # we are killed at the deadline
 
 
 def _file(root: int, path: str, *, content: bool) -> Fact[SideFile]:

@@ -7,7 +7,6 @@ net_dev_queue shows the packet that our connect sent, and only a drop of that pa
 
 from __future__ import annotations
 
-import atexit
 import errno
 import os
 import select
@@ -21,6 +20,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose import temporary
 from diagnose.model.attempt import Drop, ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, TcpState
@@ -58,6 +58,8 @@ _REJECTION = 0.002
 _READS = 256
 """Reads at one look, each of a few KiB: on a machine that drops without end a look must end."""
 _READS_AT_LEAST = 16
+_LAST_WAIT = 0.25
+"""Seconds that the end of the process waits for a probe under way."""
 _STALE_READS = 4
 """Reads after which what an earlier probe left in the buffer is thrown away at once instead."""
 
@@ -238,10 +240,9 @@ class Tracer:
     def __init__(self, path: str) -> None:
         self._path = path
         self._pipe = -1
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closing = threading.Event()
-        self._closed = False
-        self._owner = os.getpid()
+        self._held: temporary.Held | None = None
 
     def __enter__(self) -> Tracer:
         return self
@@ -253,9 +254,11 @@ class Tracer:
 
     def open(self) -> None:
         """Makes the instance; OSError with the kernel's errno, and then nothing is left behind."""
-        atexit.register(self._at_exit)  # an interrupt may come before the caller has taken hold of it
+        _, self._held = temporary.make(self._make, lambda _: self._release())
+
+    def _make(self) -> None:
+        os.mkdir(self._path)
         try:
-            os.mkdir(self._path)
             self._write("tracing_on", "0")
             for option in _OPTIONS:
                 self._write("trace_options", option)
@@ -265,41 +268,29 @@ class Tracer:
             for event in (_DROP, _QUEUE, _RECEIVE, _RESET, _STATE):
                 self._write(f"events/{event}/enable", "1")
             self._pipe = os.open(f"{self._path}/trace_pipe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileExistsError:
-            atexit.unregister(self._at_exit)
-            raise
         except BaseException:
-            self.close()
+            _remove(self._path)
             raise
-
-    def _at_exit(self) -> None:
-        if os.getpid() == self._owner:  # not in a fork of it
-            self.close()
 
     def close(self) -> None:
-        """Ends a probe under way and removes the instance, however often Ctrl-C is pressed; harmless when repeated.
-
-        What killed runs have left behind goes as well.
-        """
-        self._closing.set()
-        interrupt: BaseException | None = None
-        while not self._closed:
-            try:
-                self._give_back()
-            except (KeyboardInterrupt, SystemExit) as again:
-                interrupt = again
-        if interrupt is not None:
-            raise interrupt
+        """Removes the instance; harmless when repeated. What killed runs have left behind goes as well."""
+        if self._held is not None:
+            self._release()
+            self._held.let_go()
         sweep()
 
-    def _give_back(self) -> None:
-        with self._lock:
-            if self._pipe >= 0:
-                pipe, self._pipe = self._pipe, -1
+    def _release(self) -> None:
+        """Ends a probe under way in another thread, and removes the instance; that thread may hang in the kernel."""
+        self._closing.set()
+        locked = self._lock.acquire(timeout=_LAST_WAIT)
+        try:
+            pipe, self._pipe = self._pipe, -1
+            if pipe >= 0:
                 os.close(pipe)
             _remove(self._path)
-            self._closed = True
-        atexit.unregister(self._at_exit)
+        finally:
+            if locked:
+                self._lock.release()
 
     def probe(self, address: str, port: int, wait: float, *, half_open: bool = False) -> TracedConnect:
         """Connects from this thread and reads what the kernel told, until it did or for at most `wait` seconds.

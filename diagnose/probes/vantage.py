@@ -9,8 +9,8 @@ from diagnose.model.process import Container
 from diagnose.model.snapshot import Vantage
 from diagnose.probes import regular_file
 
-CAP_NET_ADMIN = 12
-"""Bit number (include/uapi/linux/capability.h)."""
+CAP_NET_ADMIN, CAP_NET_RAW = 12, 13
+"""Bit numbers (include/uapi/linux/capability.h)."""
 
 
 def look(container: Container | None = None) -> Vantage:
@@ -106,7 +106,12 @@ def _is_privileged(uid: int) -> bool:
         return bool(ctypes.windll.shell32.IsUserAnAdmin())
     if sys.platform != "linux":
         return uid == 0
-    return uid == 0 and bool(effective_capabilities() >> CAP_NET_ADMIN & 1)
+    return uid == 0 and has_capability(CAP_NET_ADMIN)
+
+
+def has_capability(number: int) -> bool:
+    """Whether the kernel grants it to this process (capabilities(7)); only Linux has them."""
+    return sys.platform == "linux" and bool(effective_capabilities() >> number & 1)
 
 
 def effective_capabilities() -> int:

@@ -78,19 +78,24 @@ class Scenario:
         as_nobody: Diagnosis | tuple[Diagnosis, ...] | None = None,
         target: str | None = None,
         arguments: tuple[str, ...] = (),
+        rooted: tuple[str, ...] = (),
         by_hand: Callable[[], object] | None = None,
         then: Diagnosis | None = None,
     ) -> Answer:
         """Diagnose as an ordinary user and as root, then mend it with the first remedy and diagnose again.
 
-        by_hand is what a person does where the first remedy is prose; then is what is left once it is mended.
+        rooted are the options that an ordinary user is refused; by_hand is what a person does where the first remedy
+        is prose; then is what is left once it is mended.
         """
         asked = (target or f"127.0.0.1:{self.machine.port}", *arguments)
         theirs = self.diagnose(asked, NOBODY, as_nobody or as_root.weaker())
-        answer = self.diagnose(asked, ROOT, as_root)
-        self.keep(asked, answer, theirs)
+        asked_by_root = (*asked, *rooted)
+        answer = self.diagnose(asked_by_root, ROOT, as_root)
+        self.keep(asked, answer, theirs, rooted)
         if answer.exit_code != 0:
-            self.mend(answer, asked, by_hand, then or works("bindable" if "--bind" in arguments else "reachable"))
+            self.mend(
+                answer, asked_by_root, by_hand, then or works("bindable" if "--bind" in arguments else "reachable")
+            )
         return answer
 
     def diagnose(self, asked: tuple[str, ...], uid: int, expected: Diagnosis | tuple[Diagnosis, ...]) -> Answer:
@@ -106,11 +111,11 @@ class Scenario:
         if self.recordings is not None:
             record(self.machine, self.recordings, self.name, asked, ROOT)
 
-    def keep(self, asked: tuple[str, ...], as_root: Answer, as_nobody: Answer) -> None:
+    def keep(self, asked: tuple[str, ...], as_root: Answer, as_nobody: Answer, rooted: tuple[str, ...] = ()) -> None:
         """Record the machine, and once more as an ordinary user where that user sees it otherwise."""
         if self.recordings is None:
             return
-        record(self.machine, self.recordings, self.name, asked, ROOT)
+        record(self.machine, self.recordings, self.name, (*asked, *rooted), ROOT)
         if summary(as_root.report, 0) != summary(as_nobody.report, 0):
             record(self.machine, self.recordings, f"{self.name} as an ordinary user", asked, NOBODY)
 

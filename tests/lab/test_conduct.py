@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -185,3 +186,77 @@ def test_root_reads_nothing_through_another_user_s_link_in_a_compose_project(
     assert f"{there}/{name}: ".encode() in answer.stderr
     assert b"never opened" in answer.stderr or b"may not read it" in answer.stderr
     assert b"hunter2" not in answer.stdout + answer.stderr
+
+
+@pytest.mark.parametrize("before", [(), ("env", "--ignore-signal=CHLD"), ("env", "--block-signal")])
+def test_a_server_by_its_name_is_found_whatever_the_parent_does_with_signals(
+    machine: Machine, before: tuple[str, ...]
+) -> None:
+    machine.serve("accepts", "::", 0)
+    assert works().is_said_by(machine.netdiag("run", "--json", f"localhost:{machine.port}", before=before))
+    closed = machine.netdiag("run", "--json", f"localhost:{machine.port + 1}", before=before, uid=NOBODY)
+    assert proven("refused/nothing-listening").is_said_by(closed), str(closed)
+
+
+@pytest.mark.parametrize("amount", [0, 2, 3, 4, 6, 8])
+def test_a_user_who_may_have_no_more_processes_is_told_less_and_nothing_wrong(machine: Machine, amount: int) -> None:
+    """For a user of its own: the limit counts all processes of a user (RLIMIT_NPROC, getrlimit(2))."""
+    machine.serve()
+    machine.serve("never_accepts", "127.0.0.1", machine.port + 1)
+    uid, limit = 70000 + machine.port, ("prlimit", f"--nproc={amount}")
+    assert machine.netdiag("run", f"127.0.0.1:{machine.port}", uid=uid, before=limit).exit_code == 0
+    hung = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port + 1}", uid=uid, before=limit)
+    assert proven("hung/not-accepting").is_said_by(hung), str(hung)
+    closed = machine.netdiag("run", "--json", f"localhost:{machine.port + 2}", uid=uid, before=limit)
+    named, unknown = proven("refused/nothing-listening"), no_cause("inconclusive")
+    assert named.is_said_by(closed) or unknown.is_said_by(closed), str(closed)
+    for answer in (hung, closed):
+        assert answer.stderr == b""
+        assert amount > 6 or "RLIMIT_NPROC" in str(answer.report["not_checked"]), str(answer)
+
+
+@pytest.mark.parametrize("limit", ["--as=60000000", "--as=150000000", "--data=60000000", "--nofile=8", "--nofile=40"])
+@pytest.mark.parametrize("uid", [ROOT, NOBODY])
+def test_a_limit_that_is_too_small_is_one_line_and_no_cause(machine: Machine, limit: str, uid: int) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=uid, before=("prlimit", limit))
+    assert (answer.exit_code, answer.stdout) == (70, b"")
+    assert re.fullmatch(rb"netdiag: cannot start: it needs [^\n]*ulimit -[vdn], RLIMIT_[A-Z]+\)\n", answer.stderr)
+
+
+@pytest.mark.parametrize("limit", ["--as=300000000", "--nofile=60", "--stack=1048576", "--fsize=0", "--memlock=0"])
+def test_a_limit_that_does_changes_no_cause(machine: Machine, limit: str) -> None:
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", before=("prlimit", limit))
+    assert answer.stderr == b""
+    assert answer.cause
+    assert answer.cause["code"] in ("firewall/rule-drops", "firewall/silent")
+
+
+def test_a_limit_of_processor_time_ends_the_run_and_leaves_nothing_behind(machine: Machine) -> None:
+    """The signal that the kernel sends then (SIGXCPU), at a moment of our own."""
+    machine.serve()
+    machine.chain("input", f"tcp dport {machine.port} drop")
+    with nothing_left_behind(machine):
+        run = subprocess.Popen(
+            machine.inside([INSTALLED, "run", "--timeout", "5", f"192.0.2.1:{machine.port}"]), stderr=subprocess.PIPE
+        )
+        with pytest.raises(subprocess.TimeoutExpired):
+            run.wait(1.0)
+        run.send_signal(signal.SIGXCPU)
+        _, errors = run.communicate(timeout=3)
+    assert run.returncode == 128 + signal.SIGXCPU
+    assert errors.startswith(b"netdiag: the limit of CPU time is used up")
+
+
+def test_what_lies_in_the_current_folder_is_never_executed_as_root(machine: Machine) -> None:
+    machine.serve()
+    there = machine.scratch / "theirs"
+    there.mkdir()
+    for name in ("checks.py", "typer.py", "msgspec.py"):
+        (there / name).write_text(f"open('{there}/executed', 'w')\n")
+    command = (f"--chdir={there}", sys.executable, "-m", "diagnose", "run", f"127.0.0.1:{machine.port}")
+    assert "reachable" in machine.run("env", *command)
+    assert not (there / "executed").exists()

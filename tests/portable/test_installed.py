@@ -16,6 +16,7 @@ from tests.portable.command import REPOSITORY, environment
 
 IMPORTED_AS = {"netifaces2": "netifaces", "dnspython": "dns", "pyyaml": "yaml"}
 OWN = {"diagnose", "checks"}
+ENTRY = "netdiag_entry"
 SHELLS = ("bash", "zsh", "fish", "powershell")
 
 
@@ -40,7 +41,8 @@ def run(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedPr
 
 def test_every_package_that_is_imported_is_a_declared_dependency_and_no_other_is() -> None:
     modules = [path for package in sorted(OWN) for path in (REPOSITORY / package).rglob("*.py")]
-    used = {name for path in modules for name in imported(path)} - OWN - sys.stdlib_module_names
+    modules.append(REPOSITORY / f"{ENTRY}.py")
+    used = {name for path in modules for name in imported(path)} - OWN - {ENTRY} - sys.stdlib_module_names
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     names = [line.partition(">")[0].partition("=")[0].strip() for line in project["dependencies"]]
     assert used == {IMPORTED_AS.get(name, name) for name in names}

@@ -154,13 +154,11 @@ def test_people_read_the_same(platform: str, form: str) -> None:
     assert "not Linux" in answer.stdout.decode()
 
 
-def test_packets_cannot_be_kept_there_and_the_report_still_comes(platform: str, tmp_path: Path) -> None:
-    with listening() as port:
-        answer = netdiag(platform, "run", "--json", "--pcap", str(tmp_path / "p.pcap"), f"127.0.0.1:{port}")
-    assert answer.report["verdict"] == "reachable"
-    assert answer.exit_code == 2
-    assert answer.stderr == "netdiag: no packets were kept: not Linux\n"
-    assert not (tmp_path / "p.pcap").exists()
+@pytest.mark.parametrize("option", [("--pcap", "p.pcap"), ("--trace",)])
+def test_what_only_the_linux_kernel_shows_is_refused(platform: str, option: tuple[str, ...], tmp_path: Path) -> None:
+    answer = netdiag(platform, "run", *option, "127.0.0.1:1")
+    assert (answer.exit_code, answer.stdout) == (2, b"")
+    assert answer.stderr == f"netdiag: {option[0]} asks the Linux kernel, and this is not Linux: leave it out\n"
 
 
 def test_the_other_commands_need_no_linux(platform: str) -> None:

@@ -443,8 +443,10 @@ def test_where_some_checks_only_were_asked_for_only_what_they_missed_is_listed()
     assert [one.fact for one in report.not_checked] == ["listeners"]
 
 
-@pytest.mark.parametrize("errno", ["EMFILE", "ENFILE"])
+@pytest.mark.parametrize("errno", ["EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"])
 def test_a_limit_of_our_own_is_no_verdict_on_the_target(errno: str) -> None:
     ours = replace(ended(V4, Outcome.OTHER), errno=errno)
     assert judged(dialled(V4, ours)).verdict is Verdict.INCONCLUSIVE
     assert judged(dialled(V4, replace(ours, errno="EINVAL"))).verdict is Verdict.UNREACHABLE
+    unbound = replace(taken(V4), outcome=Outcome.OTHER, errno=errno)
+    assert judged(wanted(V4, unbound)).verdict is Verdict.INCONCLUSIVE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, RuleRef, Shadow, Walk, endpoint_of
 from diagnose.model.network import Endpoint
+from diagnose.probes.bounded import NO_THREAD, started
 
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
@@ -160,9 +160,10 @@ class _Expedition:
     def fact(self) -> Fact[Shadow]:
         """What it brought back in time."""
         # a network namespace belongs to a thread: nothing of it is left when the thread ends, or the process dies
-        thread = threading.Thread(target=self._run, name="netdiag shadow", daemon=True)
-        thread.start()
-        thread.join(max(0.0, self._until - time.monotonic()))
+        tasks = started([self._run])
+        if not tasks:
+            return NO_THREAD
+        tasks[0].wait(self._until - time.monotonic())
         if self._mistake is not None:
             raise self._mistake
         return self._fact

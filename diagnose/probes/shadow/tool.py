@@ -9,7 +9,9 @@ import subprocess
 import time
 from collections.abc import Sequence
 
+from diagnose import temporary
 from diagnose.probes.vantage import effective_capabilities
+from diagnose.signals import unblocked
 
 _SYSTEM = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 """Where the system has its programs, though an ordinary user's PATH may not say so."""
@@ -64,15 +66,19 @@ class Run:
 
     def __init__(self, argv: Sequence[str]) -> None:
         self.argv = tuple(argv)
-        self._process = subprocess.Popen(
-            self.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
+        self._process, self._held = temporary.make(self._start, subprocess.Popen.kill)
         assert self._process.stdout is not None
         _widen(self._process.stdout.fileno())
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        with unblocked():
+            return subprocess.Popen(
+                self.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(),
+            )
 
     def wait(self, until: float, given: str = "") -> tuple[int, str, str]:
         """Its status, output and complaints; TimeoutError and it is killed when it runs beyond `until`."""
@@ -81,6 +87,7 @@ class Run:
         except subprocess.TimeoutExpired as error:
             self.end()
             raise TimeoutError(f"{self.argv[0]} ran beyond the deadline") from error
+        self._held.let_go()
         return self._process.returncode, _text(out), _text(complaints)
 
     def end(self) -> None:
@@ -88,6 +95,7 @@ class Run:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+        self._held.let_go()
 
 
 def _widen(pipe: int) -> None:
