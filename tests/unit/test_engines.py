@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import time
@@ -18,6 +19,7 @@ from diagnose.probes import engines
 from diagnose.probes.engines import NoSuchContainerError, Question, places
 from tests.engine import DOCKER, PODMAN, RAW, Answer, FakeEngine, drip, flood, hanging, http, recorded, says
 
+importlib.import_module("docker")  # on a busy machine that takes longer than an engine may
 PATIENCE = 0.6
 LIMIT = 2.0
 """Seconds that a look may really take, on a machine with much else to do."""
