@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from diagnose.analysis.beyond import Unserved, beyond, deciding_walk, served_elsewhere
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.ports import expected_programs, near_misses, port_note
@@ -47,8 +48,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         return
     for attempt in failing(snapshot):
         if attempt.outcome is not Outcome.REFUSED:
-            continue
-        if attempt.local:
+            yield from _behind_a_rule(snapshot, attempt)
+        elif attempt.local:
             yield from _refused_here(snapshot, attempt)
         else:
             yield from _refused_there(snapshot, attempt)
@@ -72,8 +73,37 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
         return
     elsewhere = tuple(_listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port)))
     yield from elsewhere
+    walk = deciding_walk(snapshot, attempt)
+    led_on = walk is not None and served_elsewhere(snapshot, walk) is not None
+    if led_on or (walk is not None and not isinstance(beyond(snapshot, attempt, walk), Unserved)):
+        return  # behind the rule NAT leads the port elsewhere, from here or from another address
     if not any(one.confidence is Confidence.PROVEN for one in elsewhere):
         yield from _nothing_listens(snapshot, attempt, rows)
+
+
+def _behind_a_rule(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+    """What the connection would meet without the rule that stops it: an independent fault, the second to be fixed."""
+    walk = deciding_walk(snapshot, attempt)
+    if walk is None or not isinstance(beyond(snapshot, attempt, walk), Unserved):
+        return
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    elsewhere = tuple(_listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port)))
+    yield from elsewhere
+    if any(one.confidence is Confidence.PROVEN for one in elsewhere) or served_elsewhere(snapshot, walk):
+        return
+    yield Finding(
+        code=NOTHING_LISTENING.code,
+        title=title(f"Nothing listens on {attempt.endpoint}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="A firewall rule stops the connection before it gets here. Without that rule the kernel would "
+        "refuse it, because no program listens on this port.",
+        evidence=(
+            Evidence(f"no TCP socket of this network namespace listens for {attempt.endpoint}", "sock_diag"),
+            *_looked_elsewhere(snapshot),
+        ),
+        remedies=_start_it(snapshot, attempt),
+    )
 
 
 def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
@@ -139,7 +169,7 @@ def _found_elsewhere(
     only = f"only over {family}, on {row.local}" if other_family else f"on {row.local}, not on {attempt.address}"
     why = (
         f"{who} listens on port {attempt.port} {only}. A listener takes connections only to the address it is bound "
-        f"to, so the kernel refuses {attempt.endpoint}."
+        f"to, so the kernel {'refuses' if attempt.outcome is Outcome.REFUSED else 'would refuse'} {attempt.endpoint}."
     )
     if row.v6only and row.local.address == "::":
         why += " Its socket has IPV6_V6ONLY set, so even the wildcard address :: does not take IPv4."
