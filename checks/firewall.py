@@ -8,7 +8,16 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.beyond import Beyond, Served, Unserved, as_far_as_they_go, beyond, in_words, served_elsewhere
+from diagnose.analysis.beyond import (
+    Beyond,
+    Served,
+    Unserved,
+    answered_by_a_reset,
+    as_far_as_they_go,
+    beyond,
+    in_words,
+    served_elsewhere,
+)
 from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
@@ -609,7 +618,8 @@ def _first_witness(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Wi
     """What the drop reason, the server's end, the error queue or the counter of resets says."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
-            agrees = any(_by_netfilter(one) and _same_drop(snapshot, one, walk) for one in drops)
+            same = any(_by_netfilter(one) and _same_drop(snapshot, one, walk) for one in drops)
+            agrees = same or answered_by_a_reset(drops, walk)
             said = _freed(first)
             return (Witness.AGREES if agrees else Witness.DISAGREES), (said,)
         case _:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import containers_of, described, is_same
 from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached
-from diagnose.model.attempt import Attempt, Outcome
+from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.container import Status
 from diagnose.model.fact import Known, Unknown
 from diagnose.model.finding import Command, Remedy
@@ -64,10 +64,16 @@ def deciding_walk(snapshot: Snapshot, attempt: Attempt) -> Walk | None:
     if walk is None or walk.decider is None or walk.verdict not in ("drop", "reject") or walk.reader is not None:
         return None
     drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
-    if drops and not any(one.reason == "NETFILTER_DROP" or one.symbol == "nf_queue" for one in drops):
+    by_netfilter = any(one.reason == "NETFILTER_DROP" or one.symbol == "nf_queue" for one in drops)
+    if drops and not by_netfilter and not answered_by_a_reset(drops, walk):
         return None
     silent = attempt.outcome in (Outcome.UNANSWERED, Outcome.NOT_ACCEPTED)
     return walk if silent or walk.verdict == "reject" else None
+
+
+def answered_by_a_reset(drops: Iterable[Drop], walk: Walk) -> bool:
+    """Whether the packet got to TCP, which sent a reset for want of a socket: then it is the answer that was lost."""
+    return walk.packet == "reply" and any(one.packet == "syn" and one.reason == "NO_SOCKET" for one in drops)
 
 
 def beyond(snapshot: Snapshot, attempt: Attempt, walk: Walk | None) -> Beyond:

@@ -231,6 +231,16 @@ def test_behind_a_rule_that_a_witness_contradicts_nothing_else_becomes_the_root_
     assert root(dialled(V4, contradicted, listeners=rows(), firewall=DROPS)) is None
 
 
+def test_a_reset_of_the_kernel_that_a_rule_drops_proves_the_lost_answer_and_the_missing_listener() -> None:
+    drops: Fact[tuple[Drop, ...]] = Known((Drop("NO_SOCKET", "tcp_v4_rcv"),))
+    answer = shadow(walk_to("127.0.0.1", rule("tcp sport 8080 drop"), packet="reply"))
+    snapshot = dialled(V4, unanswered(V4, drops=drops), listeners=rows(), firewall=answer)
+    found = judged(snapshot).root_cause
+    assert found
+    assert (found.code, found.confidence) == ("firewall/reply-dropped", Confidence.PROVEN)
+    assert "refused/nothing-listening" in problems(snapshot)
+
+
 def test_where_nat_leads_the_port_to_a_listener_nothing_is_missing_behind_the_rule() -> None:
     led = Rehearsed((), True, end=End.LISTENER, at=at("127.0.0.1:9090"))
     walk = replace(walk_to("127.0.0.1", rule(), "reject"), rehearsals=Known((led,)))
