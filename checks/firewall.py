@@ -1065,9 +1065,9 @@ def _look_with_root(snapshot: Snapshot) -> tuple[Remedy, ...]:
         )
     again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
     summary = (
-        "As root, netdiag reads the rules, and names the one that stops this connection, if one does. If the "
-        "connection works for root, a rule may be for some users only: look for meta skuid and -m owner in what nft "
-        "list ruleset and iptables-legacy -S print"
+        "As root, netdiag reads the rules, and names the one that stops this connection, if one does. If it works for "
+        "root, a rule may be for some users only: look for meta skuid and -m owner in what nft list ruleset and "
+        "iptables-legacy -S print"
     )
     return (Remedy(summary=summary, commands=(again,)),)
 
