@@ -8,6 +8,16 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
+from diagnose.analysis.beyond import (
+    Beyond,
+    Served,
+    Unserved,
+    answered_by_a_reset,
+    as_far_as_they_go,
+    beyond,
+    in_words,
+    served_elsewhere,
+)
 from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
@@ -19,7 +29,7 @@ from diagnose.analysis.publication import (
 )
 from diagnose.analysis.reach import failing, may_be_reached, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
-from diagnose.analysis.rule_owner import brings_back, maker_on
+from diagnose.analysis.rule_owner import Owner, brings_back, maker, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
     destination_rewrite,
@@ -29,6 +39,7 @@ from diagnose.analysis.walk import (
     queue_rule,
     rule_line,
     rule_name,
+    rule_title,
     unlisted,
     walk_lines,
 )
@@ -41,13 +52,14 @@ from diagnose.analysis.wire import (
     held_back,
     sender,
 )
+from diagnose.analysis.wire import meaning as icmp_meaning
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import AckWitness, Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Stage
 from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
-from diagnose.model.network import SocketRow, TcpState, is_loopback
+from diagnose.model.network import RouteKind, SocketRow, TcpState, is_loopback
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
 
@@ -216,7 +228,9 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
         if not _nothing_behind(walk):
             yield from _by_witnesses_alone(snapshot, attempt)
         return
-    if walk is None or walk.verdict == "unknown":
+    if walk is not None and walk.verdict == "unknown" and _ends_alike_where_nat_leads(attempt, walk):
+        pass
+    elif walk is None or walk.verdict == "unknown":
         doubts = "; ".join((*(walk.doubts if walk else ()), *shadow.uncarried)) or "the copy gave no walk"
         yield Missing("firewall walk", Unknown(Reason.FAILED, doubts))
         yield from _by_witnesses_alone(snapshot, attempt)
@@ -237,6 +251,12 @@ def _by_the_rules(snapshot: Snapshot, attempt: Attempt, shadow: Shadow) -> Itera
         yield from _by_witnesses_alone(snapshot, attempt)
 
 
+def _ends_alike_where_nat_leads(attempt: Attempt, walk: Walk) -> bool:
+    """Whether NAT leads it elsewhere, and the kernel ends it there with an error, in the copy as on the machine."""
+    led = walk.decider is None and destination_rewrite(walk) is not None
+    return led and walk.outcome is attempt.outcome and attempt.outcome is not Outcome.UNANSWERED
+
+
 def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef) -> Finding:
     """Likely where nothing else stops it: what follows the queue, the copy shows only with the rule passed by."""
     elsewhere = _dropped_by_netfilter(attempt) or _dropped_by_a_filter(attempt) or not _nothing_behind(walk)
@@ -245,7 +265,9 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
     silent = attempt.outcome is Outcome.UNANSWERED
     return Finding(
         code=(RULE_DROPS if silent else RULE_REJECTS).code,
-        title=title(f"{rule_name(decider)} hands {attempt.endpoint} to a program, which says no"),
+        title=rule_title(
+            decider, f"hands {attempt.endpoint} to a program, which says no", "hands this connection to a program"
+        ),
         severity=severity(snapshot, attempt),
         confidence=Confidence.LIKELY if excluded else Confidence.POSSIBLE,
         explanation=f"This rule leaves the connection's first packet to a program: {walk.reader}. It reads the queue, "
@@ -271,10 +293,16 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
                 "that over a reboot, while a change to the rule lasts until the program starts again. Whether it mends "
                 "this could not be tried in the copy of the rules, where nobody reads the queue."
             ),
-            *(one for one in tried_remedies(walk) if one is not BY_HAND),
+            *_past_the_rule(snapshot, attempt, walk),
         ),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
+
+
+def _past_the_rule(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
+    """What has let the connection pass in the copy, each claiming no more than it was seen to do."""
+    tried = [one for one in tried_remedies(walk) if one is not BY_HAND]
+    return as_far_as_they_go(tried, walk, beyond(snapshot, attempt, walk), attempt.endpoint)
 
 
 def _nothing_behind(walk: Walk) -> bool:
@@ -304,10 +332,10 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
         witness = Witness.OVERRULES
     walk = _with_programs(attempt, walk)
     cause = _cause_of(walk, decider)
-    behind = _listener_behind(snapshot, attempt)
+    behind = beyond(snapshot, attempt, _walk_of(snapshot, attempt))
     return Finding(
         code=cause.code,
-        title=title(f"{rule_name(decider)} {_does(walk)} {_packet(attempt, walk)}"),
+        title=rule_title(decider, f"{_does(walk)} {_packet(attempt, walk)}", f"{_does(walk)} this connection"),
         severity=severity(snapshot, attempt),
         confidence=_confidence(witness, walk),
         explanation=_explanation(attempt, walk, decider, witness, behind),
@@ -318,12 +346,46 @@ def _decided(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider: RuleRef,
             *seen,
             *(_ack_evidence(attempt) if attempt.half_open else ()),
             connect_evidence(attempt),
-            *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
+            *_listener_evidence(snapshot, attempt),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=mending(walk, _banned(attempt), _owner_tools(snapshot)),
+        remedies=_remedies(snapshot, attempt, walk, behind),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
+
+
+_SERVES_NODEPORTS = "kube-proxy's nftables mode serves NodePorts on the node's addresses; it answers there"
+
+
+def _walk_of(snapshot: Snapshot, attempt: Attempt) -> Walk | None:
+    return snapshot.firewall.value.walk(attempt.address) if isinstance(snapshot.firewall, Known) else None
+
+
+def _listener_evidence(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
+    match snapshot.listeners:
+        case Known(value=rows) if reached(rows, attempt.address, attempt.port):
+            return (Evidence(f"a socket listens for {attempt.endpoint}", "sock_diag"),)
+        case Known(value=rows) if not may_be_reached(rows, attempt.address, attempt.port):
+            return (Evidence(f"no TCP socket listens for {attempt.endpoint}", "sock_diag"),)
+        case _:
+            return ()
+
+
+def _remedies(snapshot: Snapshot, attempt: Attempt, walk: Walk, behind: Beyond) -> tuple[Remedy, ...]:
+    """How to get past the rule, or, where nothing listens behind it and NAT serves another address, how to go there."""
+    copied = _walk_of(snapshot, attempt)
+    served = served_elsewhere(snapshot, copied) if copied is not None and isinstance(behind, Unserved) else None
+    if served is not None:
+        return (
+            dial_instead(
+                served,
+                f"Connect to {served}: NAT rules of this machine serve the port there, and not on {attempt.address} "
+                f"({_SERVES_NODEPORTS if maker_on(walk).owner is Owner.KUBERNETES else 'it answers there'}). An accept "
+                f"would not help, because nothing listens on {attempt.endpoint}",
+            ),
+        )
+    tried = mending(walk, _banned(attempt), _owner_tools(snapshot))
+    return as_far_as_they_go(tried, walk, behind, attempt.endpoint)
 
 
 def _with_programs(attempt: Attempt, walk: Walk) -> Walk:
@@ -364,24 +426,39 @@ def _redirected(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step)
     confidence = Confidence.PROVEN if agrees and not walk.doubts else Confidence.LIKELY
     return Finding(
         code=REDIRECTS.code,
-        title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} to {walk.arrives}"),
+        title=rule_title(
+            rewrite.rule, f"sends {attempt.endpoint} to {walk.arrives}", "sends this connection elsewhere"
+        ),
         severity=severity(snapshot, attempt),
         # the rule of a published port does what it is there for: what is wrong, is wrong at the far end
-        confidence=Confidence.POSSIBLE if published else confidence,
+        confidence=Confidence.POSSIBLE if published or _may_be_published(snapshot, rewrite) else confidence,
         explanation=f"A NAT rule changes the destination before the packet arrives: the connection to "
-        f"{attempt.endpoint} goes to {walk.arrives}, and fails there. "
+        f"{attempt.endpoint} goes to {walk.arrives}{_what_came_of_it(attempt, by_kernel)}. "
         + ("That is where the port is published to: the rule is as its engine wants it. " if published else "")
-        + ("The server that you dialled is there and never sees it." if behind and serves and not published else ""),
+        + (
+            f"The listener of {attempt.endpoint} itself does not get the connection."
+            if behind and serves and not published
+            else ""
+        ),
         evidence=(
             Evidence(rule_line(rewrite.rule), listing_of(rewrite.rule)),
             *walk_lines(walk),
             connect_evidence(attempt),
-            *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
+            *((Evidence(f"a socket listens for {attempt.endpoint}", "sock_diag"),) if behind else ()),
             *((Evidence("the kernel's own TCP sent the reset", "/proc/net/snmp"),) if by_kernel else ()),
         ),
         remedies=_back_or_onward(snapshot, attempt, walk),
         explains=("firewall/silent", "refused/nothing-listening", "resolution/prefers-other-family"),
     )
+
+
+def _what_came_of_it(attempt: Attempt, by_kernel: bool) -> str:
+    """How the attempt ended, and no more: whether the packet has got as far as that place is not known."""
+    if by_kernel:
+        return ", and this machine's kernel refused it: nothing takes it there"
+    if attempt.outcome is Outcome.UNANSWERED:
+        return "; no answer came back"
+    return f"; the attempt ended with {attempt.errno or attempt.outcome.value}"
 
 
 def _back_or_onward(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
@@ -390,7 +467,7 @@ def _back_or_onward(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[R
     wanted = Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted.")
     published = _led_as_published(snapshot, attempt, walk)
     if not published and (_serves(snapshot, attempt) or _published_here(snapshot, attempt)):
-        return (*(one for one in tried_remedies(walk) if one is not BY_HAND), wanted)
+        return (*_past_the_rule(snapshot, attempt, walk), wanted)
     ask = dial_instead(walk.arrives, "Ask about the far end: netdiag says why nothing answers there")
     return (ask,) if published else (ask, wanted)
 
@@ -415,6 +492,15 @@ def _led_as_published(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> bool:
     )
 
 
+_ENGINES = (Owner.DOCKER, Owner.PODMAN, Owner.CNI, Owner.KUBERNETES)
+
+
+def _may_be_published(snapshot: Snapshot, rewrite: Step) -> bool:
+    """Whether it is an engine's rule, and what the engine publishes was wanted and could not be had."""
+    unknown = isinstance(snapshot.containers, Unknown) and snapshot.containers != NOT_NEEDED
+    return unknown and maker(rewrite.rule).owner in _ENGINES
+
+
 def _published_here(snapshot: Snapshot, attempt: Attempt) -> list[Publication]:
     entries = publications(snapshot, attempt.port)
     return [one for one in entries if one.is_running and one.covers(attempt.address)]
@@ -426,9 +512,14 @@ def _addresses(one: Publication) -> Iterator[str]:
 
 
 def _sent_nowhere(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step) -> Finding:
-    """The kernel has no way for the rewritten packet: loopback's leaves by no other interface (route_localnet)."""
+    """The kernel has no way for the rewritten packet: loopback's leaves by no other interface (route_localnet).
+
+    From any other address the copy alone does not show that: it has only the routes of the interfaces' own addresses.
+    """
     seen = isinstance(attempt.drops, Known) and any(map(_by_netfilter, attempt.drops.value))
     loopback = is_loopback(attempt.address) and ":" not in attempt.address
+    if not (seen or loopback) or _dropped_otherwise(attempt):
+        return _sent_elsewhere_unseen(snapshot, attempt, walk, rewrite)
     localnet = (
         ": one from 127.0.0.0/8 leaves by another interface than lo only where that interface has route_localnet"
         if loopback
@@ -436,7 +527,9 @@ def _sent_nowhere(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Ste
     )
     return Finding(
         code=REDIRECTS.code,
-        title=title(f"{rule_name(rewrite.rule)} sends {attempt.endpoint} where it may not go"),
+        title=rule_title(
+            rewrite.rule, f"sends {attempt.endpoint} where it may not go", "sends this connection where it may not go"
+        ),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN if seen and not walk.doubts else Confidence.LIKELY,
         explanation="A NAT rule changes the destination before the packet leaves, and to the new one the kernel has no "
@@ -448,15 +541,43 @@ def _sent_nowhere(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Ste
             connect_evidence(attempt),
         ),
         remedies=(
-            *(one for one in tried_remedies(walk) if one is not BY_HAND and _serves(snapshot, attempt)),
+            *(_past_the_rule(snapshot, attempt, walk) if _serves(snapshot, attempt) else ()),
             Remedy(
-                summary="Is the rule wanted, dial the destination that it names yourself: that needs no NAT. "
+                summary="If the rule is wanted, connect to the destination that it names: that needs no NAT. "
                 + (
                     "To let loopback out, the interface needs route_localnet=1 (sysctl net.ipv4.conf), and what leaves "
                     "by it a masquerade rule; the network may then reach what listens on 127.0.0.1."
                     if loopback
                     else "If it is not reached so either, its route is missing: see ip route get."
                 )
+            ),
+        ),
+        explains=("firewall/silent", "resolution/prefers-other-family"),
+    )
+
+
+def _sent_elsewhere_unseen(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Step) -> Finding:
+    """A rule changes the destination to one that the copy has no route to; what became of the packet is not known."""
+    return Finding(
+        code=REDIRECTS.code,
+        title=rule_title(
+            rewrite.rule, f"sends connections to {attempt.endpoint} elsewhere", "sends this connection elsewhere"
+        ),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="A NAT rule changes the destination before the packet leaves, to the one that the rule names"
+        f"{_what_came_of_it(attempt, by_kernel=False)}. Whether the packet arrives there was not checked.",
+        evidence=(
+            Evidence(rule_line(rewrite.rule), listing_of(rewrite.rule)),
+            *walk_lines(walk),
+            *_drops(attempt),
+            connect_evidence(attempt),
+        ),
+        remedies=(
+            *(_past_the_rule(snapshot, attempt, walk) if _serves(snapshot, attempt) else ()),
+            Remedy(
+                summary="If the rule is wanted, connect to the destination that it names: that needs no NAT. If that "
+                "does not work either, the fault is there or on the way: see ip route get."
             ),
         ),
         explains=("firewall/silent", "resolution/prefers-other-family"),
@@ -474,7 +595,7 @@ def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
     _, seen = _machine_says(snapshot, attempt, walk)
     return Finding(
         code=LIMITS_CONNECTIONS.code,
-        title=title(f"{rule_name(first)} lets no more connections to {attempt.endpoint} through"),
+        title=rule_title(first, f"lets no more connections to {attempt.endpoint} through", "limits these connections"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.LIKELY if len(rules) == 1 else Confidence.POSSIBLE,
         explanation="This rule counts connections or packets, and what it has counted decides. In a fresh copy of "
@@ -506,7 +627,8 @@ def _first_witness(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Wi
     """What the drop reason, the server's end, the error queue or the counter of resets says."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
-            agrees = any(_by_netfilter(one) and _same_drop(snapshot, one, walk) for one in drops)
+            same = any(_by_netfilter(one) and _same_drop(snapshot, one, walk) for one in drops)
+            agrees = same or answered_by_a_reset(drops, walk)
             said = _freed(first)
             return (Witness.AGREES if agrees else Witness.DISAGREES), (said,)
         case _:
@@ -572,22 +694,12 @@ def _confidence(witness: Witness, walk: Walk) -> Confidence:
             return Confidence.POSSIBLE
 
 
-def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witness, behind: bool) -> str:
+def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witness, behind: Beyond) -> str:
     what = "The policy of this chain" if decider.policy else "This rule"
-    packet = _PACKETS[walk.packet]
-    felt = {
-        "drop": "the client hears nothing and waits until its timeout",
-        "reject": f"the client gets {attempt.errno or 'an error'}, as if nothing listened",
-    }.get(walk.verdict, "it does not arrive")
-    if walk.packet == "ack" and walk.verdict == "drop":
-        felt = "the client takes the connection for made, and the server never gets it"
-    text = f"{what} stops {packet}: {felt}."
+    text = f"{what} stops {_PACKETS[walk.packet]}: {_felt(attempt, walk)}."
     if _masquerades(decider):
-        text += " It is to give the packet another source address, and the kernel found none on any interface."
-    if walk.verdict == "reject" and walk.reject_with:
-        text += f" It rejects with {walk.reject_with}."
-    if behind:
-        text += " The server itself is there: only the rule is in the way."
+        text += " It should give the packet another source address, and drops it where the kernel finds none."
+    text += _behind_in_words(attempt, walk, behind)
     back = brings_back(maker_on(walk))
     text += f" {back}." if back else ""
     for accept in powerless_accepts(walk):
@@ -597,14 +709,50 @@ def _explanation(attempt: Attempt, walk: Walk, decider: RuleRef, witness: Witnes
         )
     match witness:
         case Witness.AGREES:
-            text += " Two witnesses agree: the walk through an exact copy of the rules, and the machine itself."
+            text += f" Two witnesses agree: the walk through {_copy(walk)} of the rules, and the machine itself."
         case Witness.SILENT:
-            text += " The walk through an exact copy of the rules says so; the machine's own witness could not be had."
+            text += f" The walk through {_copy(walk)} of the rules shows it; no witness on the machine confirms it."
         case Witness.OVERRULES:
-            text += " The trace of our packet on the machine itself says so; a copy of the rules does not confirm it."
+            text += " The trace of our packet on the machine itself shows it; a copy of the rules does not confirm it."
         case Witness.DISAGREES:
-            text += " The machine's own witness tells another story, so take this as a hint only."
+            text += " What the machine itself shows contradicts it, so take this as a hint only."
     return text
+
+
+def _copy(walk: Walk) -> str:
+    return "a copy" if walk.doubts else "an exact copy"
+
+
+def _felt(attempt: Attempt, walk: Walk) -> str:
+    """What the client meets: by how our own attempt ended, since the rule's own answer may be stopped as well."""
+    if walk.packet == "ack" and (walk.verdict == "drop" or attempt.half_open):
+        return "for the client the connection is established, and the server never gets it"
+    if walk.verdict == "drop":
+        return "the client gets no answer and waits until its timeout"
+    how = f" with {walk.reject_with}" if walk.reject_with else ""
+    if attempt.outcome is Outcome.UNANSWERED:
+        return (
+            f"it rejects{how}, but no such answer came back to our own attempt, so the client gets no error and waits "
+            "until its timeout (a rule may stop the answer too)"
+        )
+    alike = ", as if nothing listened" if attempt.errno == "ECONNREFUSED" else ""
+    who = "An ordinary program gets" if attempt.family == "ipv6" else "A program that waits in connect(2) gets"
+    late = (
+        f". {who} an ICMP error only when the kernel repeats the packet, after about a second"
+        if rejected_by_icmp(attempt)
+        else ""
+    )
+    return f"it rejects{how}, and the client gets {attempt.errno or attempt.outcome.value}{alike}{late}"
+
+
+def _behind_in_words(attempt: Attempt, walk: Walk, behind: Beyond) -> str:
+    """Whether the rule is all that is in the way, as far as that is known."""
+    if not isinstance(behind, Served):
+        clause = in_words(behind, attempt.endpoint)
+        return f" {clause[0].upper()}{clause[1:]}."
+    if _nothing_behind(walk):
+        return " A socket listens behind it, and in the copy of the rules nothing else stops the connection."
+    return " A socket listens behind it."
 
 
 def _masquerades(rule: RuleRef) -> bool:
@@ -623,7 +771,7 @@ _PACKETS = {
 
 def _does(walk: Walk) -> str:
     if queue_rule(walk):
-        return "queues, for a program that is not there,"
+        return "queues for an absent program"
     return "drops" if walk.verdict == "drop" else "rejects"
 
 
@@ -652,6 +800,16 @@ def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Findin
 _OR_A_CONTAINER = ", or the far end of a NAT rule that leads into a container."
 
 
+_OR_NO_ROUTE = " A NAT rule that sends it where the kernel has no route ends with the same error."
+
+
+def _may_be_routing(attempt: Attempt) -> bool:
+    """Whether the kernel sends such an ICMP error itself, for a packet that it has no way for."""
+    errors = attempt.icmp.value if isinstance(attempt.icmp, Known) else ()
+    said = {icmp_meaning(attempt.family, one.type, one.code) for one in errors}
+    return bool(said & {Meaning.NO_ROUTE, Meaning.HOST_UNREACHABLE})
+
+
 def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, behind: bool) -> Finding:
     by_icmp = whose is Refusal.ICMP
     icmp = icmp_text(attempt)
@@ -661,20 +819,24 @@ def _rejected_by_somebody(snapshot: Snapshot, attempt: Attempt, whose: Refusal, 
         if icmp
         else Evidence("a reset came back, but the kernel's TCP sent none (OutRsts did not rise)", "/proc/net/snmp")
     )
+    passed = _rules_pass(snapshot, attempt)
+    alike = ", as if nothing listened" if attempt.errno == "ECONNREFUSED" else ""
     return Finding(
         code=RULE_REJECTS.code,
         title=title(f"A firewall rule rejects {attempt.endpoint}; which one is not known"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY if (by_icmp or behind) and not translated else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if (by_icmp or behind) and not translated and not passed else Confidence.POSSIBLE,
         explanation=(
-            f"Clients show {attempt.errno or attempt.outcome.value}, as if nothing listened. But a closed port on "
+            f"Clients get {attempt.errno or attempt.outcome.value}{alike}. But a closed port on "
             "this machine is refused by the kernel's TCP, and this refusal was not: something between the client "
             f"and the socket made it. On one machine that is a firewall rule{_OR_A_CONTAINER if translated else '.'}"
+            f"{_OR_NO_ROUTE if _may_be_routing(attempt) else ''}"
+            f"{_COPY_PASSES if passed else ''}"
         ),
         evidence=(
             seen,
             connect_evidence(attempt),
-            *((Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),) if behind else ()),
+            *((Evidence(f"a socket listens for {attempt.endpoint}", "sock_diag"),) if behind else ()),
         ),
         remedies=_look_with_root(snapshot),
         explains=("resolution/prefers-other-family",),
@@ -698,7 +860,7 @@ def _refused_beside_a_listener(snapshot: Snapshot, attempt: Attempt, whose: Refu
         confidence=Confidence.POSSIBLE,
         explanation=f"{why} Or the program has stopped listening meanwhile. The rules could not be read.",
         evidence=(
-            Evidence(f"a listener is there and would take {attempt.endpoint}", "sock_diag"),
+            Evidence(f"a socket listens for {attempt.endpoint}", "sock_diag"),
             Evidence(text, "/proc/net/snmp"),
             connect_evidence(attempt),
         ),
@@ -729,7 +891,8 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
         confidence=Confidence.POSSIBLE if _dropped_by_a_filter(attempt) else Confidence.LIKELY,
         explanation="The connection's first packet has arrived: the kernel waits for ours with a half-open connection. "
         "Its answer is lost on the way back. On one machine that is a firewall rule for the answers, or a filter on "
-        "the cgroup of either end (systemd's IPAddressDeny=).",
+        "the cgroup of either end (systemd's IPAddressDeny=)."
+        + (_COPY_PASSES if _rules_pass(snapshot, attempt) else ""),
         evidence=(Evidence(row_text(row), "sock_diag"), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
@@ -750,7 +913,8 @@ def _ack_lost(snapshot: Snapshot, attempt: Attempt) -> Finding:
         explanation="The connection's first packet has arrived and its answer has come back, so that the client takes "
         "the connection for made. The client's ACK, the third packet of the handshake, does not reach the server: the "
         "program never gets it. On one machine that is a firewall rule (one that looks at TCP's flags or at the "
-        "connection's state), or a filter on the cgroup of either end.",
+        "connection's state), or a filter on the cgroup of either end."
+        + (_COPY_PASSES if _rules_pass(snapshot, attempt) else ""),
         evidence=(*seen, *_ack_evidence(attempt), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
@@ -772,7 +936,8 @@ def _ack_evidence(attempt: Attempt) -> tuple[Evidence, ...]:
 
 def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     dropped = _dropped_by_netfilter(attempt)
-    excluded = _all_else_excluded(snapshot, attempt) and not _dropped_by_a_filter(attempt)
+    excluded = _all_else_excluded(snapshot, attempt) and not _dropped_otherwise(attempt)
+    passed = _rules_pass(snapshot, attempt)
     translated = may_be_translated(snapshot, attempt.address, attempt.port)
     beside = _beside_the_rules(snapshot, attempt)
     evidence = [connect_evidence(attempt), *beside]
@@ -795,18 +960,18 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     if outgoing is not None:
         evidence.append(Evidence(f"a UDP datagram {_whereto(attempt, outgoing)} is forbidden: EPERM", "send(2)"))
         where = where if outgoing.elsewhere else "packets vanish on their way out"
+    forbidden = outgoing is not None and _queue_excluded(snapshot, attempt) and not _dropped_otherwise(attempt)
     return Finding(
         code=SILENT.code,
         title=title(f"No answer from {attempt.endpoint}: {where}"),
         severity=severity(snapshot, attempt),
-        confidence=Confidence.LIKELY if (dropped or excluded or outgoing) and not translated else Confidence.POSSIBLE,
+        confidence=Confidence.LIKELY if (dropped or excluded or forbidden) and not translated else Confidence.POSSIBLE,
         explanation=(
             "The connection's first packet gets no answer of any kind. "
-            + ("The listener is there, its queue has room and it dropped nothing, so " if excluded else "Probably ")
-            + "a firewall swallows it, or a filter on the cgroup of either end"
+            + ("The listener is there, its queue has room and it dropped nothing. " if excluded else "")
+            + ("The kernel names netfilter as what dropped it" if dropped else _MAY_SWALLOW)
             + (_OR_A_CONTAINER if translated else ".")
-            + " "
-            + (_ASKS_A_PROGRAM if beside else "Which one does could not be read.")
+            + (" " + _ASKS_A_PROGRAM if beside else _COPY_PASSES if passed else _UNREAD)
             + (_FOR_UDP_PROVEN if outgoing else "")
         ),
         evidence=tuple(evidence),
@@ -837,6 +1002,36 @@ _FOR_UDP_PROVEN = (
 )
 
 
+def _rules_pass(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether the rules were read, and a copy of them lets this very connection pass."""
+    walk = _walk_of(snapshot, attempt)
+    return walk is not None and walk.verdict == "accept" and walk.decider is None
+
+
+_MAY_SWALLOW = "A firewall rule or a filter on the cgroup of either end can swallow it so"
+_UNREAD = " Which one does could not be read."
+_COPY_PASSES = (
+    " The rules of this network namespace were read, and a copy of them lets the connection pass: what stops it is no "
+    "rule of theirs, or one that depends on what no copy has (counts, chance, whose process it is)."
+)
+
+
+def _dropped_otherwise(attempt: Attempt) -> bool:
+    """Whether the kernel's drop reasons for our packets are known, and none of them is netfilter."""
+    return isinstance(attempt.drops, Known) and bool(attempt.drops.value) and not _dropped_by_netfilter(attempt)
+
+
+def _queue_excluded(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether no accept queue can have dropped it: its listener's has room, or nothing listens."""
+    match attempt.queue, snapshot.listeners:
+        case Known(value=witness), _:
+            return witness.drops_after == witness.drops_before and witness.queue <= witness.backlog
+        case _, Known(value=rows):
+            return not may_be_reached(rows, attempt.address, attempt.port)
+        case _:
+            return False
+
+
 def _forbidden_datagram(attempt: Attempt) -> DatagramWitness | None:
     match attempt.datagram:
         case Known(value=DatagramWitness(forbidden=True) as witness):
@@ -851,12 +1046,20 @@ def _whereto(attempt: Attempt, outgoing: DatagramWitness) -> str:
 
 
 def _all_else_excluded(snapshot: Snapshot, attempt: Attempt) -> bool:
-    """Local, a listener there that takes connections, and its own queue did not drop ours."""
-    if not _listener_behind(snapshot, attempt):
+    """A listener there, whose queue did not drop ours, and packets that the route leads to this machine itself.
+
+    Each of them known: what could not be read excludes nothing.
+    """
+    if not (_listener_behind(snapshot, attempt) and isinstance(attempt.queue, Known)):
         return False
-    match attempt.queue:
-        case Known(value=witness):
-            return witness.drops_after == witness.drops_before and witness.queue <= witness.backlog
+    return _queue_excluded(snapshot, attempt) and _led_to_this_machine(snapshot, attempt)
+
+
+def _led_to_this_machine(snapshot: Snapshot, attempt: Attempt) -> bool:
+    match snapshot.links, snapshot.routing:
+        case Known(), Known(value=routing):
+            lookup = routing.lookup(attempt.address)
+            return lookup is not None and lookup.kind is RouteKind.LOCAL
         case _:
             return False
 
@@ -871,8 +1074,9 @@ def _look_with_root(snapshot: Snapshot) -> tuple[Remedy, ...]:
         )
     again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
     summary = (
-        "As root, netdiag reads the rules and names the one that does it. If it works for root, the rule is for some "
-        "users only (meta skuid, -m owner): look for these words in what nft list ruleset and iptables-legacy -S print"
+        "As root, netdiag reads the rules, and names the one that stops this connection, if one does. If it works for "
+        "root, a rule may be for some users only: look for meta skuid and -m owner in what nft list ruleset and "
+        "iptables-legacy -S print"
     )
     return (Remedy(summary=summary, commands=(again,)),)
 
@@ -901,16 +1105,20 @@ def _is_a_rule(meaning: Meaning | None) -> bool:
 
 
 def _no_answer_from_there(snapshot: Snapshot, attempt: Attempt) -> Finding:
+    ruleless = _has_no_rules(snapshot)
     came_in = dropped_here(attempt)
     if came_in is not None:
-        text = f"the answer came in over {came_in.interface} while we waited, and this machine let it through to nobody"
+        text = f"the answer came in over {came_in.interface} while we waited, and did not get to our socket"
         return _silence_of(
             snapshot,
             attempt,
             f"The answer from {attempt.endpoint} is dropped on this machine",
             Confidence.LIKELY,
-            "The other machine answers. Its answer reaches this machine and gets no further: a rule here drops it, or "
-            "the reverse-path filter (net.ipv4.conf.*.rp_filter) does.",
+            "The other machine answers. Its answer reaches this machine and gets no further: "
+            + ("a rule here drops it, or " if not ruleless else "this machine has no firewall rules, so ")
+            + "the reverse-path filter (net.ipv4.conf.*.rp_filter) does, or the kernel takes it for no answer to this "
+            "connection (wrong numbers or checksum).",
+            _look_at_the_way_in(ruleless=ruleless),
             Evidence(text, "raw reply"),
         )
     if held_back(attempt):
@@ -919,8 +1127,14 @@ def _no_answer_from_there(snapshot: Snapshot, attempt: Attempt) -> Finding:
             attempt,
             f"No packet to {attempt.endpoint} has left this machine",
             Confidence.POSSIBLE,
-            "A rule for outgoing packets swallows it, or the next machine on the link does not say where it is (ARP, "
-            "neighbour discovery): it may be off.",
+            "The next machine on the link may not answer for its address (ARP, neighbour discovery), for example "
+            "because it is off"
+            + (
+                ". This machine has no firewall rules that could drop the packet."
+                if ruleless
+                else ", or a rule for outgoing packets here drops the packet: which of the two is not known."
+            ),
+            _look_at_the_way_out(attempt, ruleless=ruleless),
             Evidence("the capture of our own probe holds no outgoing packet", "raw packets"),
         )
     return _silence_of(
@@ -930,11 +1144,55 @@ def _no_answer_from_there(snapshot: Snapshot, attempt: Attempt) -> Finding:
         Confidence.POSSIBLE,
         "Neither a connection nor a refusal came back. A firewall there or on the way, a host that is off, or a wrong "
         "address all look like this from here.",
+        _look_there(attempt),
+    )
+
+
+def _has_no_rules(snapshot: Snapshot) -> bool:
+    """Whether every rule set of this network namespace was looked at, and all are empty."""
+    match snapshot.firewall:
+        case Known(value=shadow):
+            return shadow.rules == 0 and not shadow.uncarried
+        case Unknown():
+            return False
+
+
+def _look_at_the_way_in(*, ruleless: bool) -> Remedy:
+    rules = "" if ruleless else " and which rules it has (nft list ruleset, iptables-legacy -S, ip6tables-legacy -S)"
+    return Remedy(
+        summary="On this machine, see which counter rises with each attempt (nstat -az, IPReversePathFilter among "
+        f"them){rules}."
+    )
+
+
+def _look_at_the_way_out(attempt: Attempt, *, ruleless: bool) -> Remedy:
+    rules = "" if ruleless else " If it has answered, see the rules for outgoing packets (nft list ruleset)."
+    return Remedy(
+        summary=f"On this machine, see by which next machine the way leads (ip route get {attempt.address}) and "
+        f"whether that has answered: ip neigh show lists it as FAILED or INCOMPLETE if not.{rules}"
+    )
+
+
+def _look_there(attempt: Attempt) -> Remedy:
+    """What proves it: a connection that the host makes to itself goes by lo, which its rules may treat otherwise."""
+    ours = attempt.source.address if attempt.source is not None else "this machine's address"
+    return Remedy(
+        summary=f"On {attempt.address} itself, see whether a program listens on port {attempt.port} for that address "
+        f"(ss -ltn), whether packets from {ours} arrive while you try again (tcpdump -ni any tcp port {attempt.port}), "
+        "and which rules apply to them (nft list ruleset, iptables -S INPUT). If no packet arrives, they are lost "
+        "on the way. A test from that machine to itself proves nothing: it goes by the loopback interface, which its "
+        "rules may treat otherwise."
     )
 
 
 def _silence_of(
-    snapshot: Snapshot, attempt: Attempt, headline: str, confidence: Confidence, explanation: str, *seen: Evidence
+    snapshot: Snapshot,
+    attempt: Attempt,
+    headline: str,
+    confidence: Confidence,
+    explanation: str,
+    remedy: Remedy,
+    *seen: Evidence,
 ) -> Finding:
     return Finding(
         code=SILENT.code,
@@ -943,16 +1201,13 @@ def _silence_of(
         confidence=confidence,
         explanation=explanation,
         evidence=(*seen, connect_evidence(attempt)),
-        remedies=(
-            Remedy(
-                summary=f"On {attempt.address} itself, run netdiag run 127.0.0.1:{attempt.port}: it names the "
-                "rule if one of its own is in the way. If that works, the block lies between the two machines."
-            ),
-        ),
+        remedies=(remedy,),
     )
 
 
-_ASK = Remedy(summary="Ask whoever runs that firewall to allow it: name your address, the target's, the port and TCP.")
+_ASK = Remedy(
+    summary="Ask the administrator of that firewall to allow it: name your address, the target's, the port and TCP."
+)
 
 
 def _rejected_far_away(snapshot: Snapshot, attempt: Attempt, who: str, why: str, remedy: Remedy) -> Finding:
@@ -963,7 +1218,7 @@ def _rejected_far_away(snapshot: Snapshot, attempt: Attempt, who: str, why: str,
         severity=severity(snapshot, attempt),
         confidence=Confidence.LIKELY,
         explanation="The answer that ended the attempt did not come from the target's own TCP: a firewall or router "
-        "sent it. Clients show it as refused or unreachable, as if nothing listened.",
+        f"sent it. Clients get {attempt.errno or attempt.outcome.value}.",
         evidence=(Evidence(why, "the answer itself"), connect_evidence(attempt)),
         remedies=(remedy,),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from diagnose.analysis.acceptors import acceptors
+from diagnose.analysis.beyond import Overfull, Suspended, beyond, deciding_walk
 from diagnose.analysis.describe import describe_process, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity, unmapped
@@ -73,6 +74,41 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
                     yield from _hung(snapshot, attempt)
         elif attempt.outcome in (Outcome.CLOSED, Outcome.RESET):
             yield _closed(snapshot, attempt)
+        else:
+            yield from _behind_a_rule(snapshot, attempt)
+
+
+def _behind_a_rule(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+    """What the connection would meet without the rule that rejects it: an independent fault, the second to be fixed."""
+    listening = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    rows = reached(listening, attempt.address, attempt.port)
+    walk = deciding_walk(snapshot, attempt) if rows else None
+    if walk is None:
+        return
+    match beyond(snapshot, attempt, walk):
+        case Suspended() if stopped := _stopped(snapshot, rows):
+            yield _process_stopped(snapshot, attempt, rows, stopped)
+        case Overfull(row=row):
+            yield _full_behind_a_rule(snapshot, attempt, row)
+        case _:
+            return
+
+
+def _full_behind_a_rule(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Finding:
+    return Finding(
+        code=ACCEPT_QUEUE_FULL.code,
+        title=title(f"The accept queue of {row.local} is full: {row.queue} pending connections, backlog {row.backlog}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="A firewall rule stops the connection before it gets here. Without that rule the kernel would drop "
+        "it without an answer, because the program does not accept the connections that are pending.",
+        evidence=(
+            Evidence(f"{row_text(row)}: {row.queue} pending connections, backlog {row.backlog}", "sock_diag"),
+            *_holder_evidence(snapshot, (row,)),
+        ),
+        remedies=_wake_up(snapshot, attempt, (row,)),
+        explains=_ON_OTHER_ADDRESSES,
+    )
 
 
 def _unseen_behind(behind: Fact[Behind]) -> TypeGuard[Unknown]:
@@ -150,7 +186,8 @@ def _process_stopped(
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN if everyone else Confidence.LIKELY,
         explanation="The process is suspended: by Ctrl-Z in its terminal, or by SIGSTOP. The kernel still completes "
-        f"connections for it until its accept queue is full, so clients connect and then wait.{running}",
+        f"connections for it until its accept queue is full, so clients connect and then wait.{running}"
+        + (" Before that, a firewall rule stops this connection." if deciding_walk(snapshot, attempt) else ""),
         evidence=(
             *(Evidence(f"State: T (stopped): {describe_process(one)}", f"/proc/{one.pid}/stat") for one in stopped[:3]),
             *(Evidence(row_text(row), "sock_diag") for row in rows),

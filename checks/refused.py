@@ -7,6 +7,7 @@ from enum import Enum, auto
 
 from msgspec import Struct
 
+from diagnose.analysis.beyond import Unserved, beyond, deciding_walk, served_elsewhere
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.ports import expected_programs, near_misses, port_note
@@ -53,8 +54,8 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         return
     for attempt in failing(snapshot):
         if attempt.outcome is not Outcome.REFUSED:
-            continue
-        if attempt.local:
+            yield from _behind_a_rule(snapshot, attempt)
+        elif attempt.local:
             yield from _refused_here(snapshot, attempt)
         else:
             yield from _refused_there(snapshot, attempt)
@@ -80,6 +81,10 @@ def _refused_here(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Mi
     elsewhere = _listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port))
     if elsewhere:
         yield elsewhere
+    walk = deciding_walk(snapshot, attempt)
+    led_on = walk is not None and served_elsewhere(snapshot, walk) is not None
+    if led_on or (walk is not None and not isinstance(beyond(snapshot, attempt, walk), Unserved)):
+        return  # behind the rule NAT leads the port elsewhere, from here or from another address
     if elsewhere is None or elsewhere.confidence is Confidence.POSSIBLE:
         yield from _nothing_listens(snapshot, attempt, rows)
 
@@ -109,6 +114,32 @@ def _listens_since(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
 _WHY_STARTED = (
     "Clients that come before a server has opened its port are refused; so are those that come between two starts."
 )
+
+
+def _behind_a_rule(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+    """What the connection would meet without the rule that stops it: an independent fault, the second to be fixed."""
+    walk = deciding_walk(snapshot, attempt)
+    if walk is None or not isinstance(beyond(snapshot, attempt, walk), Unserved):
+        return
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    elsewhere = _listens_elsewhere(snapshot, attempt, listeners_on(rows, attempt.port))
+    if elsewhere:
+        yield elsewhere
+    if (elsewhere and elsewhere.confidence is not Confidence.POSSIBLE) or served_elsewhere(snapshot, walk):
+        return
+    yield Finding(
+        code=NOTHING_LISTENING.code,
+        title=title(f"Nothing listens on {attempt.endpoint}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation="A firewall rule stops the connection before it gets here. Without that rule the kernel would "
+        "refuse it, because no program listens on this port.",
+        evidence=(
+            Evidence(f"no TCP socket of this network namespace listens for {attempt.endpoint}", "sock_diag"),
+            *_looked_elsewhere(snapshot),
+        ),
+        remedies=_start_it(snapshot, attempt, None),
+    )
 
 
 def _bound_to_a_device(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) -> Iterator[Finding]:
@@ -212,7 +243,7 @@ def _found_elsewhere(
     only = f"only over {family}, on {row.local}" if other_family else f"on {row.local}, not on {attempt.address}"
     so = (
         f"so the kernel refuses {attempt.endpoint}"
-        if refusal(attempt) is Refusal.KERNEL
+        if attempt.outcome is Outcome.REFUSED and refusal(attempt) is Refusal.KERNEL
         else f"so {attempt.endpoint} would be refused, whatever else stands in the way"
     )
     why = f"{who} listens {only}. A listener accepts connections only to the address it is bound to, {so}."

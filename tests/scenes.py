@@ -30,10 +30,13 @@ from diagnose.model.network import (
     Interface,
     Links,
     PortPolicy,
+    RouteKind,
+    RouteLookup,
     Routing,
     SocketRow,
     TcpState,
     family_of,
+    is_loopback,
 )
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.model.snapshot import Snapshot, Vantage
@@ -139,12 +142,19 @@ def _quiet(text: str, addresses: list[str], seen_by: Vantage) -> Snapshot:
         vantage=seen_by,
         names=resolved(target.host, *dict.fromkeys(addresses)),
         links=LINKS,
+        routing=Known(Routing(tuple(map(_route_to, addresses)), (), ())),
         sockets=nothing,
         listeners=nothing,
         bound=nothing,
         udp=nothing,
         holders=Known(Holders((), 0)),
     )
+
+
+def _route_to(address: str) -> RouteLookup:
+    """What the kernel says of an address: this machine's own, or one behind eth0."""
+    own = is_loopback(address) or address in LINKS.value.interfaces[0].addresses
+    return RouteLookup(address, RouteKind.LOCAL, "lo") if own else RouteLookup(address, RouteKind.UNICAST, "eth0")
 
 
 def resolved(host: str, *addresses: str, error: str | None = None) -> Fact[Resolution]:

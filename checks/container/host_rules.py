@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from checks.container.causes import HOST_FIREWALL
+from diagnose.analysis.beyond import as_far_as_they_go, beyond_by_the_copy
 from diagnose.analysis.mending import mending
 from diagnose.analysis.reach import failing, severity
 from diagnose.analysis.refusal import icmp_text
 from diagnose.analysis.rule_owner import brings_back, maker_on
-from diagnose.analysis.walk import listing_of, powerless_accepts, rule_line, rule_name, walk_lines
-from diagnose.analysis.wording import connect_evidence, title
+from diagnose.analysis.walk import listing_of, powerless_accepts, rule_line, rule_title, walk_lines
+from diagnose.analysis.wording import connect_evidence
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Unknown
 from diagnose.model.finding import Confidence, Evidence, Finding
@@ -50,11 +51,13 @@ def _stopped(snapshot: Snapshot, attempt: Attempt, shadow: Shadow, walk: Walk, d
     source = came.source if came is not None else attempt.address
     return Finding(
         code=HOST_FIREWALL.code,
-        title=title(f"The host's {rule_name(decider)} {walk.verdict}s {way}"),
+        title=rule_title(decider, f"{walk.verdict}s {way}", before="The host's "),
         severity=severity(snapshot, attempt),
         confidence=Confidence.PROVEN if agrees and not walk.doubts else Confidence.LIKELY,
-        explanation=f"{attempt.endpoint} is the host itself. A container's packets come to it by its bridge, as from "
-        "another machine: rules that let loopback pass do not let them in." + (f" {back}." if back else ""),
+        explanation=f"{attempt.endpoint} is the host itself. "
+        + (f"The packets come to it by {came.interface}, as from another machine: " if came is not None else "")
+        + ("rules for the loopback interface do not apply to them." if came is not None else "")
+        + (f" {back}." if back else ""),
         evidence=(
             Evidence(rule_line(decider), f"{listing_of(decider)}, on the host"),
             *(Evidence(f"powerless: {rule_line(rule)}", listing_of(rule)) for rule in powerless_accepts(walk)),
@@ -63,7 +66,9 @@ def _stopped(snapshot: Snapshot, attempt: Attempt, shadow: Shadow, walk: Walk, d
             connect_evidence(attempt),
             *(Evidence(doubt, "copy of the rules") for doubt in walk.doubts),
         ),
-        remedies=mending(walk, source, shadow.owner_tools),
+        remedies=as_far_as_they_go(
+            mending(walk, source, shadow.owner_tools), walk, beyond_by_the_copy(walk), attempt.endpoint
+        ),
         explains=_EXPLAINED,
     )
 

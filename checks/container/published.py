@@ -17,6 +17,7 @@ from checks.container.causes import (
 )
 from checks.container.words import published_line, state, state_line, why_it_ended
 from diagnose.analysis import compose
+from diagnose.analysis.beyond import Unserved, beyond, deciding_walk
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
@@ -93,6 +94,10 @@ def _missing(snapshot: Snapshot) -> Iterator[Missing]:
 def _broken_link(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     entries = publications(snapshot, attempt.port)
     covering = [one for one in entries if one.covers(attempt.address)]
+    stopped = deciding_walk(snapshot, attempt)
+    if stopped is not None and isinstance(beyond(snapshot, attempt, stopped), Unserved):
+        yield from _gone_behind_a_rule(snapshot, attempt, covering)
+        return
     if _nobody_listens(snapshot, attempt):
         yield from _not_open(snapshot, attempt, entries, covering)
         return
@@ -130,6 +135,15 @@ def _not_open(
         yield _published_elsewhere(snapshot, attempt, running)
     else:
         yield from _unpublished(snapshot, attempt)
+
+
+def _gone_behind_a_rule(
+    snapshot: Snapshot, attempt: Attempt, covering: Sequence[Publication]
+) -> Iterator[Finding | Missing]:
+    """An independent fault, the second to be fixed: without the rule, nothing has the port either."""
+    gone = [one for one in covering if one.described is not None and one.described.status in GONE]
+    if len(gone) == len(covering):
+        yield from (_not_running(snapshot, attempt, one, alone=len(gone) == 1) for one in gone)
 
 
 def _bound_by_engine(snapshot: Snapshot, attempt: Attempt) -> bool:
@@ -465,7 +479,8 @@ def _drop_evidence(attempt: Attempt) -> Iterator[Evidence]:
 
 
 def _certainty(attempt: Attempt) -> Confidence:
-    return Confidence.PROVEN if refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY
+    refused = attempt.outcome is Outcome.REFUSED
+    return Confidence.PROVEN if refused and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY
 
 
 def _linked(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Confidence:

@@ -124,7 +124,9 @@ def _what_it_opens(walk: Walk) -> str:
     lifted = next((one for one in _tried(walk) if one.mended and _takes_away(one)), None)
     if lifted is None:
         return "fail2ban itself could not be tried in the copy of the rules."
-    told = "fail2ban itself was not tried in the copy of the rules; taking the ban away was, and it mends this"
+    told = (
+        "fail2ban itself was not tried in the copy of the rules; taking the ban away was, and lets the connection pass"
+    )
     return (
         f"{told} and opens besides: {', '.join(lifted.opens)}." if lifted.opens else f"{told} and opens nothing else."
     )

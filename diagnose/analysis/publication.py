@@ -11,7 +11,7 @@ from diagnose.analysis.argument import is_container
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.reach import listeners_on, reached, unmapped
 from diagnose.model.container import Containers, EngineContainer, Forwarder, Inside, Published, Status
-from diagnose.model.fact import Known, Unknown
+from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container, Process
@@ -191,11 +191,15 @@ def holder_of(snapshot: Snapshot, address: str, port: int) -> Process | None:
 def may_be_translated(snapshot: Snapshot, address: str, port: int) -> bool:
     """Whether a NAT rule may lead this port into a container, where the rules are not known.
 
-    An engine is here, and what keeps the port is hidden from us or only keeps it.
+    An engine is here, or that could not be seen, and what keeps the port is hidden from us or only keeps it.
     """
-    seen = containers_of(snapshot)
-    if seen is None or not (seen.engines or seen.insides):
-        return False
+    match snapshot.containers:
+        case Unknown(reason=reason) if reason in (Reason.NOT_NEEDED, Reason.NOT_LINUX):
+            return False
+        case Known(value=seen) if not (seen.engines or seen.insides):
+            return False
+        case _:
+            pass
     holder = holder_of(snapshot, address, port)
     return holder is None or holder.program in RESERVES
 

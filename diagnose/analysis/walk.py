@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from diagnose.analysis.argument import is_nft_name, is_plain, quoted
+from diagnose.analysis.wording import TITLE_LENGTH, title
 from diagnose.model.fact import Reason, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.firewall import Backend, RuleRef, Step, Walk
@@ -34,6 +35,20 @@ def rule_name(rule: RuleRef) -> str:
     if rule.policy:
         return f"{place} policy"
     return f"{place} handle {rule.handle}" if rule.backend is Backend.NFT else f"{place} rule {rule.line}"
+
+
+def rule_title(rule: RuleRef, *said: str, before: str = "") -> str:
+    """A title about the rule: where it would be too long, whole parts of the rule's place are left out ("...").
+
+    `said`: what the title says of the rule, in full and then shorter.
+    """
+    words = rule_name(rule).split(" ")
+    tail = words[-1:] if rule.policy else words[-2:]
+    place = words[1 : -len(tail)]
+    kept = [" ".join((words[0], *place, *tail))]
+    kept += [" ".join((words[0], *place[:number], "...", *tail)) for number in range(len(place) - 1, -1, -1)]
+    titles = [f"{before}{name} {one}" for one in said for name in kept]
+    return next((one for one in titles if len(one) <= TITLE_LENGTH), title(titles[-1]))
 
 
 def rule_line(rule: RuleRef) -> str:

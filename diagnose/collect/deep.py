@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec.structs import replace
 
 from diagnose.analysis.publication import RESERVES
-from diagnose.analysis.reach import listeners_on, reached, unmapped
+from diagnose.analysis.reach import listeners_on, may_be_reached, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
 from diagnose.analysis.wire import wants_first_hop
 from diagnose.collect import cgroups, later
@@ -60,6 +60,7 @@ class DeepLook:
         self._witnesses = Witnesses()
         self._deferrals = Deferrals()
         self._silences: dict[Endpoint, Silence] = {}
+        self._candidates: dict[Endpoint, Attempt] = {}
         self._hostward: Hostward | None = None
 
     def close(self) -> None:
@@ -74,7 +75,7 @@ class DeepLook:
             self._hostward = Hostward(self._side, [dial for case in troubled for dial in case.dials])
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
-        firewall = self._ask_firewall(suspects, _near_ports(cases))
+        firewall = self._ask_firewall(suspects, _near_ports(cases), count=_rules_matter(cases, machine))
         if self._hostward is not None:
             self._hostward.ask()
         for case in cases:
@@ -85,7 +86,7 @@ class DeepLook:
             self._finish(case)
         self._ask_who_reset(cases)  # what was refused only now
         for case in cases:
-            case.candidates = self._other_listeners(case, machine)
+            case.candidates = self._other_addresses(case, machine, firewall)
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = with_names(looks.added_to(machine, firewall))
         later.look(cases, machine)
@@ -133,10 +134,13 @@ class DeepLook:
         urgent = sorted(found, key=lambda where: (found[where].outcome is Outcome.REFUSED, where))
         return tuple(urgent[:_WALKS])
 
-    def _ask_firewall(self, suspects: tuple[Endpoint, ...], near: Mapping[Endpoint, int]) -> Asked[Shadow] | Unknown:
+    def _ask_firewall(
+        self, suspects: tuple[Endpoint, ...], near: Mapping[Endpoint, int], *, count: bool
+    ) -> Asked[Shadow] | Unknown:
+        """`count`: even without a suspect, whether there are rules at all is worth knowing."""
         if self.order.passive:
             return PASSIVE
-        if not suspects:
+        if not suspects and not count:
             return NOT_NEEDED
         if not IS_LINUX:
             return NOT_LINUX
@@ -191,16 +195,22 @@ class DeepLook:
             return replace(attempt, drops=silence.drops, queue=silence.queue, datagram=silence.datagram)
         return replace(attempt, reset=witnessed[dial.endpoint].reset)
 
-    def _other_listeners(self, case: Case, machine: Machine) -> tuple[Attempt, ...]:
-        """Whether the port answers at the other local addresses where it listens, or where it listens only now."""
+    def _other_addresses(self, case: Case, machine: Machine, firewall: Asked[Shadow] | Unknown) -> tuple[Attempt, ...]:
+        """Whether the port answers where else it listens, where it listens only now, and where NAT leads it on."""
         if not isinstance(machine.tables.listeners, Known):
             return ()
         rows = listeners_on(machine.tables.listeners.value, case.target.port)
-        refused = any(one.local and one.outcome is Outcome.REFUSED for one in case.attempts)
+        unserved = [one for one in case.attempts if one.local and _nothing_takes(one, rows)]
         tried = {one.endpoint for one in case.attempts}
-        others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if refused else []
+        led_on = _led_on(unserved, firewall)
+        others = sorted({where for row in rows if (where := _dialled_as(row)) not in tried}) if unserved else []
+        others += [where for where in led_on if where not in tried and where not in others]
         # refused, and a moment later a listener is there: does it answer now?
         others += [one.endpoint for one in case.attempts if _listened_since(one, rows)]
+        return self._answers(others[:_CANDIDATES])
+
+    def _answers(self, wanted: Sequence[Endpoint]) -> tuple[Attempt, ...]:
+        """What became of a connection to each, made once for all targets."""
         dials = [
             Dial(
                 where,
@@ -209,12 +219,14 @@ class DeepLook:
                 server_side=sockets.server_side,
                 held_back=self._deferrals.held_back,
             )
-            for where in others[:_CANDIDATES]
+            for where in wanted
+            if where not in self._candidates
         ]
         connect.wait(dials, monotonic() + CANDIDATE_WAIT + SILENCE)
         for dial in dials:
             dial.settle()
-        return tuple(dial.attempt() for dial in dials)
+            self._candidates[dial.endpoint] = dial.attempt()
+        return tuple(self._candidates[where] for where in wanted)
 
 
 class _Looks:
@@ -281,6 +293,12 @@ def _near_ports(cases: Sequence[Case]) -> Mapping[Endpoint, int]:
     return {endpoint: source.port for endpoint, source in sources if source is not None}
 
 
+def _rules_matter(cases: Sequence[Case], machine: Machine) -> bool:
+    """Whether silence of another machine may be the doing of rules here, and root can tell that there are none."""
+    silent = (one for case in cases for one in case.attempts if not one.local and one.outcome is Outcome.UNANSWERED)
+    return machine.vantage.privileged and any(silent)
+
+
 def _firewall_may_explain(attempt: Attempt, machine: Machine) -> bool:
     """Whether the rules must be looked at: where the kernel itself refused, for a NAT rule only, and as root only."""
     if icmp_text(attempt):
@@ -311,6 +329,24 @@ def _kept_for_nat(attempt: Attempt, machine: Machine) -> bool:
 def _listened_since(attempt: Attempt, rows: tuple[SocketRow, ...]) -> bool:
     refused = attempt.local and attempt.outcome is Outcome.REFUSED and not icmp_text(attempt)
     return refused and bool(reached(rows, attempt.address, attempt.port))
+
+
+def _nothing_takes(attempt: Attempt, rows: Sequence[SocketRow]) -> bool:
+    """Whether it was refused, or stopped on the way to a port that no socket listens on."""
+    if attempt.outcome is Outcome.REFUSED:
+        return True
+    return not attempt.outcome.works and not may_be_reached(rows, attempt.address, attempt.port)
+
+
+def _led_on(unserved: Sequence[Attempt], firewall: Asked[Shadow] | Unknown) -> list[Endpoint]:
+    """Other addresses of this machine from where its NAT rules lead the same port on."""
+    match _fact(firewall) if unserved else NOT_NEEDED:
+        case Known(value=shadow):
+            asked = {one.endpoint for one in unserved}
+            walks = [one for one in shadow.walks if Endpoint(one.address, one.port) in asked]
+            return [where for walk in walks for where in walk.served_at]
+        case Unknown():
+            return []
 
 
 def _dialled_as(row: SocketRow) -> Endpoint:

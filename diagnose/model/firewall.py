@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 from msgspec import Struct
@@ -12,7 +13,20 @@ from diagnose.model.finding import Command, Remedy
 from diagnose.model.network import Endpoint
 from diagnose.model.rule import Backend, RuleRef, Step
 
-__all__ = ["Approach", "Backend", "Dialled", "Rehearsed", "RuleRef", "Shadow", "Step", "Walk", "endpoint_of"]
+__all__ = ["Approach", "Backend", "Dialled", "End", "Rehearsed", "RuleRef", "Shadow", "Step", "Walk", "endpoint_of"]
+
+
+class End(StrEnum):
+    """What a probe came to in the copy, once the rules let it pass."""
+
+    LISTENER = "listener"
+    """A stand-in for a listener that the machine has."""
+    STAND_IN = "stand-in"
+    """A listener of the copy's own: on the machine nothing listens there."""
+    AWAY = "away"
+    """It left this network namespace by NAT: no copy has what answers there, or does not."""
+    UNTOLD = "untold"
+    """It did not pass, the machine's listeners could not be read, or the recording is older than this."""
 
 
 class Rehearsed(Struct, frozen=True):
@@ -20,10 +34,14 @@ class Rehearsed(Struct, frozen=True):
 
     commands: tuple[Command, ...]
     mended: bool
+    """The rules let the same probe pass afterwards; whether the connection then works depends on its end."""
     opens: tuple[str, ...] = ()
     """What else became reachable that was not before: "127.0.0.1:5432 from loopback" ..."""
     remedy: Remedy | None = None
     """The whole remedy; its undo was executed as well, and is empty where it did not restore the rules."""
+    end: End = End.UNTOLD
+    at: Endpoint | None = None
+    """Where that end is, when NAT led the probe elsewhere than to the endpoint asked about."""
 
 
 class Approach(Struct, frozen=True, order=True):
@@ -81,6 +99,8 @@ class Walk(Struct, frozen=True):
     """The program to which the decider hands the packet (NFQUEUE), which decides; None: none was there."""
     beside: tuple[str, ...] = ()
     """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them."""
+    served_at: tuple[Endpoint, ...] = ()
+    """The same port on other addresses of this machine, which NAT leads on to another endpoint."""
 
 
 class Shadow(Struct, frozen=True):

@@ -282,10 +282,11 @@ def _colour(verdict: Verdict) -> str:
 
 
 def _rehearsed(remedy: Remedy) -> str:
-    if remedy.rehearsal is None or not remedy.rehearsal.mended:
+    if remedy.rehearsal is None:
         return ""
     opens = "; ".join(remedy.rehearsal.opens)
-    return " (rehearsed in a copy of the rules: it mends this" + (f"; it also opens {opens})" if opens else ")")
+    what = "it fixes this" if remedy.rehearsal.mended else "they let the connection pass then"
+    return f" (rehearsed in a copy of the rules: {what}" + (f"; it also opens {opens})" if opens else ")")
 
 
 def _attempt_line(one: AttemptReport) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from msgspec.structs import replace
 
 from checks import CHECKS
 from diagnose.engine import diagnose, exit_code
-from diagnose.model.attempt import Attempt, Outcome
-from diagnose.model.fact import Known
+from diagnose.model.attempt import Attempt, Drop, Outcome
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.finding import Confidence, Severity
+from diagnose.model.firewall import End, Rehearsed, Shadow
 from diagnose.model.network import Interface, Links
 from diagnose.model.report import Report, Verdict
 from diagnose.model.snapshot import Snapshot
@@ -16,6 +20,7 @@ from tests.scenes import (
     ALICE,
     NEEDS_ROOT,
     RULE_RESET,
+    at,
     connected,
     dialled,
     ended,
@@ -25,6 +30,7 @@ from tests.scenes import (
     not_accepted,
     process,
     refused,
+    rejected,
     resolved,
     roomy_queue,
     rows,
@@ -180,3 +186,66 @@ def test_an_ordinary_user_gets_the_same_cause_or_an_honest_lower_confidence() ->
     assert as_alice is not None
     assert (as_root.code, as_root.confidence) == ("firewall/rule-drops", Confidence.PROVEN)
     assert (as_alice.code, as_alice.confidence) == ("firewall/silent", Confidence.LIKELY)
+
+
+REJECTED = shadow(walk_to("127.0.0.1", rule("reject with tcp reset"), "reject"))
+FULL = rows(replace(listening(V4), queue=2, backlog=1))
+
+
+@pytest.mark.parametrize(
+    ("attempt", "rules", "code"),
+    [
+        (unanswered(V4, drop="NETFILTER_DROP"), DROPS, "firewall/rule-drops"),
+        (refused(V4, RULE_RESET), REJECTED, "firewall/rule-rejects"),
+        (rejected(V4), REJECTED, "firewall/rule-rejects"),
+        (unanswered(V4), REJECTED, "firewall/rule-rejects"),
+    ],
+    ids=["drop", "reset", "icmp", "reject without an answer"],
+)
+@pytest.mark.parametrize(
+    ("facts", "second"),
+    [
+        ({"listeners": rows()}, "refused/nothing-listening"),
+        ({"listeners": SERVER, "holders": STOPPED}, "hung/process-stopped"),
+        ({"listeners": FULL, "holders": RUNS}, "hung/accept-queue-full"),
+        ({"listeners": rows(listening(V6)), "candidates": (connected(V6),)}, "refused/other-family"),
+        (
+            {"listeners": rows(listening("127.0.0.2:8080")), "candidates": (connected("127.0.0.2:8080"),)},
+            "refused/other-address",
+        ),
+    ],
+    ids=["nothing", "stopped", "full", "other family", "other address"],
+)
+def test_what_would_fail_without_the_rule_as_well_is_a_finding_behind_it(
+    attempt: Attempt, rules: Fact[Shadow], code: str, facts: dict[str, Any], second: str
+) -> None:
+    if second == "hung/accept-queue-full" and attempt.outcome is Outcome.UNANSWERED:
+        attempt = replace(attempt, queue=full_queue(V4))
+    snapshot = dialled(V4, attempt, firewall=rules, **facts)
+    if second == "hung/accept-queue-full" and isinstance(attempt.drops, Unknown) and attempt.queue != NOT_NEEDED:
+        assert root(snapshot) == second  # the queue's own counter says that it dropped ours: no rule did
+        return
+    assert root(snapshot) == code
+    assert second in problems(snapshot)
+
+
+def test_behind_a_rule_that_a_witness_contradicts_nothing_else_becomes_the_root_cause() -> None:
+    contradicted = unanswered(V4, drops=Known((Drop("NO_SOCKET", "tcp_v4_rcv"),)))
+    assert root(dialled(V4, contradicted, listeners=rows(), firewall=DROPS)) is None
+
+
+def test_a_reset_of_the_kernel_that_a_rule_drops_proves_the_lost_answer_and_the_missing_listener() -> None:
+    drops: Fact[tuple[Drop, ...]] = Known((Drop("NO_SOCKET", "tcp_v4_rcv"),))
+    answer = shadow(walk_to("127.0.0.1", rule("tcp sport 8080 drop"), packet="reply"))
+    snapshot = dialled(V4, unanswered(V4, drops=drops), listeners=rows(), firewall=answer)
+    found = judged(snapshot).root_cause
+    assert found
+    assert (found.code, found.confidence) == ("firewall/reply-dropped", Confidence.PROVEN)
+    assert "refused/nothing-listening" in problems(snapshot)
+
+
+def test_where_nat_leads_the_port_to_a_listener_nothing_is_missing_behind_the_rule() -> None:
+    led = Rehearsed((), True, end=End.LISTENER, at=at("127.0.0.1:9090"))
+    walk = replace(walk_to("127.0.0.1", rule(), "reject"), rehearsals=Known((led,)))
+    snapshot = dialled(V4, refused(V4, RULE_RESET), listeners=rows(), firewall=shadow(walk))
+    assert problems(snapshot) == {"firewall/rule-rejects"}

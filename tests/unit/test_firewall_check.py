@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from checks.firewall import CHECK
+from diagnose.analysis.walk import rule_title
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
-from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Step, Walk
-from diagnose.model.network import SocketRow, TcpState
+from diagnose.model.firewall import Backend, End, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.network import RouteKind, RouteLookup, Routing, SocketRow, TcpState
 from diagnose.model.report import CheckOutcome
 from diagnose.model.snapshot import Snapshot
 from tests.scenes import (
@@ -27,8 +30,10 @@ from tests.scenes import (
     ended,
     full_queue,
     half_open,
+    held,
     listening,
     not_accepted,
+    process,
     refused,
     rejected,
     resolved,
@@ -169,7 +174,7 @@ def test_what_the_copy_could_not_carry_leaves_it_likely() -> None:
 )
 def test_a_rule_that_only_speaks_of_masquerading_lacks_no_address(ref: RuleRef, told: bool) -> None:
     found = root(met(DROPPED, walk_to("127.0.0.1", ref)))
-    assert ("found none on any interface" in found.explanation) is told
+    assert ("drops it where the kernel finds none" in found.explanation) is told
 
 
 def test_a_rule_that_stops_the_answer_is_told_apart_from_one_that_stops_the_request() -> None:
@@ -250,7 +255,201 @@ def test_a_command_whose_tool_is_missing_is_told_in_words() -> None:
     assert all(not one.commands for one in root(met(DROPPED, walk)).remedies)
 
 
+# what lies behind the rule
+
+
+PASSES_THEN = replace(_tried("nft", "d", mended=True), end=End.STAND_IN)
+
+
+def behind(attempt: Attempt, walk: Walk, tried: Rehearsed, **facts: Any) -> Snapshot:
+    tested = replace(walk, rehearsals=Known((tried,)))
+    return dialled(str(attempt.endpoint), attempt, firewall=shadow(tested), **facts)
+
+
+@pytest.mark.parametrize(("attempt", "walk"), [(DROPPED, DROPS), (refused(HERE, RULE_RESET), REJECTS)])
+@pytest.mark.parametrize(
+    ("facts", "tried", "said"),
+    [
+        ({"listeners": rows()}, PASSES_THEN, "nothing listens on 127.0.0.1:8080"),
+        ({"listeners": rows()}, replace(PASSES_THEN, end=End.UNTOLD), "nothing listens on 127.0.0.1:8080"),
+        (
+            {"listeners": SERVER, "holders": held((1, process(state="T")))},
+            replace(PASSES_THEN, end=End.LISTENER),
+            "is stopped or paused",
+        ),
+        (
+            {"listeners": rows(replace(listening(HERE), queue=2, backlog=1))},
+            replace(PASSES_THEN, end=End.LISTENER),
+            "accept queue of 127.0.0.1:8080 is full (2 pending connections, backlog 1)",
+        ),
+        (
+            {"listeners": rows()},
+            replace(PASSES_THEN, end=End.AWAY, at=at("172.17.0.2:80")),
+            "NAT leads the connection on to 172.17.0.2:80",
+        ),
+        ({"listeners": NEEDS_ROOT}, replace(PASSES_THEN, end=End.UNTOLD), "the listeners could not be read"),
+    ],
+    ids=["nothing", "an older recording", "stopped", "full", "away", "listeners not known"],
+)
+def test_a_remedy_that_only_lifts_the_first_block_does_not_claim_to_fix_it(
+    attempt: Attempt, walk: Walk, facts: dict[str, Any], tried: Rehearsed, said: str
+) -> None:
+    found = root(behind(attempt, walk, tried, **facts))
+    (remedy,) = found.remedies
+    assert remedy.rehearsal is not None
+    assert not remedy.rehearsal.mended
+    assert said in remedy.summary
+    known = tried.end is not End.AWAY and facts["listeners"] != NEEDS_ROOT
+    assert ("This lifts this block only" in remedy.summary) is known
+    assert ("was not checked" in remedy.summary) is not known
+    assert said.lower() in found.explanation.lower()
+
+
+def test_a_listener_that_nat_leads_to_is_behind_the_rule_though_none_has_the_port() -> None:
+    tried = replace(PASSES_THEN, end=End.LISTENER, at=at("127.0.0.1:9090"))
+    (remedy,) = root(behind(DROPPED, DROPS, tried, listeners=rows())).remedies
+    assert remedy.rehearsal is not None
+    assert remedy.rehearsal.mended
+
+
+def test_where_nat_serves_another_address_no_accept_is_offered_for_a_port_that_nothing_listens_on() -> None:
+    walk = replace(REJECTS, served_at=(at("192.0.2.10:8080"),))
+    for served in (connected("192.0.2.10:8080"), refused("192.0.2.10:8080")):
+        seen = behind(refused(HERE, RULE_RESET), walk, PASSES_THEN, listeners=rows(), candidates=(served,))
+        first = root(seen).remedies[0]
+        led = first.commands[0].argv == ("netdiag", "run", "192.0.2.10:8080")
+        assert led is served.outcome.works
+
+
+# what the client feels
+
+
+@pytest.mark.parametrize(
+    ("attempt", "said", "never"),
+    [
+        (refused(HERE, RULE_RESET), "the client gets ECONNREFUSED, as if nothing listened", "waits in connect"),
+        (rejected(HERE), "the client gets EHOSTUNREACH. A program that waits in connect(2)", "as if nothing listened"),
+        (rejected(HERE, 3, 3, "ECONNREFUSED"), "ECONNREFUSED, as if nothing listened. A program", "no error"),
+        (unanswered(HERE), "the client gets no error and waits until its timeout", "as if nothing listened"),
+    ],
+    ids=["reset", "icmp", "port unreachable", "no answer"],
+)
+def test_what_a_reject_feels_like_follows_from_what_our_own_attempt_met(
+    attempt: Attempt, said: str, never: str
+) -> None:
+    explanation = root(met(attempt, replace(REJECTS, reject_with="some error"))).explanation
+    assert said in explanation
+    assert never not in explanation
+
+
+# titles
+
+
+@pytest.mark.parametrize("policy", [True, False])
+@pytest.mark.parametrize("length", [6, 30, 60, 120])
+def test_a_title_leaves_out_whole_parts_of_a_long_name(length: int, policy: bool) -> None:
+    place = replace(rule(policy=policy), table="t" * length, chain="c" * length)
+    found = rule_title(place, "drops 127.0.0.1:8080", "drops this connection")
+    assert len(found) <= 80
+    known = {"nft", "inet", place.table, place.chain, "...", "handle", "5", "policy", "drops", "127.0.0.1:8080"}
+    assert set(found.split()) <= known
+    assert ("..." in found) is (length > 6)
+
+
+def test_a_title_whose_end_is_too_long_says_it_shorter() -> None:
+    far = "[fd00:1234:5678:9abc:def0:1234:5678:9abc]:65535"
+    found = rule_title(rule(), f"queues for an absent program replies from {far}", "queues this connection")
+    assert found == "nft inet filter input handle 5 queues this connection"
+
+
 # without the rules
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"routing": Unknown(Reason.FAILED, "EMFILE")},
+        {"links": Unknown(Reason.FAILED, "EMFILE")},
+        {"listeners": Unknown(Reason.FAILED, "EMFILE")},
+        {"containers": Unknown(Reason.DEADLINE)},
+        {"routing": Known(Routing((RouteLookup("127.0.0.1", RouteKind.UNICAST, "eth0"),), (), ()))},
+    ],
+    ids=["routes", "interfaces", "listeners", "containers", "led elsewhere"],
+)
+def test_what_could_not_be_read_excludes_nothing(fact: dict[str, Any]) -> None:
+    attempt = unanswered(HERE, queue=roomy_queue(HERE))
+    facts: dict[str, Any] = {"listeners": SERVER, "firewall": NEEDS_ROOT, **fact}
+    assert said(dialled(HERE, attempt, seen_by=ALICE, **facts)) == [("firewall/silent", *POSSIBLE)]
+
+
+def test_another_drop_reason_excludes_a_rule_though_the_queue_has_room() -> None:
+    drops: Fact[tuple[Drop, ...]] = Known((Drop("TCP_MD5NOTFOUND", "tcp_v4_rcv"),))
+    attempt = unanswered(HERE, queue=roomy_queue(HERE), drops=drops)
+    assert said(dialled(HERE, attempt, listeners=SERVER, firewall=NEEDS_ROOT)) == [("firewall/silent", *POSSIBLE)]
+
+
+def test_a_forbidden_datagram_does_not_exclude_a_queue_that_could_not_be_read() -> None:
+    attempt = replace(unanswered(HERE), datagram=Known(DatagramWitness(forbidden=True)))
+    seen = dialled(HERE, attempt, listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert said(seen) == [("firewall/silent", *POSSIBLE)]
+    assert said(replace(seen, listeners=rows())) == [("firewall/silent", *LIKELY)]
+
+
+def test_rules_that_were_read_are_not_said_to_be_unread() -> None:
+    for attempt in (unanswered(HERE), refused(HERE, RULE_RESET), half_open(HERE)):
+        found = next(one for one in CHECK.judge(met(attempt, PASSES)) if isinstance(one, Finding))
+        assert "could not be read" not in found.explanation
+        assert "a copy of them lets the connection pass" in found.explanation
+
+
+def test_an_error_that_routing_makes_too_is_not_only_a_filter_s() -> None:
+    seen = dialled(HERE, rejected(HERE, 3, 1), listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert "no route" in root(seen).explanation
+    seen = dialled(HERE, rejected(HERE, 3, 13), listeners=SERVER, firewall=NEEDS_ROOT, seen_by=ALICE)
+    assert "no route" not in root(seen).explanation
+
+
+# another machine
+
+
+@pytest.mark.parametrize("rules", [0, 7])
+def test_a_packet_that_has_not_left_is_no_rule_s_doing_where_root_found_none(rules: int) -> None:
+    attempt = replace(unanswered(THERE, local=False), sent=Known(0))
+    seen = dialled(THERE, attempt, firewall=Known(Shadow((), rules=rules)))
+    (found,) = [one for one in CHECK.judge(seen) if isinstance(one, Finding)]
+    assert found.title == f"No packet to {THERE} has left this machine"
+    assert ("a rule for outgoing packets" in found.explanation) is bool(rules)
+    assert ("has no firewall rules" in found.explanation) is not bool(rules)
+    assert "On this machine" in found.remedies[0].summary
+
+
+def test_for_another_machine_s_silence_no_test_is_advised_that_proves_nothing() -> None:
+    attempt = replace(unanswered(THERE, local=False), source=at("192.0.2.10:40000"))
+    (found,) = [one for one in CHECK.judge(dialled(THERE, attempt)) if isinstance(one, Finding)]
+    summary = found.remedies[0].summary
+    assert "127.0.0.1" not in summary
+    assert "packets from 192.0.2.10 arrive" in summary
+    assert "proves nothing" in summary
+
+
+def test_a_rewrite_that_ends_with_an_error_in_the_copy_as_well_is_told_as_a_redirect() -> None:
+    to = at("203.0.113.7:80")
+    walk = replace(
+        ASTRAY, verdict="unknown", outcome=Outcome.UNREACHABLE, arrives=to, leaves=False, steps=(TO_ANOTHER,)
+    )
+    found = root(met(rejected(HERE, 3, 0, "ENETUNREACH"), replace(walk, doubts=("no rule was named",))))
+    assert (found.code, found.confidence) == ("firewall/redirects", Confidence.LIKELY)
+    assert "fails there" not in found.explanation
+    assert "ENETUNREACH" in found.explanation
+
+
+def test_a_rewrite_from_another_address_than_loopback_is_not_said_to_have_no_route() -> None:
+    own = "192.0.2.10:8080"
+    walk = replace(ASTRAY, address="192.0.2.10", verdict="unroutable", arrives=None, leaves=False, steps=(TO_ANOTHER,))
+    found = root(dialled(own, unanswered(own), listeners=rows(listening(own)), firewall=shadow(walk)))
+    assert found.code == "firewall/redirects"
+    assert "no way" not in found.explanation
+    assert "was not checked" in found.explanation
 
 
 def test_silence_is_likely_a_rule_only_where_all_else_is_excluded() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from msgspec.structs import replace
 
 from checks import CHECKS, container, firewall, in_use
 from diagnose.engine import diagnose
-from diagnose.model.attempt import Outcome
+from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.container import (
     Attachment,
     Containers,
@@ -182,6 +184,41 @@ def test_a_container_that_does_not_run_is_the_cause_with_how_it_ended(more: dict
     assert found
     assert (found.code, found.confidence) == ("container/not-running", Confidence.PROVEN)
     assert words in found.title
+
+
+@pytest.mark.parametrize(
+    ("attempt", "verdict", "code"),
+    [
+        (unanswered(TARGET, drop="NETFILTER_DROP"), "drop", "firewall/rule-drops"),
+        (refused_at(TARGET, RULE_RESET), "reject", "firewall/rule-rejects"),
+    ],
+)
+def test_a_container_that_does_not_run_is_the_second_fault_behind_a_rule(
+    attempt: Attempt, verdict: Literal["drop", "reject"], code: str
+) -> None:
+    ended_one = told(status=Status.EXITED, exit_code=1, pid=0)
+    stopped = shadow(walk_to("127.0.0.1", rule(), verdict))
+    snapshot = dialled(TARGET, attempt, containers=seen(ended_one), firewall=stopped)
+    assert root_cause(snapshot) == (code, Confidence.PROVEN)
+    behind = [one for one in diagnose(snapshot, CHECKS).findings if one.code == "container/not-running"]
+    assert [(one.severity, one.confidence) for one in behind] == [(Severity.PROBLEM, Confidence.LIKELY)]
+    running = dialled(TARGET, attempt, containers=seen(told()), firewall=stopped)
+    assert not [one for one in diagnose(running, CHECKS).findings if one.code.startswith("container/")]
+
+
+def test_an_engine_s_redirect_is_blamed_for_nothing_while_what_it_publishes_is_not_known() -> None:
+    led = Step("syn", "output", rule("-j DNAT --to-destination 172.17.0.2:80", chain="DOCKER"), "dnat")
+    walk = replace(PASSES, steps=(led,), arrives=at("172.17.0.2:80"), leaves=True, outcome=Outcome.UNANSWERED)
+    for containers, sure in ((Unknown(Reason.DEADLINE), None), (NOT_NEEDED, Confidence.LIKELY)):
+        snapshot = dialled(
+            TARGET,
+            unanswered(TARGET),
+            listeners=rows(listening(TARGET)),
+            containers=containers,
+            firewall=shadow(walk),
+        )
+        found = diagnose(snapshot, CHECKS).root_cause
+        assert (found and found.confidence) is sure
 
 
 def test_of_two_ended_containers_that_publish_the_port_none_is_accused() -> None:

@@ -212,7 +212,7 @@ def test_a_remedy_shows_its_undo_its_edits_and_its_rehearsal() -> None:
     page = "\n".join(_lines(_with(replace(finding("a/x"), remedies=(remedy,))), style=Style(100)))
     assert "undo: off" in page
     assert "/etc/x.conf:7: port 80" in page
-    assert "it mends this; it also opens 127.0.0.1:5432" in page
+    assert "it fixes this; it also opens 127.0.0.1:5432" in page
 
 
 @pytest.mark.parametrize(

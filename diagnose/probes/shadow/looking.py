@@ -34,12 +34,16 @@ _RESERVE = 0.1
 """Seconds before the deadline at which a tool that has not printed its rules yet is left out."""
 _COPYING = 2
 """Writing the rule sets and listing them again takes this many times as long as reading them, at the very least."""
+_OTHER_ADDRESSES = 4
+"""So many of the machine's other addresses are tried in the copy for a port that nothing listens on."""
 _PATIENCE = 1.5
 """Seconds after which no rehearsal should be under way."""
 
 
 def look(dialled: Sequence[Dialled], deadline: float, near: Mapping[Endpoint, int] = _CHOSEN_AGAIN) -> Fact[Shadow]:
     """Walks a copy of the rule sets of this network namespace to each of these local endpoints; `deadline` in seconds.
+
+    With no endpoint, it is only counted which rules there are.
 
     `near`: the port from which each of them was dialled on the machine, for rules may ask for it; without it the
     kernel chooses one.
@@ -79,6 +83,8 @@ def _looked(dialled: Sequence[Dialled], until: float, near: Mapping[Endpoint, in
             raise TimeoutError
         if not rules.tables and not blocks:
             return Known(Shadow(tuple(map(_untouched, dialled))))
+        if not dialled:
+            return Known(Shadow((), rules=machine.size(rules, blocks)))
         fact = _Expedition(rules, blocks, dialled, near, until).fact()
         if time.monotonic() >= until:
             return _doubted(fact, "no time was left to see whether the rule sets had changed meanwhile")
@@ -203,7 +209,9 @@ class _Expedition:
                 probes = self._probes(prober)
                 listings = asking.listings(self._until - _RESERVE)
                 words = Words(self._rules, self._blocks, listings)
-                walks = self._walks(copy, probes, words)
+                walks = [
+                    self._with_other_addresses(copy, prober, words, walk) for walk in self._walks(copy, probes, words)
+                ]
                 self._cost = time.monotonic() - begun
                 shadow = Shadow(
                     tuple(map(_unrehearsed, walks)),
@@ -244,6 +252,7 @@ class _Expedition:
             ip_sets,
             machine.local_table_first(1.0),
             machine.queues(),
+            isinstance(listening, Known),
         )
 
     @contextmanager
@@ -288,6 +297,23 @@ class _Expedition:
         if words.native:
             walks = [walker.walk(probe) for probe in probes]
         return list(map(hide_in_walk, walks))
+
+    def _with_other_addresses(self, copy: Copy, prober: Prober, words: Words, walk: Walk) -> Walk:
+        """The walk with the machine's other addresses at which NAT leads on what nothing listens for where it went.
+
+        kube-proxy's nftables mode serves a NodePort on the node's addresses and not on loopback.
+        """
+        from diagnose.probes.shadow.machine import changes_addresses
+        from diagnose.probes.shadow.walking import Walker
+
+        asked = Endpoint(walk.address, walk.port)
+        nats = changes_addresses(self._rules, self._blocks)
+        if not nats or walk.came is not None or walk.arrives is not None or not prober.stands_in_at(asked):
+            return walk
+        walker = Walker(copy, words)
+        others = [walker.walk(probe) for probe in prober.at_other_addresses(asked, _OTHER_ADDRESSES, self._until)]
+        led_on = (one for one in others if one.arrives is not None or one.verdict == "unroutable")
+        return msgspec.structs.replace(walk, served_at=tuple(Endpoint(one.address, one.port) for one in led_on))
 
     def _in_the_other_order(
         self, machine: Machine, walks: list[Walk], words: Words, shared: tuple[str, ...]

@@ -105,6 +105,8 @@ class Machine(Struct, frozen=True):
     """Packets to oneself go by the local table, whatever mark they bear."""
     queues: Mapping[int, str]
     """NFQUEUE numbers that a program serves, and which."""
+    listeners_known: bool = True
+    """False: `listeners` is empty because the socket table could not be read."""
 
     def is_elsewhere(self, address: str) -> bool:
         """Whether packets to this address leave this network namespace."""
@@ -113,7 +115,13 @@ class Machine(Struct, frozen=True):
     @property
     def size(self) -> int:
         """How many rules there are: policies that let everything pass are none."""
-        return len(self.rules.rules) + sum(block.info.entries for block in self.blocks)
+        return size(self.rules, self.blocks)
+
+
+def size(rules: Ruleset, blocks: Collection[Block]) -> int:
+    """How many rules there are, with the policies that drop; of iptables-legacy with every policy."""
+    dropping = sum(1 for chain in rules.chains if chain.hook is not None and chain.hook.drops)
+    return len(rules.rules) + dropping + sum(block.info.entries for block in blocks)
 
 
 def blocks() -> tuple[Block, ...]:

@@ -13,15 +13,15 @@ _ANYWHERE = {socket.AF_INET: "198.51.100.77", socket.AF_INET6: "2001:db8::77"}
 """Addresses that belong to nobody (RFC 5737, RFC 3849)."""
 _ETHERTYPES = {socket.AF_INET: 0x0800, socket.AF_INET6: 0x86DD}
 _TCP, _SYN = 6, 0x02
-_UNIVERSE = 0
-"""RT_SCOPE_UNIVERSE."""
+UNIVERSE = 0
+"""RT_SCOPEUNIVERSE."""
 
 
 def face(addresses: Iterable[LocalAddress]) -> tuple[LocalAddress, ...]:
     """The first address of each family by which the network knows this machine."""
     found: dict[int, LocalAddress] = {}
     for address in addresses:
-        if address.interface != "lo" and address.scope == _UNIVERSE:
+        if address.interface != "lo" and address.scope == UNIVERSE:
             found.setdefault(address.family, address)
     return tuple(found.values())
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
-from diagnose.model.firewall import Approach, Dialled, endpoint_of
+from diagnose.model.firewall import Approach, Dialled, End, endpoint_of
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
 from diagnose.parse import nft_trace, xt_trace, xtables
 from diagnose.parse.nfnetlink import BYTE_ORDER
@@ -24,7 +24,7 @@ from diagnose.probes.connect import outcome_of, report_icmp_errors
 from diagnose.probes.shadow import legacy, libc
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.netfilter import EntryTracer, Tracer
-from diagnose.probes.shadow.outside import Cable
+from diagnose.probes.shadow.outside import UNIVERSE, Cable
 
 _PATIENCE = 0.25
 """Seconds for a probe whose packets vanish without a rule that the kernel names."""
@@ -70,6 +70,7 @@ class Probe(Struct, frozen=True):
     """Where the SYN was sent out of this network namespace, past every rule."""
     came: Approach | None = None
     """None: it was made in the copy itself."""
+    end: End = End.UNTOLD
 
 
 class Prober:
@@ -82,11 +83,18 @@ class Prober:
         self._tracer = Tracer()
         self._stack.callback(self._tracer.close)
         self._entries = self._entry_tracer()
-        self._listeners: list[socket.socket] = []
+        self._listeners: list[tuple[socket.socket, End]] = []
         for row in _first(copy.machine.listeners, endpoints):
             self._listen(row.local, row.uid, v6only=row.v6only, device=row.device)
-        for endpoint in endpoints:
-            self._listen(endpoint, os.geteuid())
+        self._stand_ins = frozenset(one for one in endpoints if self._listen(one, os.geteuid(), self._own_end()))
+
+    def _own_end(self) -> End:
+        """What a listener of the copy's own shows: nothing, where the machine's could not be read."""
+        return End.STAND_IN if self._copy.machine.listeners_known else End.UNTOLD
+
+    def stands_in_at(self, endpoint: Endpoint) -> bool:
+        """Whether only the copy has a listener there, and not the machine."""
+        return self._copy.machine.listeners_known and endpoint in self._stand_ins
 
     def close(self) -> None:
         """Give the sockets back."""
@@ -108,8 +116,19 @@ class Prober:
         self._stack.callback(tracer.close)
         return tracer
 
-    def _listen(self, endpoint: Endpoint, uid: int, *, v6only: bool | None = None, device: str | None = None) -> None:
-        """A listener with the owner that the machine's has, which is who owner rules see behind an answer."""
+    def _listen(
+        self,
+        endpoint: Endpoint,
+        uid: int,
+        end: End = End.LISTENER,
+        *,
+        v6only: bool | None = None,
+        device: str | None = None,
+    ) -> bool:
+        """A listener with the owner that the machine's has, which is who owner rules see behind an answer.
+
+        False where the copy lacks the address or device, or something listens there already.
+        """
         six = family_of(endpoint.address) == "ipv6"
         libc.filesystem_user(uid)
         try:
@@ -126,11 +145,11 @@ class Prober:
             sock.listen(64)
             sock.setblocking(False)
         except OSError:
-            # an address or device that the copy does not have, or one that is listened on already: the probe tells
             sock.close()
-            return
+            return False
         self._stack.callback(sock.close)
-        self._listeners.append(sock)
+        self._listeners.append((sock, end))
+        return True
 
     def probe(self, dialled: Dialled, until: float, near: int = 0) -> Probe:
         """One connect to it, from the port `near` or from any; `until` is by time.monotonic."""
@@ -152,7 +171,14 @@ class Prober:
             cable.close()
         met, lost_entries = self._met(source.port)
         lost = lost or lost_later or lost_entries
-        return Probe(approach.endpoint, outcome, source, events, lost, self._deltas(before), met, came=approach)
+        end = self._end_of(arrival(events, self._copy.observer) or approach.endpoint) if outcome.works else End.UNTOLD
+        return Probe(
+            approach.endpoint, outcome, source, events, lost, self._deltas(before), met, came=approach, end=end
+        )
+
+    def _end_of(self, arrived: Endpoint) -> End:
+        """Whose listener has answered there."""
+        return self._own_end() if arrived in self._stand_ins else End.LISTENER
 
     def _answered(self, port: int, before: list[Block], until: float) -> tuple[tuple[Event, ...], Outcome, bool]:
         """What is told of the connection from this port until its answer leaves, or it is stopped, or nothing comes."""
@@ -204,7 +230,15 @@ class Prober:
         events = tuple(nft_trace.of_connection((*watch.events, *last), port))
         left = self.sent_out(events)
         lost = lost or watch.lost or lost_later or lost_entries
-        return Probe(endpoint, outcome, source, events, lost, matched, met, left)
+        end = End.AWAY if left is not None else watch.end
+        return Probe(endpoint, outcome, source, events, lost, matched, met, left, end=end)
+
+    def at_other_addresses(self, asked: Endpoint, limit: int, until: float) -> list[Probe]:
+        """Connects to the same port on other addresses of the machine."""
+        family = socket.AF_INET6 if family_of(asked.address) == "ipv6" else socket.AF_INET
+        known = (one for one in self._copy.machine.addresses if one.family == family and one.scope == UNIVERSE)
+        others = list(dict.fromkeys(one.address for one in known if one.address != asked.address))
+        return [self.probe(Endpoint(one, asked.port), until) for one in others[:limit]]
 
     def sent_out(self, events: Iterable[Event]) -> Endpoint | None:
         """Where a SYN went that passed the last hook on the way out and is for another namespace or machine."""
@@ -277,11 +311,11 @@ class Prober:
             return tuple(found), True  # a table that the copy did not write
         return tuple(found), False
 
-    def _accept(self) -> socket.socket | None:
-        """The server's side of a connection, if a server took one."""
-        for listener in self._listeners:
+    def _accept(self) -> tuple[socket.socket, End] | None:
+        """The server's side of a connection, if a server took one, and which."""
+        for listener, end in self._listeners:
             try:
-                return listener.accept()[0]
+                return listener.accept()[0], end
             except BlockingIOError:
                 continue
         return None
@@ -310,6 +344,7 @@ class _Watch:
         self._until = until
         self.events: list[Event] = []
         self.lost = False
+        self.end = End.UNTOLD
         self._taken_side: socket.socket | None = None
 
     def close(self) -> None:
@@ -337,8 +372,9 @@ class _Watch:
     def _taken(self) -> Outcome:
         """The client's side is up; the server's only with the last packet of the handshake."""
         while True:
-            self._taken_side = self._prober._accept()
-            if self._taken_side is not None:
+            taken = self._prober._accept()
+            if taken is not None:
+                self._taken_side, self.end = taken
                 return Outcome.CONNECTED
             if self._stopped() or time.monotonic() >= self._until:
                 return Outcome.NOT_ACCEPTED
@@ -353,6 +389,16 @@ class _Watch:
         if any(event.code in _STOPPING and not event.bypass for event in ours) or self._prober.sent_out(ours):
             return True
         return any(stops(rule) for table in self._prober._deltas(self._before) for rule in table.rules)
+
+
+def arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
+    """Where the SYN was going when it was last seen, if not where it was going at first."""
+    seen = [
+        Endpoint(event.packet.destination, event.packet.destination_port)
+        for event in events
+        if event.chain.table.name == observer and event.packet is not None and event.packet.kind == "syn"
+    ]
+    return seen[-1] if seen and seen[-1] != seen[0] else None
 
 
 def stops(rule: xtables.Rule) -> bool:

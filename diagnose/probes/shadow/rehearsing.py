@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
 
@@ -12,7 +12,7 @@ from msgspec import Struct
 from diagnose.analysis.argument import objection
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import Approach, Dialled, Rehearsed, Walk
+from diagnose.model.firewall import Approach, Dialled, End, Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
 from diagnose.parse.rule_text import hide_in_walk
@@ -20,7 +20,7 @@ from diagnose.parse.xtables import Block
 from diagnose.probes.shadow import legacy, netfilter
 from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.outside import doors
-from diagnose.probes.shadow.probing import Probe, Prober
+from diagnose.probes.shadow.probing import Probe, Prober, arrival
 from diagnose.probes.shadow.tool import Run, find
 from diagnose.probes.shadow.walking import Walker
 from diagnose.probes.shadow.words import Moved, Words, backend_of
@@ -54,6 +54,8 @@ class Tried(Struct, frozen=True):
 
     rehearsed: Rehearsed
     mends: frozenset[Dialled]
+    ends: Mapping[Dialled, tuple[End, Endpoint | None]]
+    """What each of those connects came to, and where, if NAT led it elsewhere."""
 
 
 class Rehearsals:
@@ -127,7 +129,8 @@ class Rehearsals:
             whole = combined(applied)
             if ours in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
-            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole), mends)
+            ends = {one: _end(probes[one], copy) for one in mends}
+            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole), mends, ends)
 
 
 class _Stage:
@@ -245,4 +248,9 @@ def _untried(count: int, where: str) -> tuple[str, ...]:
 
 def _for_one(tried: Tried, ours: Dialled) -> Rehearsed:
     one = tried.rehearsed
-    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy)
+    end, at = tried.ends.get(ours, (End.UNTOLD, None))
+    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy, end, at)
+
+
+def _end(probe: Probe, copy: Copy) -> tuple[End, Endpoint | None]:
+    return probe.end, probe.left or arrival(probe.events, copy.observer)

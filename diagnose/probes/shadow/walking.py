@@ -17,7 +17,7 @@ from diagnose.parse.rule_text import hide_in_rule
 from diagnose.parse.xtables import Block
 from diagnose.parse.xtables_state import Sibling
 from diagnose.probes.shadow.copy import Copy
-from diagnose.probes.shadow.probing import Matched, Met, Probe, queues_of, stops
+from diagnose.probes.shadow.probing import Matched, Met, Probe, arrival, queues_of, stops
 from diagnose.probes.shadow.words import Words
 
 _STOPPING = {Code.DROP: "drop", Code.STOLEN: "stolen", Code.QUEUE: "queue"}
@@ -127,7 +127,7 @@ class Walker:
         rules = [e for e in evaluations if e.base.table.name != self._copy.observer]
         steps = [step for e in rules for step in self._reader.steps(e)]
         stop = None if probe.outcome.works else self._stop(probe, rules, evaluations)
-        arrives = _arrival(probe.events, self._copy.observer)
+        arrives = arrival(probe.events, self._copy.observer)
         one_way = stop is not None and stop.packet == "syn"
         if probe.met is None:
             steps += [step for table in probe.matched for step in self._legacy_steps(table, one_way=one_way)]
@@ -331,16 +331,6 @@ def _seen_as(stop: Stop, dialled: Endpoint) -> Endpoint | None:
     else:
         server = Endpoint(headers.source, headers.source_port)
     return None if server == Endpoint(dialled.address.partition("%")[0], dialled.port) else server
-
-
-def _arrival(events: Iterable[Event], observer: bytes) -> Endpoint | None:
-    """Where the SYN was going when it was last seen, if not where it was going at first."""
-    seen = [
-        Endpoint(event.packet.destination, event.packet.destination_port)
-        for event in events
-        if event.chain.table.name == observer and event.packet is not None and event.packet.kind == "syn"
-    ]
-    return seen[-1] if seen and seen[-1] != seen[0] else None
 
 
 def _stranded(probe: Probe, evaluations: Sequence[Evaluation], steps: Iterable[Step]) -> bool:

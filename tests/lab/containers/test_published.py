@@ -215,6 +215,26 @@ def test_loopback_that_may_not_leave_for_the_bridge_is_told_from_a_rule_that_dro
     scenario.says(proven("container/no-localnet-route"), as_nobody=(likely("firewall/silent"), no_cause()))
 
 
+@pytest.mark.parametrize("rule", ["drop", "reject with tcp reset"])
+def test_a_rule_in_front_of_a_container_that_has_ended_is_one_of_two_faults(
+    machine: DockerMachine, scenario: Scenario, rule: str
+) -> None:
+    machine.web("app", "0.0.0.0", 80, options=published(machine.port, 80))
+    machine.docker("stop", "--time", "0", "app")
+    machine.nft("table ip guard {", "chain out {", "type filter hook output priority -10;", "}", "}")
+    machine.nft(f"add rule ip guard out tcp dport {machine.port} {rule}")
+    code = "firewall/rule-drops" if rule == "drop" else "firewall/rule-rejects"
+    answer = scenario.says(
+        proven(code),
+        as_nobody=(likely("firewall/silent"), likely(code), no_cause()),
+        then=proven("container/not-running"),
+    )
+    assert "container/not-running" in answer.codes
+    first = answer.cause["remedies"][0]  # type: ignore[index]
+    assert not first["rehearsal"]["mended"]
+    assert "This lifts this block only" in first["summary"]
+
+
 @WITHOUT_PROXY
 def test_a_rule_that_drops_what_nat_leads_to_the_container_is_mended_and_the_nat_rule_stays(
     machine: DockerMachine, scenario: Scenario
