@@ -78,8 +78,8 @@ def by_hand(walk: Walk) -> Remedy:
         else "Have the program that made the rule take it back, or delete it by its number in its chain"
     )
     return Remedy(
-        summary=f"No command is given for this rule: {why}, but run another command or act on another rule. {instead}. "
-        "Names like this are not made by the usual tools: find out which program made it."
+        summary=f"No command is given for this rule: {why}, and could act on something else. {instead}. The usual "
+        "tools make no such names: find out which program did."
     )
 
 
