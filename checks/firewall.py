@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 from msgspec.structs import replace
 
-from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
+from diagnose.analysis.mending import NO_COMMAND, mending, tried_remedies
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     RESERVES,
@@ -19,6 +19,7 @@ from diagnose.analysis.publication import (
 )
 from diagnose.analysis.reach import failing, may_be_reached, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
+from diagnose.analysis.rehearsal import derived
 from diagnose.analysis.rule_owner import brings_back, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
@@ -271,7 +272,7 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
                 "that over a reboot, while a change to the rule lasts until the program starts again. Whether it mends "
                 "this could not be tried in the copy of the rules, where nobody reads the queue."
             ),
-            *(one for one in tried_remedies(walk) if one is not BY_HAND),
+            *(one for one in tried_remedies(walk) if one not in NO_COMMAND),
         ),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
@@ -279,8 +280,7 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
 
 def _nothing_behind(walk: Walk) -> bool:
     """Whether in the copy one command against this rule alone has let the connection through."""
-    tried = walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
-    return any(one.mended and len(one.commands) == 1 for one in tried)
+    return any(one.mended and len(one.remedy.commands) == 1 for one in derived(walk))
 
 
 def _stopped_by_a_rule(attempt: Attempt) -> bool:
@@ -390,7 +390,7 @@ def _back_or_onward(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[R
     wanted = Remedy(summary=f"Or start the program that should answer at {walk.arrives}, if the rule is wanted.")
     published = _led_as_published(snapshot, attempt, walk)
     if not published and (_serves(snapshot, attempt) or _published_here(snapshot, attempt)):
-        return (*(one for one in tried_remedies(walk) if one is not BY_HAND), wanted)
+        return (*(one for one in tried_remedies(walk) if one not in NO_COMMAND), wanted)
     ask = dial_instead(walk.arrives, "Ask about the far end: netdiag says why nothing answers there")
     return (ask,) if published else (ask, wanted)
 
@@ -448,7 +448,7 @@ def _sent_nowhere(snapshot: Snapshot, attempt: Attempt, walk: Walk, rewrite: Ste
             connect_evidence(attempt),
         ),
         remedies=(
-            *(one for one in tried_remedies(walk) if one is not BY_HAND and _serves(snapshot, attempt)),
+            *(one for one in tried_remedies(walk) if one not in NO_COMMAND and _serves(snapshot, attempt)),
             Remedy(
                 summary="Is the rule wanted, dial the destination that it names yourself: that needs no NAT. "
                 + (
@@ -542,7 +542,7 @@ _NFT_FREES_ITSELF = (6, 7)
 
 def _version(release: str) -> tuple[int, ...]:
     """(6, 18) for 6.18.0-1-amd64."""
-    return tuple(int(part) for part in release.split(".")[:2] if part.isdecimal())
+    return tuple(int(part) for part in release.split(".")[:2] if part.isdecimal() and len(part) < 10)
 
 
 def _freed(drop: Drop) -> Evidence:
