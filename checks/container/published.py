@@ -119,8 +119,8 @@ def _nobody_listens(snapshot: Snapshot, attempt: Attempt) -> bool:
 def _not_open(
     snapshot: Snapshot, attempt: Attempt, entries: Sequence[Publication], covering: Sequence[Publication]
 ) -> Iterator[Finding | Missing]:
-    gone = [one for one in covering if one.described is not None and one.described.status in GONE]
-    alive = [one for one in covering if one not in gone]
+    gone = [one for one in covering if _is_gone(one)]
+    alive = [one for one in covering if not _is_gone(one)]
     if alive:
         if _bound_by_engine(snapshot, attempt):
             yield from _without_nat(snapshot, attempt, alive[0])
@@ -130,6 +130,10 @@ def _not_open(
         yield _published_elsewhere(snapshot, attempt, running)
     else:
         yield from _unpublished(snapshot, attempt)
+
+
+def _is_gone(one: Publication) -> bool:
+    return one.described is not None and one.described.status in GONE
 
 
 def _bound_by_engine(snapshot: Snapshot, attempt: Attempt) -> bool:
