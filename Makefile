@@ -28,8 +28,9 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
 	$(PYTEST) -m lab -n auto --dist worksteal
 
-fuzz: $(VENV)/.tested  ## 2,000 new random rule sets against what a connect meets there (root); NETDIAG_FUZZ=N for N
-	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz
+fuzz: $(VENV)/.tested  ## 2,000 random rule sets (NETDIAG_FUZZ=N) and 200,000 damaged recordings (NETDIAG_MUTANTS=N), all new (root)
+	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz --ignore tests/mutation
+	NETDIAG_MUTANTS=$${NETDIAG_MUTANTS:-200000} NETDIAG_SEED=$${NETDIAG_SEED:-$$(date +%s)} $(PYTEST) -m fuzz -n auto tests/mutation
 
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)

@@ -22,7 +22,7 @@ OPEN_TO_NETWORK = Cause(
     "exposure/open-to-network", Stage.SERVICE, "A container's port is open to the network, past the firewall in use"
 )
 
-_CONTAINER_PORT = re.compile(r" -container-port (\d+)\b")
+_CONTAINER_PORT = re.compile(r" -container-port (\d{1,5})\b")
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:

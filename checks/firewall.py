@@ -18,7 +18,7 @@ from diagnose.analysis.beyond import (
     in_words,
     served_elsewhere,
 )
-from diagnose.analysis.mending import BY_HAND, mending, tried_remedies
+from diagnose.analysis.mending import NO_COMMAND, mending, tried_remedies
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     RESERVES,
@@ -29,6 +29,7 @@ from diagnose.analysis.publication import (
 )
 from diagnose.analysis.reach import failing, may_be_reached, reached, severity, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal, rejected_by_icmp
+from diagnose.analysis.rehearsal import derived
 from diagnose.analysis.rule_owner import Owner, brings_back, maker, maker_on
 from diagnose.analysis.traced import TRACE, as_traced, passed_it, same_rule, stopped_by, traced_lines
 from diagnose.analysis.walk import (
@@ -301,14 +302,13 @@ def _left_to_a_program(snapshot: Snapshot, attempt: Attempt, walk: Walk, decider
 
 def _past_the_rule(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> tuple[Remedy, ...]:
     """What has let the connection pass in the copy, each claiming no more than it was seen to do."""
-    tried = [one for one in tried_remedies(walk) if one is not BY_HAND]
+    tried = [one for one in tried_remedies(walk) if one not in NO_COMMAND]
     return as_far_as_they_go(tried, walk, beyond(snapshot, attempt, walk), attempt.endpoint)
 
 
 def _nothing_behind(walk: Walk) -> bool:
     """Whether in the copy one command against this rule alone has let the connection through."""
-    tried = walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
-    return any(one.mended and len(one.commands) == 1 for one in tried)
+    return any(one.mended and len(one.remedy.commands) == 1 for one in derived(walk))
 
 
 def _stopped_by_a_rule(attempt: Attempt) -> bool:
@@ -664,7 +664,7 @@ _NFT_FREES_ITSELF = (6, 7)
 
 def _version(release: str) -> tuple[int, ...]:
     """(6, 18) for 6.18.0-1-amd64."""
-    return tuple(int(part) for part in release.split(".")[:2] if part.isdecimal())
+    return tuple(int(part) for part in release.split(".")[:2] if part.isdecimal() and len(part) < 10)
 
 
 def _freed(drop: Drop) -> Evidence:

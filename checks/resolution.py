@@ -842,6 +842,8 @@ def _over_ipv4_or_back(snapshot: Snapshot, names: Resolution, policy: PortPolicy
 
 
 def _odd_address(snapshot: Snapshot, names: Resolution) -> Iterator[Finding]:
+    if not names.addresses:
+        return
     if names.odd_literal:
         yield _read_laxly(snapshot, names)
     elif names.literal and is_wildcard(names.addresses[0].address) and snapshot.intent is Intent.CONNECT:
@@ -889,9 +891,14 @@ def _listeners_at(snapshot: Snapshot, address: str) -> tuple[SocketRow, ...]:
 def _decimal_reading(host: str) -> str | None:
     """What a person reads: four decimal numbers; None when it is no such address."""
     parts = host.split(".")
-    if len(parts) != 4 or not all(part.isdecimal() and part.isascii() and int(part) < 256 for part in parts):
+    if len(parts) != 4 or not all(map(_is_byte, parts)):
         return None
     return ".".join(str(int(part)) for part in parts)
+
+
+def _is_byte(part: str) -> bool:
+    # int() refuses what has thousands of digits
+    return part.isdecimal() and part.isascii() and len(part) < 100 and int(part) < 256
 
 
 def _unspecified(snapshot: Snapshot, names: Resolution) -> Finding:

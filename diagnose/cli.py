@@ -188,11 +188,11 @@ def replay(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """The same diagnosis from a recording, without touching this machine."""
-    from diagnose.recording import BadRecordingError, decode
+    from diagnose.recording import BadRecordingError, decode_foreign, read
 
     form = _form(json, format_)
     try:
-        snapshots = decode(file.read_bytes())
+        snapshots = decode_foreign(read(file))
     except OSError as error:
         _refuse(f"cannot read {str(file)!r}: {error.strerror}")
     except BadRecordingError as error:
@@ -429,9 +429,11 @@ def _written(output: Destination | None, text: str, form: Format) -> list[str]:
 
 
 def _recorded(record: Destination | None, snapshots: Sequence[Snapshot]) -> list[str]:
+    if record is None:
+        return []
     from diagnose.recording import encode
 
-    return [] if record is None else _kept(record, encode(snapshots))
+    return _kept(record, encode(snapshots))
 
 
 def _kept(file: Destination, data: bytes) -> list[str]:

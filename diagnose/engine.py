@@ -22,6 +22,10 @@ from diagnose.model.target import Intent, Standing, Target
 
 _SEVERITIES = list(Severity)
 _CONFIDENCES = list(Confidence)
+_MOST = 256
+"""Findings and gaps of one check that are listened to: no machine has so many, and a recording may have any number."""
+_JUDGED = 64
+"""Attempts that are judged, the first ones: they are what the user meets, and a name has seldom more than eight."""
 _OUR_OWN_LIMIT = ("EMFILE", "ENFILE", "ENOMEM", "ENOBUFS")
 """No socket could be had to try it (socket(2)): that says nothing of the target."""
 _BLOCKS_ALONE = (Stage.ROUTE, Stage.LOOPBACK)
@@ -67,7 +71,7 @@ class _Examined:
 
     def _judge(self, check: Check) -> None:
         try:
-            for said in check.judge(cast(Snapshot, self.consulted)):
+            for said in itertools.islice(check.judge(cast(Snapshot, self.consulted)), _MOST):
                 if not isinstance(said, Missing):
                     self.findings.append(said)
                 elif said.unknown.reason is not Reason.NOT_NEEDED:
@@ -94,7 +98,8 @@ class _Examined:
 def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
     """Judges the facts by every check, in order; the same snapshot always gives the same report."""
     stages = {cause.code: cause.stage for check in checks for cause in check.causes}
-    examined = [_Examined(check, snapshot) for check in checks]
+    judged = _judged(snapshot)
+    examined = [_Examined(check, judged) for check in checks]
     verdict = _verdict(snapshot, [finding for one in examined for finding in one.findings], stages)
     if verdict.works:
         for one in examined:
@@ -120,6 +125,13 @@ def diagnose(snapshot: Snapshot, checks: Sequence[Check]) -> Report:
         checks=tuple(one.report() for one in examined),
         not_checked=_not_checked(snapshot, [missing for one in examined for missing in one.missing]),
     )
+
+
+def _judged(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with the attempts that are judged one by one: what a check does for each takes its time."""
+    if max(len(snapshot.attempts), len(snapshot.binds)) <= _JUDGED:
+        return snapshot
+    return replace(snapshot, attempts=snapshot.attempts[:_JUDGED], binds=snapshot.binds[:_JUDGED])
 
 
 def exit_code(reports: Iterable[Report]) -> int:
@@ -291,4 +303,6 @@ def _not_checked(snapshot: Snapshot, missing: Sequence[Missing]) -> tuple[NotChe
     for fact, unknown in (*looked_for, *unshared, *((one.fact, one.unknown) for one in missing)):
         if unknown.reason is not Reason.NOT_NEEDED:
             wanted.setdefault(fact, unknown)
-    return tuple(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items()))
+    tried = max(len(snapshot.attempts), len(snapshot.binds))
+    rest = (NotChecked("other addresses", f"the first {_JUDGED} of {tried} are judged"),) if tried > _JUDGED else ()
+    return (*(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items())), *rest)

@@ -6,6 +6,7 @@ from typing import Literal, TypedDict, Unpack
 
 from msgspec.structs import replace
 
+from diagnose.analysis.firewall_remedies import candidates
 from diagnose.model.attempt import (
     Acceptance,
     AckWitness,
@@ -22,7 +23,7 @@ from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
-from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
+from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import (
@@ -418,3 +419,9 @@ def finding(
         evidence=(Evidence(f"seen: {code}", "a source"),),
         explains=explains,
     )
+
+
+def rehearsed(walk: Walk, candidate: int = 0, *, mended: bool = True, opens: tuple[str, ...] = ()) -> Rehearsed:
+    """The walk's own candidate, by its place among them, as it was tried in the copy."""
+    remedy = candidates(walk)[candidate]
+    return Rehearsed(remedy.commands, mended, opens, remedy)

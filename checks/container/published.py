@@ -124,8 +124,8 @@ def _nobody_listens(snapshot: Snapshot, attempt: Attempt) -> bool:
 def _not_open(
     snapshot: Snapshot, attempt: Attempt, entries: Sequence[Publication], covering: Sequence[Publication]
 ) -> Iterator[Finding | Missing]:
-    gone = [one for one in covering if one.described is not None and one.described.status in GONE]
-    alive = [one for one in covering if one not in gone]
+    gone = [one for one in covering if _is_gone(one)]
+    alive = [one for one in covering if not _is_gone(one)]
     if alive:
         if _bound_by_engine(snapshot, attempt):
             yield from _without_nat(snapshot, attempt, alive[0])
@@ -141,9 +141,13 @@ def _gone_behind_a_rule(
     snapshot: Snapshot, attempt: Attempt, covering: Sequence[Publication]
 ) -> Iterator[Finding | Missing]:
     """An independent fault, the second to be fixed: without the rule, nothing has the port either."""
-    gone = [one for one in covering if one.described is not None and one.described.status in GONE]
+    gone = [one for one in covering if _is_gone(one)]
     if len(gone) == len(covering):
         yield from (_not_running(snapshot, attempt, one, alone=len(gone) == 1) for one in gone)
+
+
+def _is_gone(one: Publication) -> bool:
+    return one.described is not None and one.described.status in GONE
 
 
 def _bound_by_engine(snapshot: Snapshot, attempt: Attempt) -> bool:

@@ -8,7 +8,8 @@ a listener.
 from __future__ import annotations
 
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from diagnose.model.network import SocketRow
 
@@ -62,7 +63,7 @@ def conflict(wanted: str, v6only: bool, row: SocketRow, device: str | None = Non
     mine = zone or device
     if mine and row.device and mine != row.device:
         return None
-    new, old = ip_address(literal), ip_address(row.local.address)
+    new, old = _parsed(literal), _parsed(row.local.address)
     new4, old4 = _ipv4(literal), _ipv4(row.local.address)
     if new4 is not None and old4 is not None:
         return _ipv4_pair(new4, old4, same=new == old)
@@ -92,9 +93,16 @@ def _held_ipv6(old: object, v6only: bool | None) -> Conflict | None:
     return Conflict.HELD_DUAL_STACK if v6only is False else Conflict.PERHAPS_DUAL_STACK
 
 
+@lru_cache(maxsize=1 << 14)
 def _ipv4(literal: str) -> int | None:
     """The IPv4 address that a literal stands for, as a number; None for a real IPv6 one."""
-    address = ip_address(literal)
+    address = _parsed(literal)
     if isinstance(address, IPv6Address):
         return int(address.ipv4_mapped) if address.ipv4_mapped is not None else None
     return int(address)
+
+
+@lru_cache(maxsize=1 << 14)
+def _parsed(literal: str) -> IPv4Address | IPv6Address:
+    """Remembered: a table of sockets has few addresses, many times."""
+    return ip_address(literal)

@@ -6,10 +6,11 @@ from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates, unspeakable
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
+from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.analysis.walk import queue_rule
 from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.finding import Rehearsal, Remedy
-from diagnose.model.firewall import Backend, Rehearsed, Walk
+from diagnose.model.firewall import Backend, Walk
 
 
 def mending(walk: Walk, banned: str, tools: tuple[str, ...]) -> tuple[Remedy, ...]:
@@ -38,17 +39,17 @@ def tried_remedies(walk: Walk) -> tuple[Remedy, ...]:
     """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed."""
     match walk.rehearsals:
         case Known(value=tried):
-            mended = [one for one in tried if one.mended and one.remedy is not None]
-            mended.sort(key=lambda one: len(one.opens))
-            return tuple(_rehearsed(one) for one in mended) or (by_hand(walk),)
+            kept = derived(walk)
+            mended = sorted((one for one in kept if one.mended), key=lambda one: len(one.opens))
+            none = by_hand(walk) if len(kept) == len(tried) else UNFOUNDED
+            return tuple(_rehearsed(one) for one in mended) or (none,)
         case Unknown(reason=Reason.TOOL_MISSING) as unknown:
             return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
         case Unknown() as unknown:
             return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
 
 
-def _rehearsed(tried: Rehearsed) -> Remedy:
-    assert tried.remedy is not None
+def _rehearsed(tried: Derived) -> Remedy:
     return replace(tried.remedy, rehearsal=Rehearsal(True, tried.opens))
 
 
@@ -87,3 +88,9 @@ BY_HAND = Remedy(
     summary="No single command mended a copy of the rules: change the rule named above by hand, in the tool that owns "
     "it, and run netdiag again. An accept in another table does not undo it."
 )
+
+UNFOUNDED = Remedy(
+    summary="What was rehearsed does not follow from the facts that were recorded with it, so no command is given: "
+    "run netdiag on the machine itself, or change the rule named above by hand, in the tool that owns it."
+)
+NO_COMMAND = (BY_HAND, UNFOUNDED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from msgspec import Struct
 
 from diagnose.model.fact import Fact, Unknown
@@ -44,9 +46,31 @@ def owner(row: SocketRow, holders: Fact[Holders]) -> Owner:
     if isinstance(holders, Unknown):
         return OwnerUnknown(holders)
     seen = holders.value
-    processes = tuple(one.process for one in seen.found if one.inode == row.inode)
+    processes = _by_inode(_Same(seen)).get(row.inode, ())
     if processes:
         return Owned(processes)
     if seen.unlisted:
         return Hidden(row.uid, f"look from the host, outside any container: {seen.unlisted}")
     return Hidden(row.uid, "run it again with sudo") if seen.unreadable else Unheld()
+
+
+class _Same:
+    """The holders by identity: to hash or compare them would take as long as to look through them."""
+
+    def __init__(self, holders: Holders) -> None:
+        self.holders = holders
+
+    def __hash__(self) -> int:
+        return id(self.holders)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.holders is self.holders
+
+
+@lru_cache(maxsize=2)
+def _by_inode(seen: _Same) -> dict[int, tuple[Process, ...]]:
+    """Looked through once, and not for each socket again."""
+    found: dict[int, list[Process]] = {}
+    for one in seen.holders.found:
+        found.setdefault(one.inode, []).append(one.process)
+    return {inode: tuple(processes) for inode, processes in found.items()}

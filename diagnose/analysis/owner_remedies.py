@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.analysis.rule_owner import Owner, called_chain, maker_on
 from diagnose.analysis.walk import ban_jail
-from diagnose.model.fact import Known
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import Rehearsed, RuleRef, Walk
+from diagnose.model.firewall import RuleRef, Walk
 from diagnose.model.network import Endpoint, is_loopback
 
 UFW, FIREWALL_CMD, FAIL2BAN_CLIENT = "ufw", "firewall-cmd", "fail2ban-client"
@@ -91,7 +91,9 @@ _BOTH: tuple[tuple[str, ...], ...] = ((), ("--permanent",))
 
 
 def _panic_off(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
-    if not any(one.mended and all(decider.table in command.argv for command in one.commands) for one in _tried(walk)):
+    if not any(
+        one.mended and all(decider.table in command.argv for command in one.remedy.commands) for one in derived(walk)
+    ):
         return
     yield Remedy(
         summary="firewalld is in panic mode, which drops every packet on this machine: somebody turned it on. Where "
@@ -121,7 +123,7 @@ def unban(walk: Walk, banned: str, tools: tuple[str, ...]) -> Iterator[Remedy]:
 
 def _what_it_opens(walk: Walk) -> str:
     """What taking the ban away opened in the copy, by the rehearsal of a command that does just that."""
-    lifted = next((one for one in _tried(walk) if one.mended and _takes_away(one)), None)
+    lifted = next((one for one in derived(walk) if one.mended and _takes_away(one)), None)
     if lifted is None:
         return "fail2ban itself could not be tried in the copy of the rules."
     told = (
@@ -132,11 +134,11 @@ def _what_it_opens(walk: Walk) -> str:
     )
 
 
-def _takes_away(tried: Rehearsed) -> bool:
+def _takes_away(tried: Derived) -> bool:
     """Whether the commands do nothing but take out an element or a rule."""
     return all(
         command.argv[:2] in (("nft", "delete"), ("ipset", "del")) or "-D" in command.argv[:4]
-        for command in tried.commands
+        for command in tried.remedy.commands
     )
 
 
@@ -157,7 +159,7 @@ def _accept_suffices(walk: Walk) -> bool:
     """Whether nothing else stops this flow: in the copy one accept for its port alone has mended it."""
     port = str(_server(walk).port)
     return walk.packet == "syn" and any(
-        one.mended and len(one.commands) == 1 and _accepts(one.commands[0], port) for one in _tried(walk)
+        one.mended and len(one.remedy.commands) == 1 and _accepts(one.remedy.commands[0], port) for one in derived(walk)
     )
 
 
@@ -165,10 +167,6 @@ def _accepts(command: Command, port: str) -> bool:
     words = [word.lower() for word in command.argv]
     adds = "-i" in words[:4] or "insert" in words[:2]
     return adds and "accept" in words and port in words
-
-
-def _tried(walk: Walk) -> tuple[Rehearsed, ...]:
-    return walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
 
 
 def _server(walk: Walk) -> Endpoint:

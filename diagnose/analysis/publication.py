@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from msgspec import Struct
@@ -134,15 +134,22 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     seen = containers_of(snapshot)
     if seen is None or not ports_are_published_here(snapshot):
         return ()
+    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
+    listening = {one.listens: one for one in reversed(forwarders)}
+    insides = _by_short_id(seen)
     told = [
         Publication(
-            one.container, entry, Source.ENGINE, one, inside_of(seen, one.container), _forwarder(seen, one, entry)
+            one.container,
+            entry,
+            Source.ENGINE,
+            one,
+            _same(insides.get(one.container.id[:_SHORT], ()), one.container),
+            None if one.status in GONE else listening.get(Endpoint(entry.address, entry.port)),
         )
         for one in described(seen)
         for entry in one.publishes(port)
     ]
     known = {(one.entry.address, one.entry.port) for one in told if one.is_running}
-    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     for one in forwarders:
         if one.listens.port == port and (one.listens.address, port) not in known:
             told += _by_forwarder(seen, one)
@@ -151,7 +158,19 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
 
 def inside_of(seen: Containers, container: Container) -> Inside | None:
     """What the kernel shows of the container's namespace."""
-    return next((one for one in seen.insides if is_same(one.container, container)), None)
+    return _same(seen.insides, container)
+
+
+def _by_short_id(seen: Containers) -> Mapping[str, list[Inside]]:
+    """Whatever is the same container begins alike."""
+    found: dict[str, list[Inside]] = {}
+    for one in seen.insides:
+        found.setdefault(one.container.id[:_SHORT], []).append(one)
+    return found
+
+
+def _same(insides: Iterable[Inside], container: Container) -> Inside | None:
+    return next((one for one in insides if is_same(one.container, container)), None)
 
 
 def is_same(one: Container, other: Container) -> bool:
@@ -162,14 +181,6 @@ def is_same(one: Container, other: Container) -> bool:
 
 _SHORT = 12
 """Characters of a container's id that engines take for the whole."""
-
-
-def _forwarder(seen: Containers, told: EngineContainer, entry: Published) -> Forwarder | None:
-    """Who forwards for it; one that has ended has nobody, though another may publish the same port by now."""
-    if told.status in GONE:
-        return None
-    forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
-    return next((one for one in forwarders if one.listens == Endpoint(entry.address, entry.port)), None)
 
 
 def _by_forwarder(seen: Containers, forwarder: Forwarder) -> Iterable[Publication]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import Enum, auto
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 from diagnose.model.attempt import Attempt, Outcome
@@ -12,6 +13,9 @@ from diagnose.model.finding import Severity
 from diagnose.model.network import SocketRow, TcpState, family_of, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
+
+_ADDRESSES = 1 << 14
+"""Of so many it is remembered what they mean: tables of sockets have few, many times."""
 
 
 class Coverage(Enum):
@@ -25,6 +29,7 @@ class Coverage(Enum):
     """It would, but is bound to a network device."""
 
 
+@lru_cache(maxsize=_ADDRESSES)
 def unmapped(address: str) -> str:
     """127.0.0.1 for ::ffff:127.0.0.1; everything else as it is, without zone."""
     plain = address.partition("%")[0]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Address, Count, Few, Milliseconds, Octet, Pid, Port
 from diagnose.model.fact import NOT_NEEDED, Fact, Known
 from diagnose.model.network import Endpoint, Family
 from diagnose.model.rule import Step
@@ -53,9 +54,9 @@ class IcmpError(Struct, frozen=True):
     """An entry of the socket's error queue (IP_RECVERR, ip(7); IPV6_RECVERR, ipv6(7))."""
 
     origin: Literal["local", "icmp", "icmp6"]
-    type: int
-    code: int
-    sender: str | None = None
+    type: Octet
+    code: Octet
+    sender: Address | None = None
 
 
 class ResetWitness(Struct, frozen=True):
@@ -65,9 +66,9 @@ class ResetWitness(Struct, frozen=True):
     distinct: bool
     """False: other traffic moved the counter as well, so it proves nothing."""
     source: Literal["OutRsts", "tcp_send_reset"]
-    probes: int = 1
-    counted: int = 0
-    background: int = 0
+    probes: Count = 1
+    counted: Count = 0
+    background: Count = 0
 
 
 class AckWitness(Struct, frozen=True):
@@ -79,10 +80,10 @@ class AckWitness(Struct, frozen=True):
     """False: other traffic moved the counter as well, so it proves nothing."""
     source: Literal["TCPDeferAcceptDrop", "retransmissions"]
     """The counter of ACKs held back, or whether the kernel sent its SYN-ACK again, as it does for a lost ACK alone."""
-    probes: int = 1
+    probes: Count = 1
     """Connects that stayed half-open."""
-    counted: int = 0
-    background: int = 0
+    counted: Count = 0
+    background: Count = 0
 
 
 class Drop(Struct, frozen=True):
@@ -100,13 +101,13 @@ class QueueWitness(Struct, frozen=True):
     """The listener's own counters around our attempt (sock_diag): before it began, and when it had no answer."""
 
     listener: Endpoint
-    drops_before: int
-    drops_after: int
-    queue: int
-    backlog: int
+    drops_before: Count
+    drops_after: Count
+    queue: Count
+    backlog: Count
     full_before: bool = False
     """The queue was over its limit before our attempt."""
-    overflows: int = 0
+    overflows: Count = 0
     """By how much ListenOverflows of /proc/net/netstat rose meanwhile, for all listeners of this namespace together."""
 
     @property
@@ -140,15 +141,15 @@ class WireReply(Struct, frozen=True):
     """The raw packet that answered our SYN, as captured on its way in."""
 
     kind: Literal["syn-ack", "reset", "icmp"]
-    sender: str
-    ttl: int
+    sender: Address
+    ttl: Octet
     """Hop limit as received."""
-    icmp_type: int | None = None
-    icmp_code: int | None = None
+    icmp_type: Octet | None = None
+    icmp_code: Octet | None = None
     interface: str | None = None
     link: str | None = None
     """Link-layer address that handed it to us; None: the interface has none (lo, tunnels)."""
-    ms: float | None = None
+    ms: Milliseconds | None = None
     """Since our first packet left; None: none was seen to leave."""
 
 
@@ -157,10 +158,10 @@ class Behind(Struct, frozen=True):
 
     server: Endpoint
     """As it is called in there."""
-    pid: int
+    pid: Pid
     """A process in there; 0: the forwarder's own connection to it gets no answer."""
     acceptance: Acceptance
-    ms: float
+    ms: Milliseconds
     """How long it was watched."""
     forwarder: str | None = None
     """The program that took our connection and dialled for us; None: NAT led it there."""
@@ -173,30 +174,30 @@ class Behind(Struct, frozen=True):
 class Attempt(Struct, frozen=True, kw_only=True):
     """One connect to one address."""
 
-    address: str
-    port: int
+    address: Address
+    port: Port
     family: Family
     outcome: Outcome
-    ms: float
+    ms: Milliseconds
     errno: str | None = None
     source: Endpoint | None = None
     """Our side, as the kernel chose it."""
     local: bool = True
     """The address belongs to this machine (this network namespace)."""
-    self_connected: int = 0
+    self_connected: Count = 0
     """How often the kernel first joined us to ourselves (simultaneous open) before this outcome."""
-    icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
+    icmp: Fact[Few[IcmpError]] = NOT_NEEDED
     """The error queue; known and empty: no ICMP error was behind it."""
     acceptance: Fact[Acceptance] = NOT_NEEDED
     ack: Fact[AckWitness] = NOT_NEEDED
     reset: Fact[ResetWitness] = NOT_NEEDED
-    drops: Fact[tuple[Drop, ...]] = NOT_NEEDED
+    drops: Fact[Few[Drop]] = NOT_NEEDED
     queue: Fact[QueueWitness] = NOT_NEEDED
     datagram: Fact[DatagramWitness] = NOT_NEEDED
-    wire: Fact[tuple[WireReply, ...]] = NOT_NEEDED
-    sent: Fact[int] = NOT_NEEDED
+    wire: Fact[Few[WireReply]] = NOT_NEEDED
+    sent: Fact[Count] = NOT_NEEDED
     """Packets of this attempt that were seen to leave, the SYN and its repetitions."""
-    first_hop: Fact[tuple[WireReply, ...]] = NOT_NEEDED
+    first_hop: Fact[Few[WireReply]] = NOT_NEEDED
     """What answered a SYN that may pass no router (TTL 1)."""
     behind: Fact[Behind] = NOT_NEEDED
     """Asked for where the connection does not end in this network namespace: who took it took it for others."""
@@ -222,8 +223,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
 class BindAttempt(Struct, frozen=True, kw_only=True):
     """One bind, tried with and without SO_REUSEADDR, never listening."""
 
-    address: str
-    port: int
+    address: Address
+    port: Port
     family: Family
     outcome: Outcome
     """With SO_REUSEADDR: what decides."""
@@ -231,7 +232,7 @@ class BindAttempt(Struct, frozen=True, kw_only=True):
     plain_outcome: Outcome
     """Without SO_REUSEADDR."""
     plain_errno: str | None
-    ms: float
+    ms: Milliseconds
 
     @property
     def endpoint(self) -> Endpoint:

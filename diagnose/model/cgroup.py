@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Inode, Word
 from diagnose.model.fact import NOT_NEEDED, Fact
 
 
@@ -25,7 +26,7 @@ class CgroupProgram(Struct, frozen=True, order=True):
     """A program in force for a cgroup."""
 
     hook: Hook
-    id: int
+    id: Word
     name: str
     """As its maker called it, at most 15 bytes; empty: it has none."""
     attached: str | None
@@ -46,7 +47,7 @@ class Cgroup(Struct, frozen=True):
 class ListenerCgroup(Struct, frozen=True):
     """The cgroup that a listening socket was made in: it stays so when its process moves."""
 
-    inode: int
+    inode: Inode
     """The socket's."""
     cgroup: Fact[Cgroup]
     own_filter: Fact[bool] = NOT_NEEDED

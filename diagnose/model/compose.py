@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Few, Line, Port
+
 DEFAULT_NETWORK = "default"
 
 
@@ -17,7 +19,7 @@ class Spot(Struct, frozen=True, order=True):
     """
 
     file: str
-    line: int
+    line: Line
     """The first is 1."""
     before: str
     after: str
@@ -31,13 +33,13 @@ class PortEntry(Struct, frozen=True, kw_only=True):
     """An entry of `ports:`; the spots are None where nobody can change that piece alone."""
 
     file: str
-    line: int
-    container_port: int
-    host_port: int | None = None
+    line: Line
+    container_port: Port
+    host_port: Port | None = None
     """None: the engine picks any free one."""
-    count: int = 1
+    count: Port = 1
     """How many consecutive ports it publishes one to one."""
-    choices: int = 1
+    choices: Port = 1
     """Of how many consecutive ports of the host the engine picks one for the container's single port."""
     address: str = ""
     """Of the host; empty: all of its addresses."""
@@ -71,9 +73,9 @@ class Reference(Struct, frozen=True, kw_only=True):
 
     variable: str
     file: str
-    line: int
+    line: Line
     host: str | None = None
-    port: int | None = None
+    port: Port | None = None
     scheme: str | None = None
     spot: Spot | None = None
     """The host, the port, or host:port in it."""
@@ -97,14 +99,14 @@ class Service(Struct, frozen=True, kw_only=True):
 
     name: str
     file: str
-    line: int
+    line: Line
     image: str = ""
     """Without tag and digest."""
     container_name: str = ""
     ports: tuple[PortEntry, ...] = ()
     port_spot: Spot | None = None
     """Where an entry in the short syntax, in double quotes, can be added."""
-    expose: tuple[int, ...] = ()
+    expose: tuple[Port, ...] = ()
     network_mode: str = ""
     """host, none, service:NAME, container:NAME; empty: its networks."""
     networks: tuple[str, ...] = ()
@@ -137,7 +139,7 @@ class Unread(Struct, frozen=True, order=True):
     """A part of the project that is not known."""
 
     file: str
-    line: int | None
+    line: Line | None
     why: str
 
 
@@ -149,7 +151,7 @@ class ComposeProject(Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     services: tuple[Service, ...] = ()
     unread: tuple[Unread, ...] = ()
-    call: tuple[str, ...] = ()
+    call: Few[str] = ()
     """How Compose is called for it from anywhere; empty: it is not installed here."""
 
     def service(self, name: str) -> Service | None:

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Address, Count, ExitStatus, Few, Handle, Pid, Port, Some
 from diagnose.model.fact import NOT_NEEDED, Fact
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.model.process import Container
@@ -27,19 +28,19 @@ class Status(StrEnum):
 class Published(Struct, frozen=True, order=True):
     """A TCP port of the container that the engine was told to open on the host."""
 
-    address: str
+    address: Address
     """On the host: 0.0.0.0, ::, 127.0.0.1 ..."""
-    port: int
+    port: Port
     """On the host."""
-    container_port: int
+    container_port: Port
 
 
 class Attachment(Struct, frozen=True, order=True):
     """The container's end of one of the engine's networks."""
 
     network: str
-    addresses: tuple[str, ...]
-    gateways: tuple[str, ...]
+    addresses: tuple[Address, ...]
+    gateways: tuple[Address, ...]
     """The host's own addresses on the network's bridge."""
     names: tuple[str, ...] = ()
     """How the network's other containers may call it."""
@@ -60,9 +61,9 @@ class EngineContainer(Struct, frozen=True, kw_only=True):
     container: Container
     status: Status
     image: str = ""
-    pid: int = 0
+    pid: Pid = 0
     """Its first process, as the engine counts pids; 0: none runs."""
-    exit_code: int | None = None
+    exit_code: ExitStatus | None = None
     """Of its last run; None while it runs, or where it never did."""
     out_of_memory: bool = False
     """The kernel killed its last run for want of memory."""
@@ -89,9 +90,9 @@ class Engine(Struct, frozen=True):
     """docker or podman."""
     address: str
     """Where it was asked: unix:///run/docker.sock ..."""
-    containers: Fact[tuple[EngineContainer, ...]]
+    containers: Fact[Some[EngineContainer]]
     """Those that have to do with the target: by their published or inner ports, by a listener, by name."""
-    unseen: int = 0
+    unseen: Count = 0
     """Containers that may have to do with it as well, and were too many to be asked for."""
 
 
@@ -99,11 +100,11 @@ class Inside(Struct, frozen=True):
     """The network namespace of a running container, read through /proc without entering it."""
 
     container: Container
-    namespace: int
-    pid: int
+    namespace: Handle
+    pid: Pid
     """A process inside."""
-    addresses: tuple[str, ...]
-    listeners: Fact[tuple[SocketRow, ...]]
+    addresses: tuple[Address, ...]
+    listeners: Fact[Some[SocketRow]]
     """Every TCP listener in there."""
     frozen: Fact[bool] = NOT_NEEDED
     """Whether its cgroup is frozen (freezer.state, cgroup.freeze): paused, by whoever did it."""
@@ -112,7 +113,7 @@ class Inside(Struct, frozen=True):
 class Forwarder(Struct, frozen=True, order=True):
     """A process that takes connections on a port of the host for a container, by its own command line."""
 
-    pid: int
+    pid: Pid
     program: str
     """docker-proxy ..."""
     listens: Endpoint
@@ -123,9 +124,9 @@ class Forwarder(Struct, frozen=True, order=True):
 class Containers(Struct, frozen=True):
     """Everything about containers that may have to do with one target."""
 
-    engines: tuple[Engine, ...] = ()
+    engines: Few[Engine] = ()
     """Those whose socket is here; none: there is no engine."""
-    insides: tuple[Inside, ...] = ()
-    forwarders: Fact[tuple[Forwarder, ...]] = NOT_NEEDED
+    insides: Some[Inside] = ()
+    forwarders: Fact[Some[Forwarder]] = NOT_NEEDED
     host: Inside | None = None
     """The network namespace of the host, where we look from a container's or another's."""

@@ -6,6 +6,8 @@ from enum import IntEnum, StrEnum
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Argv, Line
+
 
 class Severity(StrEnum):
     """problem: it stands in the way; warning: it will; info: worth knowing."""
@@ -58,7 +60,7 @@ class Evidence(Struct, frozen=True):
 class Command(Struct, frozen=True):
     """Runs as it stands: no shell, no placeholders, no sudo."""
 
-    argv: tuple[str, ...]
+    argv: Argv
     needs_root: bool = False
 
 
@@ -66,7 +68,7 @@ class Edit(Struct, frozen=True):
     """A change to a file that a person makes; where the remedy has commands as well, before them."""
 
     file: str
-    line: int | None
+    line: Line | None
     """The line, as the file is now, in whose place the text stands afterwards; None: the text is added at the end."""
     text: str
     """One line or several, without the last line's end."""

@@ -6,6 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Address, Few, Line, Milliseconds, Mode, Uid
 from diagnose.model.network import Family
 
 Kind = Literal["a FIFO", "a directory", "a device", "a socket"]
@@ -15,7 +16,7 @@ Kind = Literal["a FIFO", "a directory", "a device", "a socket"]
 class ResolvedAddress(Struct, frozen=True):
     """One address, in the order that getaddrinfo gave."""
 
-    address: str
+    address: Address
     family: Family
 
 
@@ -23,8 +24,8 @@ class Resolution(Struct, frozen=True):
     """getaddrinfo(host, port, AF_UNSPEC, SOCK_STREAM, flags 0) as this user."""
 
     host: str
-    addresses: tuple[ResolvedAddress, ...]
-    ms: float
+    addresses: Few[ResolvedAddress]
+    ms: Milliseconds
     error: str | None = None
     """EAI_NONAME, EAI_AGAIN ...; "DEADLINE" when the resolver was killed."""
     literal: bool = False
@@ -35,14 +36,14 @@ class Resolution(Struct, frozen=True):
     """files and DNS: those of the side that --from names, read by us."""
     waits_at_fifo: bool = False
     """When the resolver was stopped, the kernel had it wait in the open or read of a FIFO (proc_pid_wchan(5))."""
-    doubts: tuple[str, ...] = ()
+    doubts: Few[str] = ()
     """Name services that might have answered otherwise before, and are not run from outside."""
 
 
 class HostsEntry(Struct, frozen=True):
     """A line of /etc/hosts that maps names."""
 
-    line: int
+    line: Line
     """1-based."""
     address: str
     names: tuple[str, ...]
@@ -63,9 +64,9 @@ class HostsFile(Struct, frozen=True):
     """/etc/hosts as bytes and mode, and what they mean to glibc."""
 
     path: str
-    mode: int
+    mode: Mode
     """Permission bits."""
-    owner: int
+    owner: Uid
     readable: bool
     """By the user who asks."""
     bom: bool

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Address, Count, Few, Inode, Port, Uid, Word
 from diagnose.model.fact import NOT_NEEDED, Fact
 
 Family = Literal["ipv4", "ipv6"]
+
+_ADDRESSES = 1 << 14
+"""Of so many it is remembered what they are: tables of sockets have few, many times."""
 
 
 class Endpoint(Struct, frozen=True, order=True):
     """An address and a port; IPv4-mapped IPv6 addresses stay as the kernel shows them."""
 
-    address: str
-    port: int
+    address: Address
+    port: Port
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -54,19 +59,19 @@ class SocketRow(Struct, frozen=True, order=True):
     state: TcpState
     family: Family
     """The socket's own family: a dual-stack listener is an ipv6 socket."""
-    inode: int
+    inode: Inode
     """0: not attached to a file (not accepted yet, or TIME-WAIT). Off Linux the pid, -1 where that is hidden."""
-    uid: int
+    uid: Uid
     """-1: not told (psutil)."""
     v6only: bool | None = None
     """None: the source could not tell (/proc), or an IPv4 socket."""
     device: str | None = None
     """Interface that it is bound to (SO_BINDTODEVICE)."""
-    queue: int = 0
+    queue: Count = 0
     """LISTEN: connections waiting in the accept queue; else unread bytes (Recv-Q)."""
-    backlog: int = 0
+    backlog: Count = 0
     """LISTEN: the length that the accept queue may have; else unsent bytes (Send-Q)."""
-    drops: int | None = None
+    drops: Count | None = None
     """Packets that the kernel dropped at this socket (SK_MEMINFO_DROPS); None: not told."""
     opened_here: bool | None = None
     """Whether this end of a connection sent the SYN; asked for with --bind only, and None where that is not known."""
@@ -77,13 +82,13 @@ class Interface(Struct, frozen=True, order=True):
 
     name: str
     up: bool
-    addresses: tuple[str, ...]
+    addresses: tuple[Address, ...]
 
 
 class Gateway(Struct, frozen=True, order=True):
     """A default gateway."""
 
-    address: str
+    address: Address
     interface: str
     family: Family
 
@@ -116,22 +121,22 @@ class RouteKind(StrEnum):
 class RouteLookup(Struct, frozen=True):
     """`ip route get ADDRESS`."""
 
-    address: str
+    address: Address
     kind: RouteKind
     device: str | None = None
-    gateway: str | None = None
+    gateway: Address | None = None
     errno: str | None = None
-    table: int | None = None
+    table: Word | None = None
 
 
 class RoutingRule(Struct, frozen=True, order=True):
     """A line of `ip rule`, with what decides whether it matches."""
 
     family: Family
-    priority: int
+    priority: Word
     action: str
     """lookup, blackhole, unreachable, prohibit, goto, nop."""
-    table: int | None = None
+    table: Word | None = None
     selector: str = "from all"
 
 
@@ -139,7 +144,7 @@ class LocalRoute(Struct, frozen=True, order=True):
     """A route whose destination is the probed address or 127.0.0.0/8, in whichever table."""
 
     family: Family
-    table: int
+    table: Word
     kind: str
     destination: str
     device: str | None = None
@@ -148,7 +153,7 @@ class LocalRoute(Struct, frozen=True, order=True):
 class Routing(Struct, frozen=True):
     """The lookup for each address of the target, with the rules and the local table behind it."""
 
-    lookups: tuple[RouteLookup, ...]
+    lookups: Few[RouteLookup]
     rules: tuple[RoutingRule, ...]
     local_routes: tuple[LocalRoute, ...]
 
@@ -160,10 +165,10 @@ class Routing(Struct, frozen=True):
 class PortPolicy(Struct, frozen=True):
     """The sysctls of this namespace that decide who may have which port and address."""
 
-    ephemeral_low: int
-    ephemeral_high: int
-    reserved: tuple[tuple[int, int], ...]
-    unprivileged_start: int
+    ephemeral_low: Port
+    ephemeral_high: Port
+    reserved: tuple[tuple[Port, Port], ...]
+    unprivileged_start: Word
     nonlocal_bind_v4: bool
     nonlocal_bind_v6: bool
     bindv6only: bool
@@ -177,6 +182,7 @@ class PortPolicy(Struct, frozen=True):
         return self.ephemeral_low <= port <= self.ephemeral_high and not any(a <= port <= b for a, b in self.reserved)
 
 
+@lru_cache(maxsize=_ADDRESSES)
 def family_of(address: str) -> Family:
     """The IP family of a literal; an IPv6 zone is ignored. ValueError when it is no literal."""
     return "ipv6" if ip_address(address.partition("%")[0]).version == 6 else "ipv4"
@@ -187,6 +193,7 @@ def is_wildcard(address: str) -> bool:
     return address in ("0.0.0.0", "::")
 
 
+@lru_cache(maxsize=_ADDRESSES)
 def is_loopback(address: str) -> bool:
     """127.0.0.0/8, ::1, or an IPv4-mapped form of the first."""
     ip = ip_address(address.partition("%")[0])

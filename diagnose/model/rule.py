@@ -8,6 +8,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Handle
+
 
 class Backend(StrEnum):
     """Which tool shows and changes a rule."""
@@ -30,12 +32,12 @@ class RuleRef(Struct, frozen=True):
     text: str
     """The rule as its tool lists it, for a policy "policy drop"; in a walk with *** for comments and log prefixes."""
     policy: bool = False
-    handle: int | None = None
+    handle: Handle | None = None
     """nft handle on the machine (not in the copy); None for a policy and for iptables rules."""
-    line: int | None = None
+    line: Handle | None = None
     """1-based number in the chain, as `iptables -L --line-numbers` counts; None for a policy."""
     comment: str | None = None
-    before: int | None = None
+    before: Handle | None = None
     """nft handle of the rule behind it in the chain, before which it stands; None: it is the last, or no nft rule."""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Pid
+
 
 class OfContainer(Struct, frozen=True):
     """container:NAME, by its engine's name for it or by its id."""
@@ -17,7 +19,7 @@ class OfContainer(Struct, frozen=True):
 class OfProcess(Struct, frozen=True):
     """pid:N."""
 
-    pid: int
+    pid: Pid
 
     def __str__(self) -> str:
         return f"pid:{self.pid}"
@@ -42,7 +44,7 @@ class Side(Struct, frozen=True):
     """For people: container web, process 4711 (nginx), network namespace blue."""
     namespace: str | None
     """The path by which a command here enters its network namespace; None: it is the machine's own."""
-    pid: int | None = None
+    pid: Pid | None = None
     """The process whose eyes these are; None: a namespace alone."""
     user: str | None = None
     """Of that process: its name on this machine, or its number; None: a namespace alone."""

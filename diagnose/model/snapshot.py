@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct, field
 
 from diagnose.model.attempt import Attempt, BindAttempt
+from diagnose.model.bounds import Few, Handle, Milliseconds, Some, Uid
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.compose import ComposeProject
 from diagnose.model.container import Containers
@@ -31,10 +32,10 @@ class Vantage(Struct, frozen=True):
     """sys.platform: linux, darwin, win32."""
     kernel: str
     user: str
-    uid: int
+    uid: Uid
     privileged: bool
     """Effective uid 0 with CAP_NET_ADMIN (Linux), administrator elsewhere."""
-    network_namespace: int | None
+    network_namespace: Handle | None
     container: Container | None
     origin: str | None = field(default=None, name="from")
     """What the user gave after --from."""
@@ -42,7 +43,7 @@ class Vantage(Struct, frozen=True):
     """The user who ran netdiag as root through sudo, doas or pkexec; None: nobody did, or root."""
     side: Side | None = None
     """What that is; None without --from."""
-    sudo_uid: int | None = None
+    sudo_uid: Uid | None = None
     """That user's uid; None where it is not known, as in older recordings."""
 
     @property
@@ -72,23 +73,23 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     schema: Literal["netdiag.snapshot/1"] = SCHEMA
     netdiag: str
     started_at: str
-    duration_ms: float
+    duration_ms: Milliseconds
     target: Target
     intent: Intent
     scope: Scope
     vantage: Vantage
     program: Program = Program()
     names: Fact[Resolution] = NOT_NEEDED
-    attempts: tuple[Attempt, ...] = ()
-    binds: tuple[BindAttempt, ...] = ()
+    attempts: Few[Attempt] = ()
+    binds: Few[BindAttempt] = ()
     links: Fact[Links] = NOT_NEEDED
     sockets: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
     """Every TCP socket whose local port is the target's, in any state that has a row."""
-    listeners: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    listeners: Fact[Some[SocketRow]] = NOT_NEEDED
     """The listening TCP sockets of this namespace on the target's port and on those close to it."""
-    bound: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    bound: Fact[Some[SocketRow]] = NOT_NEEDED
     """Sockets bound to the port and neither listening nor connected (sock_diag, kernel 6.8 and newer)."""
-    udp: Fact[tuple[SocketRow, ...]] = NOT_NEEDED
+    udp: Fact[Some[SocketRow]] = NOT_NEEDED
     """UDP sockets on the port."""
     holders: Fact[Holders] = NOT_NEEDED
     policy: Fact[PortPolicy] = NOT_NEEDED
@@ -105,7 +106,7 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
     ufw: Fact[bool] = NOT_NEEDED
     """Whether ufw is on; asked for where a container engine has opened the port on every address."""
-    candidates: tuple[Attempt, ...] = ()
+    candidates: Few[Attempt] = ()
     """Connects to where else in this namespace the port listens: does it answer there?"""
     later: Fact[Later] = NOT_NEEDED
     """Asked for where a local server refused, ended or did not accept a connection: is it still the same one?"""

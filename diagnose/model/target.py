@@ -7,6 +7,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from diagnose.model.bounds import Few, Port, Seconds
+
 COMPOSE = "compose:"
 """How a target begins that names a service: compose:SERVICE:PORT."""
 
@@ -46,7 +48,7 @@ class ServicePort(Struct, frozen=True):
     """A port of a Compose service, as the container has it."""
 
     service: str
-    port: int
+    port: Port
     project: str = ""
     standing: Standing = Standing.ASKED
 
@@ -56,7 +58,7 @@ class Target(Struct, frozen=True):
 
     input: str
     host: str
-    port: int
+    port: Port
     scheme: str | None = None
     transport: Literal["tcp"] = "tcp"
     service: ServicePort | None = None
@@ -78,11 +80,11 @@ def address(typed: str, host: str, port: int) -> str:
 class Scope(Struct, frozen=True):
     """What the user allowed: recorded, so that a replay judges by the same terms."""
 
-    timeout: float
+    timeout: Seconds
     """Seconds that one unanswered attempt may take."""
     passive: bool = False
-    only: tuple[str, ...] = ()
-    skip: tuple[str, ...] = ()
+    only: Few[str] = ()
+    skip: Few[str] = ()
 
     def runs(self, check: str) -> bool:
         """Whether the check of this name was asked for."""

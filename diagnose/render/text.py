@@ -18,6 +18,8 @@ LABEL = 12
 """Columns of the left margin that holds the labels."""
 WIDEST = 100
 NARROWEST = 40
+_ENDLESS = 1000
+"""Characters of a word that nobody reads."""
 
 _CONFIDENCE = {
     Confidence.PROVEN: "proven",
@@ -85,7 +87,8 @@ class _Page:
             text = f"{verdict}: {self.style.clean(root.title)} ({_CONFIDENCE[root.confidence]})"
         else:
             text = f"{verdict}: {self._unknown()}"
-        for line in textwrap.wrap(f"{shown}  {text}", self.style.width, subsequent_indent="  "):
+        whole = _without_endless_words(f"{shown}  {text}", self.style.width - 2)
+        for line in textwrap.wrap(whole, self.style.width, subsequent_indent="  "):
             yield self.style.paint(line, "bold", colour)
 
     def _works(self) -> str:
@@ -257,7 +260,8 @@ class _Page:
         """A label in the margin, and the text wrapped beside it."""
         width = self.style.width - LABEL
         margin = self.style.paint(f"{label:<{LABEL}}", "bold") if label else " " * LABEL
-        for part in textwrap.wrap(self.style.clean(text), width, break_on_hyphens=False) or [""]:
+        clean = _without_endless_words(self.style.clean(text), width)
+        for part in textwrap.wrap(clean, width, break_on_hyphens=False) or [""]:
             yield f"{margin}{part}".rstrip()
             margin = " " * LABEL
 
@@ -265,6 +269,16 @@ class _Page:
 def _on_one_line(quoted: str) -> str:
     """A quoted line of a file with its tabs as people see them."""
     return quoted.replace("\t", " ")
+
+
+def _without_endless_words(text: str, width: int) -> str:
+    """A word of thousands of characters in pieces of one line: textwrap would copy all that is left at each line."""
+    if len(text) <= _ENDLESS:
+        return text
+    return " ".join(
+        word if len(word) <= _ENDLESS else " ".join(word[at : at + width] for at in range(0, len(word), width))
+        for word in text.split(" ")
+    )
 
 
 def _from(report: Report) -> str:

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from diagnose.analysis.mending import tried_remedies
+from diagnose.analysis.rehearsal import derived
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known
 from diagnose.model.finding import Command
@@ -171,6 +172,9 @@ def test_every_remedy_that_mended_the_copy_mends_the_machine_and_its_undo_restor
     while True:
         # looked at anew each time: a rule that an undo brought back has another handle
         (walk,) = shadow(endpoint).walks
+        assert [one.remedy for one in derived(walk)] == [one.remedy for one in rehearsed(walk)], (
+            "each follows from facts"
+        )
         offered = [one for one in rehearsed(walk) if one.mended]
         assert offered
         if number == len(offered):

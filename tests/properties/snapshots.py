@@ -142,12 +142,15 @@ class Maker:
                 return None
             case types.BoolType():
                 return self._random.random() < 0.5
-            case types.IntType():
-                return self._random.choice([0, 1, 2, 3, 5, 1000, 65536, 2**40])
+            case types.IntType(ge=least, le=most):
+                usual = [0, 1, 2, 3, 5, 1000, 65536, 2**40]
+                return self._random.choice([one for one in usual if (least or 0) <= one <= (most or one)])
             case types.FloatType():
                 return self._random.choice([0.0, 0.04, 1.0, 99.95, 3000.123])
-            case types.StrType():
+            case types.StrType(min_length=None):
                 return self._text()
+            case types.StrType():
+                return self._random.choice(ADDRESSES)
             case types.EnumType(cls=kind):
                 return self._random.choice(list(kind))
             case types.LiteralType(values=values):

@@ -12,7 +12,7 @@ from diagnose.analysis.walk import rule_title
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
-from diagnose.model.finding import Command, Confidence, Finding, Remedy, Severity
+from diagnose.model.finding import Command, Confidence, Finding, Severity
 from diagnose.model.firewall import Backend, End, Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.network import RouteKind, RouteLookup, Routing, SocketRow, TcpState
 from diagnose.model.report import CheckOutcome
@@ -35,6 +35,7 @@ from tests.scenes import (
     not_accepted,
     process,
     refused,
+    rehearsed,
     rejected,
     resolved,
     roomy_queue,
@@ -81,32 +82,38 @@ def met(attempt: Attempt, *walks: Walk) -> Snapshot:
 
 
 TO_ANOTHER = Step("syn", "output", rule("tcp dport 8080 dnat to 203.0.113.7:80"), "dnat")
-MENDED = Known((Rehearsed((Command(("nft", "x")),), mended=True, opens=(), remedy=Remedy(summary="Remove the rule.")),))
-ASTRAY = replace(PASSES, arrives=at("203.0.113.7:80"), leaves=True, outcome=Outcome.UNANSWERED, rehearsals=MENDED)
+ASTRAY = replace(
+    PASSES, arrives=at("203.0.113.7:80"), leaves=True, outcome=Outcome.UNANSWERED, steps=(TO_ANOTHER,), hook="output"
+)
+
+
+def removed(walk: Walk) -> Walk:
+    """With the rule's removal tried in the copy, where it mended it."""
+    return replace(walk, rehearsals=Known((rehearsed(walk),)))
 
 
 def test_a_rule_that_hides_a_server_is_removed() -> None:
-    found = root(met(unanswered(HERE), replace(ASTRAY, steps=(TO_ANOTHER,))))
+    found = root(met(unanswered(HERE), removed(ASTRAY)))
     assert (found.code, found.confidence) == ("firewall/redirects", Confidence.LIKELY)
-    assert found.remedies[0].summary == "Remove the rule."
+    assert found.remedies[0].summary.startswith("Remove the rule from chain")
 
 
 def test_a_rule_that_hides_nobody_is_not_removed_for_nobody_would_answer_then() -> None:
-    nobody = dialled(HERE, unanswered(HERE), listeners=rows(), firewall=shadow(replace(ASTRAY, steps=(TO_ANOTHER,))))
+    nobody = dialled(HERE, unanswered(HERE), listeners=rows(), firewall=shadow(removed(ASTRAY)))
     found = root(nobody)
     assert found.remedies[0].commands[0].argv == ("netdiag", "run", "203.0.113.7:80")
-    assert "Remove the rule." not in {one.summary for one in found.remedies}
+    assert not any(one.summary.startswith("Remove the rule") for one in found.remedies)
 
 
 @pytest.mark.parametrize(("drop", "confidence"), [("NETFILTER_DROP", Confidence.PROVEN), (None, Confidence.LIKELY)])
 def test_a_rule_that_sends_loopback_s_packet_where_it_may_not_go_is_named(
     drop: str | None, confidence: Confidence
 ) -> None:
-    walk = replace(ASTRAY, verdict="unroutable", arrives=None, leaves=False, steps=(TO_ANOTHER,))
+    walk = removed(replace(ASTRAY, verdict="unroutable", arrives=None, leaves=False))
     attempt = unanswered(HERE, drop=drop) if drop else unanswered(HERE)
     found = root(met(attempt, walk))
     assert (found.code, found.confidence) == ("firewall/redirects", confidence)
-    assert found.remedies[0].summary == "Remove the rule."
+    assert found.remedies[0].summary.startswith("Remove the rule from chain")
     assert "route_localnet" in found.explanation
 
 
@@ -222,25 +229,18 @@ def test_why_a_rule_has_no_words_is_told_with_what_would_lift_it() -> None:
 # remedies
 
 
-def _tried(*argv: str, mended: bool, opens: tuple[str, ...] = ()) -> Rehearsed:
-    rule_of_its_own = ("nft", "delete", "rule", "inet", "filter", "input", "handle", str(ord(argv[-1])))
-    commands = (Command(rule_of_its_own, needs_root=True),)
-    return Rehearsed(commands, mended, opens, Remedy(summary=" ".join(argv), commands=commands))
-
-
 def test_only_what_mended_the_copy_is_offered_the_smallest_opening_first() -> None:
-    tried = (
-        _tried("nft", "a", mended=False),
-        _tried("nft", "b", mended=True, opens=("127.0.0.1:5432", "127.0.0.1:22")),
-        _tried("nft", "c", mended=True),
-    )
+    wide = ("127.0.0.1:5432 from the network", "127.0.0.1:22 from this machine")
+    tried = (rehearsed(DROPS, 0, opens=wide), rehearsed(DROPS, 1))
     found = root(met(DROPPED, replace(DROPS, rehearsals=Known(tried))))
-    assert [one.summary for one in found.remedies] == ["nft c", "nft b"]
+    assert [one.commands for one in found.remedies] == [one.commands for one in reversed(tried)]
     assert [one.rehearsal and one.rehearsal.mended for one in found.remedies] == [True, True]
+    found = root(met(DROPPED, replace(DROPS, rehearsals=Known((rehearsed(DROPS, mended=False), tried[1])))))
+    assert [one.commands for one in found.remedies] == [tried[1].commands]
 
 
 def test_where_nothing_mended_the_copy_no_command_is_offered() -> None:
-    found = root(met(DROPPED, replace(DROPS, rehearsals=Known((_tried("nft", "a", mended=False),)))))
+    found = root(met(DROPPED, replace(DROPS, rehearsals=Known((rehearsed(DROPS, mended=False),)))))
     assert [one.commands for one in found.remedies] == [()]
 
 
@@ -258,11 +258,12 @@ def test_a_command_whose_tool_is_missing_is_told_in_words() -> None:
 # what lies behind the rule
 
 
-PASSES_THEN = replace(_tried("nft", "d", mended=True), end=End.STAND_IN)
+PASSES_THEN = replace(rehearsed(DROPS), end=End.STAND_IN)
 
 
 def behind(attempt: Attempt, walk: Walk, tried: Rehearsed, **facts: Any) -> Snapshot:
-    tested = replace(walk, rehearsals=Known((tried,)))
+    own = rehearsed(walk)
+    tested = replace(walk, rehearsals=Known((replace(tried, commands=own.commands, remedy=own.remedy),)))
     return dialled(str(attempt.endpoint), attempt, firewall=shadow(tested), **facts)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
+from diagnose.analysis.firewall_remedies import candidates
 from diagnose.analysis.owner_remedies import owner_remedies
 from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker, maker_on
 from diagnose.analysis.walk import ban_jail
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known, Reason, Unknown
 from diagnose.model.finding import Command
-from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Step, Walk
+from diagnose.model.firewall import Backend, RuleRef, Step, Walk
+from tests.scenes import rehearsed
 
 PORT = "8080"
 DROP = f"-p tcp -m tcp --dport {PORT} -j DROP"
@@ -91,24 +95,21 @@ def test_jails_are_read_from_chains_and_sets() -> None:
     assert ban_jail(xt("INPUT")) is None
 
 
-def ufw_walk(decider: RuleRef, *tried: Rehearsed, entered: str = "ufw-user-input") -> Walk:
+def ufw_walk(decider: RuleRef, *tried: str, entered: str = "ufw-user-input") -> Walk:
     """A SYN that ufw's chains saw."""
     steps = (
         Step("syn", "input", xt("INPUT", "-j ufw-before-input"), "jump ufw-before-input"),
         Step("syn", "input", xt("ufw-before-input", f"-j {entered}"), f"jump {entered}"),
         Step("syn", "input", decider, "drop"),
     )
-    return Walk(
-        "127.0.0.1", 8080, Outcome.UNANSWERED, steps, decider, "drop", hook="input", rehearsals=Known(tuple(tried))
-    )
+    walk = Walk("127.0.0.1", 8080, Outcome.UNANSWERED, steps, decider, "drop", hook="input")
+    summaries = [one.summary for one in candidates(walk)]
+    numbers = [next(at for at, summary in enumerate(summaries) if summary.startswith(one)) for one in tried]
+    return replace(walk, rehearsals=Known(tuple(rehearsed(walk, one) for one in numbers)))
 
 
-ACCEPT = Rehearsed(
-    (Command(("iptables-nft", "-t", "filter", "-I", "INPUT", "1", "-p", "tcp", "--dport", PORT, "-j", "ACCEPT")),), True
-)
-WHOLE_LOOPBACK = Rehearsed(
-    (Command(("iptables-nft", "-t", "filter", "-I", "INPUT", "1", "-i", "lo", "-j", "ACCEPT")),), True
-)
+ACCEPT, WHOLE_LOOPBACK = "Accept connections to", "Accept everything on the loopback"
+"""How the candidates begin."""
 POLICY = RuleRef(Backend.IPTABLES_NFT, "ip", "filter", "INPUT", "policy drop", policy=True)
 
 
@@ -125,12 +126,18 @@ def test_the_policy_of_a_chain_that_calls_ufw_is_ufws() -> None:
     assert maker_on(replace(ufw_walk(POLICY), steps=())).owner is Owner.PLAIN
 
 
+def _with(walk: Walk, **changes: Any) -> Walk:
+    """With another result of its rehearsal."""
+    assert isinstance(walk.rehearsals, Known)
+    return replace(walk, rehearsals=Known(tuple(replace(one, **changes) for one in walk.rehearsals.value)))
+
+
 @pytest.mark.parametrize(
     "walk",
     [
-        ufw_walk(xt("ufw-user-input"), replace(ACCEPT, mended=False)),
-        ufw_walk(xt("ufw-user-input"), WHOLE_LOOPBACK),
-        ufw_walk(xt("ufw-user-input"), replace(ACCEPT, commands=ACCEPT.commands * 2)),
+        _with(ufw_walk(xt("ufw-user-input"), ACCEPT), mended=False),
+        ufw_walk(POLICY, WHOLE_LOOPBACK),
+        _with(ufw_walk(xt("ufw-user-input"), ACCEPT), commands=(Command(("sh",)),)),
         ufw_walk(xt("ufw-before-input"), ACCEPT, entered="ufw-not-local"),
         ufw_walk(xt("INPUT"), ACCEPT),
         replace(ufw_walk(xt("ufw-user-input"), ACCEPT), rehearsals=Unknown(Reason.DEADLINE)),

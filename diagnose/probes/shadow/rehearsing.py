@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from diagnose.analysis.argument import objection
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
+from diagnose.analysis.rehearsal import obstacle
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import Approach, Dialled, End, Rehearsed, Walk
+from diagnose.model.firewall import Approach, Dialled, End, Obstacle, Rehearsed, Walk
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
 from diagnose.parse.rule_text import hide_in_walk
@@ -113,9 +114,10 @@ class Rehearsals:
             if self._shut is None:
                 self._shut = stage.shut(inside[:_NEIGHBOURS]), stage.shut_outside(outside[:_NEIGHBOURS])
             shut, shut_outside = self._shut
-            applied = stage.apply_until_it_passes(remedy, walk, ours)
-            if applied is None:
+            executed = stage.apply_until_it_passes(remedy, walk, ours)
+            if executed is None:
                 return None
+            applied, obstacles = executed
             probes = {one: prober.probe(one, until) for one in dialled}
             mends = frozenset(
                 one for one, probe in probes.items() if probe.outcome.works or (one == ours and _passes(probe, walk))
@@ -130,7 +132,7 @@ class Rehearsals:
             if ours in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
             ends = {one: _end(probes[one], copy) for one in mends}
-            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole), mends, ends)
+            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole, tuple(obstacles)), mends, ends)
 
 
 class _Stage:
@@ -143,9 +145,15 @@ class _Stage:
         self._until = until
         self._tables = copy.tables
 
-    def apply_until_it_passes(self, remedy: Remedy, walk: Walk, ours: Dialled) -> list[Remedy] | None:
-        """The remedy and those for the rules that stop the connect behind it; None when one cannot be executed."""
+    def apply_until_it_passes(
+        self, remedy: Remedy, walk: Walk, ours: Dialled
+    ) -> tuple[list[Remedy], list[Obstacle]] | None:
+        """The remedy and those for the rules that stop the connect behind it, with what each of these was needed for.
+
+        None when one cannot be executed.
+        """
         applied: list[Remedy] = []
+        obstacles: list[Obstacle] = []
         following: Remedy | None = remedy
         while following is not None and following not in applied:
             if not all(self._execute(command) for command in following.commands):
@@ -157,7 +165,9 @@ class _Stage:
                 break
             then = hide_in_walk(Walker(self._copy, self._words.after(self._moved())).walk(probe))
             following = next(iter(candidates(then)), None)
-        return applied
+            if following is not None and following not in applied:
+                obstacles.append(obstacle(then))
+        return applied, obstacles
 
     def _moved(self) -> Moved:
         lines: dict[tuple[nft.TableKey, int], int] = {}
@@ -249,7 +259,7 @@ def _untried(count: int, where: str) -> tuple[str, ...]:
 def _for_one(tried: Tried, ours: Dialled) -> Rehearsed:
     one = tried.rehearsed
     end, at = tried.ends.get(ours, (End.UNTOLD, None))
-    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy, end, at)
+    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy, one.obstacles, end, at)
 
 
 def _end(probe: Probe, copy: Copy) -> tuple[End, Endpoint | None]:
