@@ -18,6 +18,7 @@ RECORDED = sorted(path.parent for path in MACHINES.glob("*/snapshot.json"))
 def test_a_recorded_machine_is_diagnosed_as_when_it_was_recorded(machine: Path) -> None:
     result = CliRunner().invoke(app, ["replay", "--json", str(machine / "snapshot.json")])
     report = json.loads(result.stdout)
+    assert "No command is given for it" not in result.stdout, "a remedy's command is of no grammar that is known"
     cause = report["root_cause"]
     assert {
         "verdict": report["verdict"],

@@ -454,6 +454,8 @@ _GRAMMARS: dict[str, _Grammar] = {
     "sysctl": lambda words: _first(words, "-w", _SYSCTL),
     "ss": _ss,
     "chmod": lambda words: _first(words, _Form(r"[0-7]{1,4}"), _is_path),
+    "umount": lambda words: _first(words, _is_path),
+    "mv": lambda words: _first(words, "-T", "--backup=numbered", _is_path, _is_path),
     "sh": _sh,
     "nsenter": _nsenter,
     "netdiag": _netdiag,

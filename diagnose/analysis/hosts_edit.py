@@ -112,6 +112,7 @@ def _replacing(lines: Mapping[int, str]) -> str:
 _LINE = r"'[A-Za-z0-9_:][A-Za-z0-9_.:%/ -]*'"
 _LINES = r"'[0-9]+s\|\.\*\|(# )?[A-Za-z0-9_.:%/ -]*\|(;[0-9]+s\|\.\*\|(# )?[A-Za-z0-9_.:%/ -]*\|)*'"
 _SCRIPTS = (
+    rf"""printf '%s\\n' {_LINE} > "\$0\"""",
     rf"""printf '\\n%s\\n' {_LINE} >> "\$0\"""",
     rf"""kept=\$\(grep -vxF {_LINE} "\$0"\); printf '%s\\n' "\$kept" > "\$0\"""",
     rf"""kept=\$\(sed {_LINES} "\$0"( \| grep -vxF {_LINE})?\) && printf '%s\\n' "\$kept" ({_LINE} )?> "\$0\"""",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +14,7 @@ from diagnose.analysis.argument import is_iptables_rule, is_nft_name, objection,
 from diagnose.analysis.cgroup_program import program_remedies
 from diagnose.analysis.describe import restart_remedies, stop_remedies
 from diagnose.analysis.firewall_remedies import candidates, removal, unspeakable
-from diagnose.analysis.hosts_edit import append, remove_byte_order_mark, take_name_home
+from diagnose.analysis.hosts_edit import append, put_a_file, remove_byte_order_mark, take_name_home
 from diagnose.analysis.mending import mending, tried_remedies
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, FIREWALL_CMD, UFW
 from diagnose.analysis.walk import listing_of, rule_name
@@ -26,6 +28,7 @@ from diagnose.model.process import Container
 from tests.hostile import MARK, NAMES
 from tests.scenes import process, rule, walk_to
 
+REPOSITORY = Path(__file__).parents[2]
 every_name = pytest.mark.parametrize("name", NAMES)
 XT = tuple(one for one in Backend if one is not Backend.NFT)
 
@@ -206,6 +209,8 @@ def test_what_nft_reads_otherwise_is_no_name(name: str) -> None:
         ("ip", "-4", "rule", "del", "pref", "0", "from", "127.0.0.0/8", "iif", "lo", "lookup", "100"),
         ("ss", "--kill", "--tcp", "state", "time-wait", "sport", "=", ":80"),
         ("sysctl", "-w", "net.ipv4.ip_local_reserved_ports="),
+        ("umount", "/etc/hosts"),
+        ("mv", "-T", "--backup=numbered", "/etc/hosts", "/etc/hosts.moved-aside"),
         ("nsenter", "--net=/run/netns/a b", "nft", "delete", "rule", "ip", "f", "c", "handle", "7"),
         ("netdiag", "run", "--from", "netns:a b", "--bind", "127.0.0.1:80"),
     ],
@@ -244,6 +249,9 @@ def test_what_netdiag_prints_is_not_objected_to(argv: tuple[str, ...]) -> None:
         ("docker", "run", "--privileged", "evil"),
         ("docker", "stop", "-f"),
         ("docker", "compose", "-f", "x.yaml", "up", "-d", "db"),
+        ("umount", "-a"),
+        ("mv", "-T", "--backup=numbered", "/etc/hosts", "-t/"),
+        ("mv", "/etc/hosts", "/etc/passwd"),
         ("kill", "-9"),
         ("kill", "-1"),
         ("ip", "-batch", "/tmp/x"),
@@ -259,6 +267,37 @@ def test_what_netdiag_prints_is_not_objected_to(argv: tuple[str, ...]) -> None:
 )
 def test_what_is_no_command_of_netdiag_s_is_objected_to(argv: tuple[str, ...]) -> None:
     assert objection(Command(argv)) is not None
+
+
+@pytest.mark.parametrize("path", ["/etc/hosts", "/proc/7/root/etc/hosts"])
+def test_every_command_about_the_hosts_file_is_of_its_program_s_grammar(path: str) -> None:
+    line, entry = "127.0.0.1 localhost", HostsEntry(3, "192.0.2.1", ("db", "cache"))
+    remedies = [
+        append(path, line, "Map it"),
+        append(path, line, "Create it", create=True),
+        put_a_file(path, line, "a directory", mounted=False, stays=True),
+        put_a_file(path, line, "a FIFO", mounted=True, stays=True),
+        remove_byte_order_mark(path, line, stays=True),
+        take_name_home(path, "db", [entry], add=True, stays=True),
+        take_name_home(path, "db", [entry, HostsEntry(4, "192.0.2.2", ("db",))], add=False, stays=True),
+    ]
+    assert all(one.commands for one in remedies)
+    assert [one.argv for one in commands(remedies) if objection(one) is not None] == []
+
+
+def test_every_program_that_a_remedy_calls_has_a_grammar() -> None:
+    called = {
+        str(ast.literal_eval(node.args[0].elts[0]))
+        for folder in ("diagnose", "checks")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Command"
+        if node.args and isinstance(node.args[0], ast.Tuple) and isinstance(node.args[0].elts[0], ast.Constant)
+    }
+    assert {"nft", "ipset", "kill", "sh", "systemctl", "umount"} <= called
+    # a program that is known objects to the word behind it, another one to its own name
+    found = {one: objection(Command((one, "\n"))) for one in called}
+    assert {one for one, why in found.items() if why is None or why.word == one} == set()
 
 
 def test_a_remedy_keeps_what_it_says_when_it_loses_its_command() -> None:
