@@ -213,8 +213,13 @@ def _listens_elsewhere(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketR
     ]
     if not found:
         return None
-    same = [one for one in found if family_of(one.where.address) == attempt.family]
-    found.sort(key=lambda one: (one.reply is not _Reply.ANSWERS, one not in same, one.reply is _Reply.NONE))
+
+    def order(one: _Elsewhere) -> tuple[bool, bool, bool]:
+        other = family_of(one.where.address) != attempt.family
+        return (one.reply is not _Reply.ANSWERS, other, one.reply is _Reply.NONE)
+
+    found.sort(key=order)
+    same = any(family_of(one.where.address) == attempt.family for one in found)
     return _found_elsewhere(snapshot, attempt, tuple(found), other_family=not same)
 
 

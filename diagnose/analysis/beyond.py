@@ -11,11 +11,12 @@ from msgspec.structs import replace
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import containers_of, described, is_same
 from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached
+from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.container import Status
 from diagnose.model.fact import Known, Unknown
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import End, Rehearsed, Walk
+from diagnose.model.firewall import End, Walk
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
@@ -111,10 +112,9 @@ def _by_the_copy(end: End, at: Endpoint | None) -> Beyond:
             assert_never(end)
 
 
-def _passed(walk: Walk | None) -> Rehearsed | None:
+def _passed(walk: Walk | None) -> Derived | None:
     """The first rehearsal after which the rules let the connection pass."""
-    tried = walk.rehearsals.value if walk is not None and isinstance(walk.rehearsals, Known) else ()
-    return next((one for one in tried if one.mended), None)
+    return next((one for one in derived(walk) if one.mended), None) if walk is not None else None
 
 
 def _at_the_port(snapshot: Snapshot, attempt: Attempt, end: End, walk: Walk | None) -> Beyond:
@@ -215,5 +215,4 @@ def _lead(limit: Beyond) -> str:
 
 
 def _ends(walk: Walk) -> dict[tuple[Command, ...], tuple[End, Endpoint | None]]:
-    tried = walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
-    return {one.commands: (one.end, one.at) for one in tried}
+    return {one.remedy.commands: (one.end, one.at) for one in derived(walk)}

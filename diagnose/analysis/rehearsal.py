@@ -14,7 +14,8 @@ from diagnose.analysis.firewall_remedies import candidates, combined, without_un
 from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.fact import Known
 from diagnose.model.finding import Remedy
-from diagnose.model.firewall import Obstacle, Rehearsed, Walk
+from diagnose.model.firewall import End, Obstacle, Rehearsed, Walk
+from diagnose.model.network import Endpoint
 
 _OPENS = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}(?:%[\w.-]{1,15})?\]|\d{1,3}(?:\.\d{1,3}){3}):\d{1,5} from (?:the network|this machine)"
@@ -30,6 +31,8 @@ class Derived(Struct, frozen=True):
     mended: bool
     opens: tuple[str, ...]
     remedy: Remedy
+    end: End
+    at: Endpoint | None
 
 
 def obstacle(walk: Walk) -> Obstacle:
@@ -54,7 +57,7 @@ def derived(walk: Walk) -> tuple[Derived, ...]:
     """The rehearsals of this walk whose commands follow from it, in their order; the others are left out."""
     tried = walk.rehearsals.value if isinstance(walk.rehearsals, Known) else ()
     found = ((one, _remedy(walk, one)) for one in tried)
-    return tuple(Derived(one.mended, one.opens, remedy) for one, remedy in found if remedy is not None)
+    return tuple(Derived(one.mended, one.opens, remedy, one.end, one.at) for one, remedy in found if remedy is not None)
 
 
 def _remedy(walk: Walk, tried: Rehearsed) -> Remedy | None:

@@ -86,11 +86,11 @@ class Rehearsed(Struct, frozen=True):
     """What else became reachable that was not before: "127.0.0.1:5432 from loopback" ..."""
     remedy: Remedy | None = None
     """The whole remedy; its undo was executed as well, and is empty where it did not restore the rules."""
-    obstacles: Few[Obstacle] = ()
-    """What stopped the probe after the first remedy, after the second ...: each took one more remedy."""
     end: End = End.UNTOLD
     at: Endpoint | None = None
     """Where that end is, when NAT led the probe elsewhere than to the endpoint asked about."""
+    obstacles: Few[Obstacle] = ()
+    """What stopped the probe after the first remedy, after the second ...: each took one more remedy."""
 
 
 Dialled = Endpoint | Approach

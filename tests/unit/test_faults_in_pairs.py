@@ -12,7 +12,7 @@ from diagnose.engine import diagnose, exit_code
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.finding import Confidence, Severity
-from diagnose.model.firewall import End, Rehearsed, Shadow
+from diagnose.model.firewall import End, Shadow
 from diagnose.model.network import Interface, Links
 from diagnose.model.report import Report, Verdict
 from diagnose.model.snapshot import Snapshot
@@ -30,6 +30,7 @@ from tests.scenes import (
     not_accepted,
     process,
     refused,
+    rehearsed,
     rejected,
     resolved,
     roomy_queue,
@@ -245,7 +246,8 @@ def test_a_reset_of_the_kernel_that_a_rule_drops_proves_the_lost_answer_and_the_
 
 
 def test_where_nat_leads_the_port_to_a_listener_nothing_is_missing_behind_the_rule() -> None:
-    led = Rehearsed((), True, end=End.LISTENER, at=at("127.0.0.1:9090"))
-    walk = replace(walk_to("127.0.0.1", rule(), "reject"), rehearsals=Known((led,)))
+    walk = walk_to("127.0.0.1", rule(), "reject")
+    led = replace(rehearsed(walk), end=End.LISTENER, at=at("127.0.0.1:9090"))
+    walk = replace(walk, rehearsals=Known((led,)))
     snapshot = dialled(V4, refused(V4, RULE_RESET), listeners=rows(), firewall=shadow(walk))
     assert problems(snapshot) == {"firewall/rule-rejects"}

@@ -262,8 +262,8 @@ PASSES_THEN = replace(rehearsed(DROPS), end=End.STAND_IN)
 
 
 def behind(attempt: Attempt, walk: Walk, tried: Rehearsed, **facts: Any) -> Snapshot:
-    own = rehearsed(walk)
-    tested = replace(walk, rehearsals=Known((replace(tried, commands=own.commands, remedy=own.remedy),)))
+    """The walk with its first candidate tried, and what came of the probe then."""
+    tested = replace(walk, rehearsals=Known((replace(rehearsed(walk), end=tried.end, at=tried.at),)))
     return dialled(str(attempt.endpoint), attempt, firewall=shadow(tested), **facts)
 
 

@@ -111,7 +111,7 @@ def test_of_a_recorded_remedy_no_word_is_shown() -> None:
 def test_what_was_rehearsed_in_several_steps_follows_from_what_stopped_it_after_each() -> None:
     second = walk_to("127.0.0.1", replace(rule("tcp dport 8080 reject"), table="other"))
     whole = combined((candidates(DROPS)[0], candidates(second)[0]))
-    tried = Rehearsed(whole.commands, True, (), whole, (obstacle(second),))
+    tried = Rehearsed(whole.commands, True, (), whole, obstacles=(obstacle(second),))
     (found,) = derived(replace(DROPS, rehearsals=Known((tried,))))
     assert (found.remedy, found.mended) == (whole, True)
     assert derived(replace(DROPS, rehearsals=Known((replace(tried, obstacles=()),)))) == ()

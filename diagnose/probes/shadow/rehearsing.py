@@ -132,7 +132,9 @@ class Rehearsals:
             if ours in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
             ends = {one: _end(probes[one], copy) for one in mends}
-            return Tried(Rehearsed(whole.commands, ours in mends, opens, whole, tuple(obstacles)), mends, ends)
+            return Tried(
+                Rehearsed(whole.commands, ours in mends, opens, whole, obstacles=tuple(obstacles)), mends, ends
+            )
 
 
 class _Stage:
@@ -259,7 +261,7 @@ def _untried(count: int, where: str) -> tuple[str, ...]:
 def _for_one(tried: Tried, ours: Dialled) -> Rehearsed:
     one = tried.rehearsed
     end, at = tried.ends.get(ours, (End.UNTOLD, None))
-    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy, one.obstacles, end, at)
+    return Rehearsed(one.commands, ours in tried.mends, one.opens, one.remedy, end, at, one.obstacles)
 
 
 def _end(probe: Probe, copy: Copy) -> tuple[End, Endpoint | None]:
