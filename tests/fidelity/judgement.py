@@ -150,12 +150,13 @@ class _Judged:
                 self._tally["rules without words"] += 1
                 return True
             # a chain that stands within the rule is listed in lines of its own
-            words = r"\s+".join(map(re.escape, _uncounted(rule.text).split()))
+            words = r"\s+".join(map(_shown, _uncounted(rule.text).split()))
             return bool(re.search(rf"\n\t+{words}\s+# handle {rule.handle}\n", _uncounted(self._trial.listing)))
         saved = _in_table(self._trial.saved.get(rule.backend.value, ""), rule.table)
         lines = [line for line in saved if line.startswith(f"-A {rule.chain} ") or line == f"-A {rule.chain}"]
         at = (rule.line or 0) - 1
-        return 0 <= at < len(lines) and _uncounted(lines[at]) == _uncounted(f"-A {rule.chain} {rule.text}".rstrip())
+        shown = _shown(_uncounted(f"-A {rule.chain} {rule.text}".rstrip()))
+        return 0 <= at < len(lines) and bool(re.fullmatch(shown, _uncounted(lines[at])))
 
     # ------ the report
 
@@ -202,6 +203,12 @@ def _of_the_remedy(mend: Mend, tally: Counter[str]) -> Iterator[str]:
         yield f"opens: {', '.join(untold)}, and says {mend.told}: {what}"
     if mend.undone is False:
         yield f"undo: does not restore the rules: {what}"
+
+
+def _shown(text: str) -> str:
+    """A pattern for the text, in which *** stands for a comment or a string of the rule's own."""
+    anything = r'(?:"(?:[^"\\\n]|\\.)*"|[^\s"]+)'
+    return re.escape(text).replace(re.escape('"***"'), r'"[^\n]*?"').replace(re.escape("***"), anything)
 
 
 def _uncounted(text: str) -> str:
