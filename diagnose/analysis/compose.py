@@ -84,9 +84,12 @@ def service_of(snapshot: Snapshot, container: Container) -> Service | None:
     """The service of the project that this container was made for, by the engine's labels."""
     project = project_of(snapshot)
     described = next((one for one in _containers(snapshot) if _is_same(one.container, container)), None)
-    if project is None or described is None or described.compose is None:
-        return None
-    return project.service(described.compose.service) if described.compose.project == project.name else None
+    return _made_for(project, described) if project is not None and described is not None else None
+
+
+def _made_for(project: ComposeProject, told: EngineContainer) -> Service | None:
+    made = told.compose
+    return project.service(made.service) if made is not None and made.project == project.name else None
 
 
 def asking(snapshot: Snapshot) -> Service | None:
@@ -128,7 +131,7 @@ def _behind_host_port(snapshot: Snapshot, project: ComposeProject, port: int) ->
             if inside is not None:
                 yield service, inside
     for container in _containers(snapshot):
-        found = service_of(snapshot, container.container)
+        found = _made_for(project, container)
         if found:
             yield from ((found, one.container_port) for one in container.publishes(port))
 
@@ -142,11 +145,19 @@ def _serves(snapshot: Snapshot, service: Service, port: int) -> bool:
 
 
 def _listens(snapshot: Snapshot, service: Service, port: int) -> bool:
+    project = project_of(snapshot)
+    if project is None:
+        return False
     insides = snapshot.containers.value.insides if isinstance(snapshot.containers, Known) else ()
+    own = [
+        one.container
+        for one in _containers(snapshot)
+        if one.compose is not None and (one.compose.project, one.compose.service) == (project.name, service.name)
+    ]
     return any(
         row.state is TcpState.LISTEN and row.local.port == port
-        for inside in insides
-        if isinstance(inside.listeners, Known) and service_of(snapshot, inside.container) == service
+        for inside in (insides if own else ())
+        if isinstance(inside.listeners, Known) and any(_is_same(one, inside.container) for one in own)
         for row in inside.listeners.value
     )
 

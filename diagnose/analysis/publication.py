@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -136,7 +136,7 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
         return ()
     forwarders = seen.forwarders.value if isinstance(seen.forwarders, Known) else ()
     listening = {one.listens: one for one in reversed(forwarders)}
-    insides = _by_short_id(seen)
+    insides, addressed = _by_short_id(seen), _by_address(seen)
     told = [
         Publication(
             one.container,
@@ -152,7 +152,7 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     known = {(one.entry.address, one.entry.port) for one in told if one.is_running}
     for one in forwarders:
         if one.listens.port == port and (one.listens.address, port) not in known:
-            told += _by_forwarder(seen, one)
+            told += _by_forwarder(addressed.get(one.target.address, ()), one)
     return tuple(told)
 
 
@@ -166,6 +166,14 @@ def _by_short_id(seen: Containers) -> Mapping[str, list[Inside]]:
     found: dict[str, list[Inside]] = {}
     for one in seen.insides:
         found.setdefault(one.container.id[:_SHORT], []).append(one)
+    return found
+
+
+def _by_address(seen: Containers) -> Mapping[str, list[Inside]]:
+    found: dict[str, list[Inside]] = {}
+    for one in seen.insides:
+        for address in dict.fromkeys(one.addresses):
+            found.setdefault(address, []).append(one)
     return found
 
 
@@ -183,10 +191,9 @@ _SHORT = 12
 """Characters of a container's id that engines take for the whole."""
 
 
-def _by_forwarder(seen: Containers, forwarder: Forwarder) -> Iterable[Publication]:
+def _by_forwarder(found: Sequence[Inside], forwarder: Forwarder) -> Iterable[Publication]:
     """The container is the one whose namespace has the address that the forwarder dials."""
     entry = Published(forwarder.listens.address, forwarder.listens.port, forwarder.target.port)
-    found = [one for one in seen.insides if forwarder.target.address in one.addresses]
     if len(found) == 1:  # two networks may use the same address
         yield Publication(found[0].container, entry, Source.FORWARDER, None, found[0], forwarder)
 

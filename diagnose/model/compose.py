@@ -149,7 +149,7 @@ class ComposeProject(Struct, frozen=True, kw_only=True):
     name: str
     directory: str
     files: tuple[str, ...]
-    services: tuple[Service, ...] = ()
+    services: Few[Service] = ()
     unread: tuple[Unread, ...] = ()
     call: Few[str] = ()
     """How Compose is called for it from anywhere; empty: it is not installed here."""
