@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 from contextlib import ExitStack
@@ -45,9 +46,13 @@ def execute(commands: tuple[Command, ...]) -> None:
 
 
 def rules() -> str:
-    """Every rule of this namespace, without counters."""
+    """Every rule of this namespace, without counters, and without comments: an undo does not show them."""
     legacy = "; ".join(f"{tool}-save | grep -v '^[#:]' || true" for tool in ("iptables-legacy", "ip6tables-legacy"))
-    return sh(f"nft -s list ruleset; {legacy}")
+    text = _COMMENT.sub("", sh(f"nft -s list ruleset; {legacy}"))
+    return re.sub(" +", " ", text)
+
+
+_COMMENT = re.compile(r""" (?:-m comment --comment|comment) (?:"(?:[^"\\]|\\.)*"|\S+)""")
 
 
 FAULTS = {
