@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 
@@ -11,6 +12,11 @@ import pytest
 from tests.tracefs import mount_tracefs
 
 MACHINES = "fixtures/machines"
+
+# a shell starts what is in the background with these ignored; programs that the tests start would inherit that
+for _number in (signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

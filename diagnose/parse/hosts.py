@@ -44,10 +44,13 @@ def _about(entry: HostsEntry, host: str) -> HostsEntry:
         return entry
     if not entry.commented and _is_address(entry.address.lstrip("\ufeff")):
         return entry  # a byte order mark before it is taken out, and the line stays as it is
-    address, *names = (
-        word if word.lower() == host or re.fullmatch(_ADDRESS, word) else MASK for word in (entry.address, *entry.names)
-    )
-    return replace(entry, address=address, names=tuple(names))
+
+    def shown(word: str) -> str:
+        return word if word.lower() == host or re.fullmatch(_ADDRESS, word) else MASK
+
+    address, *names = map(shown, (entry.address, *entry.names))
+    text = re.sub(r"[^\s#]+", lambda word: shown(word[0]), entry.text)
+    return replace(entry, address=address, names=tuple(names), text=text)
 
 
 def _entry(number: int, line: bytes) -> HostsEntry | None:
