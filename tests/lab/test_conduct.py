@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -126,16 +127,20 @@ def test_several_targets_share_one_report_and_the_worst_exit_code(machine: Machi
     assert answer.exit_code == 1
 
 
-def test_ten_thousand_targets_are_answered_within_half_a_minute(machine: Machine) -> None:
+def test_ten_thousand_targets_take_less_than_half_a_minute_of_a_processor(machine: Machine) -> None:
     machine.serve()
     ports = [f"127.0.0.1:{20000 + number}" for number in range(5000)]
     addresses = [f"127.1.{number >> 8}.{number & 255}:{machine.port}" for number in range(4999)]
-    answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", *ports, *addresses)
-    reports = json.loads(answer.stdout)["reports"]
+    argv = machine.inside([INSTALLED, "run", "--json", f"127.0.0.1:{machine.port}", *ports, *addresses])
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=150, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    reports = json.loads(run.stdout)["reports"]
     assert len(reports) == 10_000
-    assert answer.exit_code == 1
+    assert run.returncode == 1
     assert {report["verdict"] for report in reports} == {"reachable", "unreachable"}
-    assert answer.seconds < 30
+    # and as much time goes by, unless the machine has much else to do: `make bench` measures that
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 25
 
 
 def test_a_remedy_is_never_printed_with_a_shell_of_its_own(machine: Machine) -> None:
@@ -237,11 +242,10 @@ def test_a_limit_that_does_changes_no_cause(machine: Machine, limit: str) -> Non
 
 def test_a_limit_of_processor_time_ends_the_run_and_leaves_nothing_behind(machine: Machine) -> None:
     """The signal that the kernel sends then (SIGXCPU), at a moment of our own."""
-    machine.serve()
-    machine.chain("input", f"tcp dport {machine.port} drop")
+    machine.serve("never_accepts")
     with nothing_left_behind(machine):
         run = subprocess.Popen(
-            machine.inside([INSTALLED, "run", "--timeout", "5", f"192.0.2.1:{machine.port}"]), stderr=subprocess.PIPE
+            machine.inside([INSTALLED, "run", "--timeout", "5", f"127.0.0.1:{machine.port}"]), stderr=subprocess.PIPE
         )
         with pytest.raises(subprocess.TimeoutExpired):
             run.wait(1.0)

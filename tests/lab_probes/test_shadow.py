@@ -215,7 +215,7 @@ def test_a_reject_of_iptables_nft_is_named_by_line_and_in_its_own_words() -> Non
     sh("iptables-nft -A INPUT -p tcp --dport 8081 -j REJECT")
     sh(f"iptables-nft -A INPUT -p tcp --dport {PORT} -m comment --comment 'no way' -j REJECT --reject-with tcp-reset")
     found = walk()
-    text = f'-p tcp -m tcp --dport {PORT} -m comment --comment *** -j REJECT --reject-with tcp-reset'
+    text = f"-p tcp -m tcp --dport {PORT} -m comment --comment *** -j REJECT --reject-with tcp-reset"
     assert decided(found) == ("iptables-nft", "filter", "INPUT", text)
     assert found.decider is not None
     assert (found.decider.line, found.decider.handle, found.decider.comment) == (2, None, "***")
