@@ -323,12 +323,12 @@ def _move_remedies(snapshot: Snapshot, attempt: Attempt, best: _Elsewhere, *, ot
 
 def _gateway_ports(attempt: Attempt) -> Remedy:
     where = f"{_bracketed(attempt.address)}:{attempt.port}"
+    others = "" if is_loopback(attempt.address) else " Other machines then reach it as well."
     return Remedy(
         summary="If the port is forwarded with ssh -R: sshd binds it to loopback, whatever address the client asks "
         'for, unless its configuration (sshd_config on this machine) has "GatewayPorts clientspecified". Set that, '
         "reload sshd (systemctl reload ssh, or sshd), and connect again with "
-        f"ssh -R {where}:HOST:HOSTPORT. Other machines then reach it as well. If it is a port of sshd itself: "
-        "ListenAddress."
+        f"ssh -R {where}:HOST:HOSTPORT.{others} If it is a port of sshd itself: ListenAddress."
     )
 
 
@@ -546,7 +546,8 @@ def _near_miss(snapshot: Snapshot, attempt: Attempt, row: SocketRow, *, root: bo
 
 def _by_its_port(snapshot: Snapshot, where: Endpoint, there: bool) -> Remedy:
     """By the name that was asked for where it leads there, and never with what else stood in a URL."""
-    by_name = snapshot.target.host if there or snapshot.target.host == "localhost" else where.address
+    named = snapshot.names.value.addresses if isinstance(snapshot.names, Known) else ()
+    by_name = snapshot.target.host if there or any(one.address == where.address for one in named) else where.address
     what = f"{_bracketed(by_name)}:{where.port}"
     command = Command(("netdiag", "run", what))
     return Remedy(summary=f"Connect to {what} if that is the program you mean", commands=(command,))

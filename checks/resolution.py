@@ -621,8 +621,9 @@ def _prefers_other_family(snapshot: Snapshot, names: Resolution) -> Iterator[Fin
     first = snapshot.attempts[0]
     if any(one.address == first.address and one.outcome.works for one in snapshot.attempts):
         return
-    other = next((one for one in snapshot.attempts if one.outcome.works), None)
-    if other is None or other.family == first.family:
+    working = [one for one in snapshot.attempts if one.outcome.works and one.family != first.family]
+    other = next(iter(working), None)
+    if other is None:
         return
     nobody = _nobody_there(snapshot, first)
     refused = first.outcome is Outcome.REFUSED
@@ -683,6 +684,8 @@ def _passed_by(snapshot: Snapshot, names: Resolution, first: Attempt, other: Att
     """An error at once: it depends on the client whether that is the end."""
     failed = {Outcome.REFUSED: "is refused", Outcome.UNREACHABLE: "is unreachable"}.get(first.outcome, "fails")
     only = f", and the server answers over {_VERSION[other.family]} only" if nobody else ""
+    # before 17 it put IPv4 first whatever the resolver said, and from 20 on it tries the next address
+    node = "Node.js 17 to 19" if first.family == "ipv6" else "Node.js before version 20"
     return Finding(
         code=PREFERS_OTHER_FAMILY.code,
         title=title(f"{names.host} is {first.address} first, which {failed}; {other.endpoint} answers"),
@@ -690,7 +693,7 @@ def _passed_by(snapshot: Snapshot, names: Resolution, first: Attempt, other: Att
         confidence=Confidence.PROVEN,
         explanation=f"The resolver puts the {_VERSION[first.family]} address first{only}. Programs that try the next "
         "address after an error work at once: curl, Python, Go, bash, browsers, Node.js from version 20 on. Programs "
-        "that try the first address only fail: Node.js 17 to 19, BusyBox wget.",
+        f"that try the first address only fail: {node}, BusyBox wget.",
         evidence=(
             _asked(names),
             connect_evidence(first),

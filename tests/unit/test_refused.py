@@ -410,3 +410,16 @@ def test_passive_without_the_listeners_the_check_is_skipped() -> None:
 def test_passive_another_machine_is_not_judged_by_this_ones_listeners() -> None:
     there = dialled("198.51.100.7:80", passive=True, names=resolved("198.51.100.7", "198.51.100.7"))
     assert said(there) == []
+
+
+def test_a_near_miss_on_an_address_that_the_name_does_not_have_is_asked_for_by_that_address() -> None:
+    postgres = process("postgres", 77)
+    seen = dialled(
+        "postgres://localhost/db",
+        refused("127.0.0.1:5432"),
+        listeners=rows(listening("[::1]:5433", 1)),
+        holders=held((1, postgres)),
+        names=resolved("localhost", "127.0.0.1"),
+    )
+    (found,) = (one for one in CHECK.judge(seen) if isinstance(one, Finding) and one.code == "refused/other-port")
+    assert found.remedies[0].commands[0].argv == ("netdiag", "run", "[::1]:5433")

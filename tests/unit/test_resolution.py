@@ -102,8 +102,16 @@ def test_the_clients_that_fail_are_named_and_no_other() -> None:
 def test_it_is_the_same_the_other_way_round_but_gai_conf_is_no_remedy_then() -> None:
     snapshot = dialled("localhost:8080", refused(V4), connected(V6), listeners=rows(listening(V6)), resolver=CONFIG)
     (found,) = said(snapshot)
+    assert "Node.js before version 20, BusyBox wget." in found.explanation, "17 to 19 alone obey the resolver"
     assert found.remedies[0].commands[0].argv == ("netdiag", "run", "[::1]:8080")
     assert not any("gai.conf" in one.summary for one in found.remedies)
+
+
+def test_a_working_address_of_the_same_family_in_between_hides_no_warning() -> None:
+    between = connected("[fd00::1]:8080")
+    snapshot = dialled("localhost:8080", refused(V6), between, connected(V4), listeners=rows(listening(V4)))
+    (found,) = (one for one in said(snapshot) if one.code == "resolution/prefers-other-family")
+    assert found.remedies[0].commands[0].argv == ("netdiag", "run", "127.0.0.1:8080")
 
 
 def test_gai_conf_is_the_last_remedy_and_is_left_out_where_it_is_set_already() -> None:
