@@ -46,7 +46,7 @@ def main() -> NoReturn:
         gc.freeze()
         gc.enable()
         signals.watch()
-    except Exception as error:  # noqa: BLE001 (whatever it is: one line, no traceback)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (whatever it is: one line, no traceback)
         _refuse(f"cannot start: {described(error)}{_raised_in(error)}")
     _exit(_code(command))
 
@@ -139,7 +139,7 @@ def _undo_what_the_parent_left() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """The error in one line, and where it is known, what lifts it."""
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if limit := _limit(error):
@@ -149,7 +149,7 @@ def described(error: Exception) -> str:
     return text
 
 
-def _raised_in(error: Exception) -> str:
+def _raised_in(error: BaseException) -> str:
     """The file, where it is none of ours: a stranger in the place of a package that we need."""
     at = error.__traceback__
     while at is not None and at.tb_next is not None:
@@ -163,7 +163,7 @@ def is_of_this_machine(error: Exception) -> bool:
     return isinstance(error, ImportError) or _limit(error) is not None
 
 
-def _limit(error: Exception) -> str | None:
+def _limit(error: BaseException) -> str | None:
     text = f"{type(error).__name__}: {error}"
     return next((limit for sign, limit in _LIMITS.items() if sign in text), None)
 

@@ -10,16 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec import inspect
 from msgspec.structs import replace
 
+from diagnose.model.attempt import Attempt, BindAttempt, Drop
 from diagnose.model.compose import ComposeProject, Listening, PortEntry, Reference, Service, Spot
 from diagnose.model.container import EngineContainer
 from diagnose.model.fact import Unknown
 from diagnose.model.names import HostsFile
+from diagnose.model.network import RouteLookup
 from diagnose.model.process import Container
+from diagnose.model.rule import RuleRef
 from diagnose.model.side import Side
 from diagnose.model.snapshot import Program, Snapshot, Vantage
 from diagnose.model.target import Target
@@ -62,6 +65,13 @@ _HOSTS = re.compile(
 )
 
 
+_ERRNO = re.compile(r"[A-Z][A-Z0-9_]{1,30}|errno \d{1,6}|\d{1,6}", re.ASCII)
+_REASON = re.compile(r"[A-Za-z0-9_]{1,64}", re.ASCII)
+"""Of enum skb_drop_reason, or its number where the kernel prints that."""
+_FUNCTION = re.compile(r"[\w.+-]{0,128}(?: \[[\w-]{1,64}\])?", re.ASCII)
+_FAMILIES = frozenset({"ip", "ip6", "inet", "arp", "bridge", "netdev"})
+
+
 def as_foreign(snapshot: Snapshot) -> Snapshot:
     """The snapshot with nothing in it that only netdiag may say. Raises ValueError, in words for the user."""
     return _of_snapshots()(snapshot)  # type: ignore[no-any-return]
@@ -100,7 +110,51 @@ def _target(one: Target) -> Target:
     same = (read.service.service if read.service else None) == named if named else read.host == one.host
     if not same or one.address.startswith("-"):
         raise ValueError(f"{one.address!r} is not its target")
+    return replace(one, input=_typed(one))
+
+
+def _typed(one: Target) -> str:
+    """What was typed, as netdiag shows it; where that is not this target, its address: it is the report's headline."""
+    try:
+        read = parse_target(one.input)
+    except BadTargetError:
+        return one.address
+    if one.service is not None:
+        if read.service is None or (read.service.service, read.service.port) != (one.service.service, one.service.port):
+            raise ValueError(f"{one.input!r} is not its target")
+        return read.input
+    return read.input if (read.host, read.port, read.scheme) == (one.host, one.port, one.scheme) else one.address
+
+
+def _attempt(one: Attempt) -> Attempt:
+    return replace(one, errno=_symbol(one.errno, _ERRNO))
+
+
+def _bind(one: BindAttempt) -> BindAttempt:
+    return replace(one, errno=_symbol(one.errno, _ERRNO), plain_errno=_symbol(one.plain_errno, _ERRNO))
+
+
+def _lookup(one: RouteLookup) -> RouteLookup:
+    return replace(one, errno=_symbol(one.errno, _ERRNO))
+
+
+def _drop(one: Drop) -> Drop:
+    return replace(one, reason=_symbol(one.reason, _REASON), symbol=_symbol(one.symbol, _FUNCTION))
+
+
+def _rule(one: RuleRef) -> RuleRef:
+    if one.family not in _FAMILIES:
+        raise ValueError(f"{one.family!r} is no family of rules")
     return one
+
+
+S = TypeVar("S", str, str | None)
+
+
+def _symbol(text: S, pattern: re.Pattern[str]) -> S:
+    if text is not None and not pattern.fullmatch(text):
+        raise ValueError(f"{text!r} is no name that the kernel gives")
+    return text
 
 
 def _hosts_file(one: HostsFile) -> HostsFile:
@@ -228,6 +282,11 @@ _OURS: Mapping[type, Callable[[Any], Any]] = {
     Container: _container,
     EngineContainer: _described,
     ComposeProject: _project,
+    Attempt: _attempt,
+    BindAttempt: _bind,
+    RouteLookup: _lookup,
+    Drop: _drop,
+    RuleRef: _rule,
 }
 _Again = Callable[[Any], Any]
 """The value as it may stand; itself where nothing is to be changed."""

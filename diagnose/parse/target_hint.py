@@ -54,11 +54,11 @@ _ASSIGNMENT = re.compile(r"(?:export\s+)?[A-Za-z_]\w{0,63}=(.+)", re.ASCII | re.
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,40}=", re.ASCII)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+-]{0,30})(:/{0,2}|//)(?=[^/]|$)", re.ASCII)
 _GO_DSN = re.compile(r"\btcp\(([^()]{1,300})\)", re.ASCII)
-_SETTING = re.compile(rf"(?:^|[\s;,?&])({'|'.join(_KEYS)})\s?=\s?([^\s;&]{{1,300}})", re.IGNORECASE)
+_SETTING = re.compile(rf"(?:^|[\s;,?&:])({'|'.join(_KEYS)})\s?=\s?([^\s;&]{{1,300}})", re.IGNORECASE)
 _BRACKETED = re.compile(r"(\[[0-9A-Fa-f:.%\w-]{2,60}\])(?::(\d{1,5}))?", re.ASCII)
 _PORT = re.compile(r"0*(\d{1,5})\W*", re.ASCII)
-_NUMERIC = re.compile(r"[\d.]{1,15}", re.ASCII)
-"""Hosts such as 0 and 127.1 (inet_aton(3))."""
+_NUMERIC = re.compile(r"0|\d{1,3}(?:\.\d{1,3}){1,3}", re.ASCII)
+"""0 and 127.1 (inet_aton(3)); a longer number is a mistyped port rather than a host."""
 _NUMBER = re.compile(r"\d{1,5}", re.ASCII)
 _NAME = re.compile(r"[a-z][a-z-]{0,30}(?:\.[a-z][a-z-]{0,30}){0,5}", re.ASCII)
 _HOST = re.compile(r"[a-z][a-z-]{0,30}\d{0,3}(?:\.[a-z][a-z-]{0,30}\d{0,3}){0,5}", re.ASCII)
@@ -77,14 +77,23 @@ def hint(text: str, flaw: str) -> str:
 
 def likely_meant(text: str) -> str:
     """A target that can be read, the nearest to the text that is found; host, port and scheme only."""
+    shown = " ".join((skeleton(text), *_from_settings(text[:LONGEST])))
     for candidate in _candidates(text[:LONGEST]):
         try:
             target = read_target(candidate)
         except FlawError:
             continue
-        if _is_address(target.host) or _HOST.fullmatch(target.host.lower()) or _NUMERIC.fullmatch(target.host):
+        if _may_be_repeated(target, shown):
             return _spelled(target)
     return COMPOSE_DEFAULT if text.startswith(COMPOSE) else DEFAULT
+
+
+def _may_be_repeated(target: Target, shown: str) -> bool:
+    """Whether the host is no secret: what is hidden of the text is not in the example either."""
+    name = target.service.service if target.service is not None else target.host
+    if target.service is None and (name == "localhost" or _is_address(name) or _NUMERIC.fullmatch(name)):
+        return True
+    return bool(_HOST.fullmatch(name)) and name in re.split(r"[^\w.-]+", shown)
 
 
 def _spelled(target: Target) -> str:
@@ -100,7 +109,7 @@ def _candidates(text: str) -> Iterator[str]:
     plain = folded(visible).strip().strip(_QUOTES).rstrip(_TRAILING).strip()
     assigned = _ASSIGNMENT.fullmatch(plain)
     value = assigned[1].strip().strip(_QUOTES) if assigned else plain
-    if re.fullmatch(r"[^\W\d][\w-]*", value) and (assigned or not _NAME.fullmatch(value.lower())):
+    if re.fullmatch(r"[^\W\d][\w-]*", value) and (assigned or not _NAME.fullmatch(value)):
         yield from _from_settings(plain)
         return  # one word, which may be anything
     if plain.startswith(COMPOSE):

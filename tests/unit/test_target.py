@@ -172,12 +172,25 @@ def example(message: str) -> str:
         ("unix:/run/docker.sock", "127.0.0.1:62893"),
         ("file:///etc/hosts", "127.0.0.1:62893"),
         ("hunter2", "127.0.0.1:62893"),
+        ("99999", "127.0.0.1:62893"),
+        ("12345678:x", "127.0.0.1:62893"),
+        ("mysql:host=db;port=3306;password=x", "db:3306"),
     ],
 )
 def test_the_example_is_what_was_probably_meant(text: str, meant: str) -> None:
     with pytest.raises(BadTargetError) as refused:
         parse_target(text)
     assert example(str(refused.value)) == meant
+
+
+@pytest.mark.parametrize(
+    "secret", ["QWxhZGRpbjpvcGVu", "AbCdEfGhIjKlMnOp", "123456789012345", "SECRETTOK", "hunter2x9"]
+)
+@pytest.mark.parametrize("form", ["{}", "pw={}:443x", "user {}:443", "compose:{}:", "x={}", "a b {}:1", "Basic {}:80"])
+def test_what_is_hidden_of_a_bad_target_is_not_in_its_example(form: str, secret: str) -> None:
+    with pytest.raises(BadTargetError) as refused:
+        parse_target(form.format(secret))
+    assert secret not in str(refused.value)
 
 
 def test_an_example_with_brackets_is_quoted_as_bash_and_zsh_need_it() -> None:
@@ -257,6 +270,10 @@ def test_the_password_never_leaves_the_parser(text: str) -> None:
         f"foo://localhost/{SECRET}",
         f"compose:db:{SECRET}",
         SECRET,
+        f"pw={SECRET}:443x",
+        f"PASSWORD={SECRET}:443",
+        f"user {SECRET}:443",
+        f"Authorization: Basic {SECRET}:80",
         f"Server=localhost;User=sa;Password={SECRET};",
         f"host=localhost port=5432 password={SECRET}",
         f"localhost:6379,password={SECRET},ssl=true",
