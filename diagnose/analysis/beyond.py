@@ -10,14 +10,14 @@ from msgspec.structs import replace
 
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import containers_of, described, is_same
-from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached
+from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached, unmapped
 from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.container import Status
 from diagnose.model.fact import Known, Unknown
 from diagnose.model.finding import Command, Remedy
 from diagnose.model.firewall import End, Walk
-from diagnose.model.network import Endpoint, SocketRow
+from diagnose.model.network import Endpoint, SocketRow, is_loopback, is_wildcard
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 
@@ -48,13 +48,19 @@ class Away(Struct, frozen=True):
     at: Endpoint | None
 
 
+class LedOn(Struct, frozen=True):
+    """NAT leads it on to an endpoint of this machine that no socket listens on: the kernel refuses it there."""
+
+    at: Endpoint
+
+
 class Untold(Struct, frozen=True):
     """It could not be determined."""
 
     why: str
 
 
-Beyond = Served | Unserved | Suspended | Overfull | Away | Untold
+Beyond = Served | Unserved | Suspended | Overfull | Away | LedOn | Untold
 
 
 def deciding_walk(snapshot: Snapshot, attempt: Attempt) -> Walk | None:
@@ -81,6 +87,8 @@ def beyond(snapshot: Snapshot, attempt: Attempt, walk: Walk | None) -> Beyond:
     """What the connection would come to without the rule that stops this walk; the walk: of this very attempt."""
     passed = _passed(walk)
     end, at = (passed.end, passed.at) if passed is not None else (End.UNTOLD, None)
+    if end is End.UNTOLD and at is not None:
+        return _where_nat_leads(snapshot, at)
     if end is not End.AWAY and at is None:
         return _at_the_port(snapshot, attempt, end, walk)
     return _by_the_copy(end, at)
@@ -107,7 +115,8 @@ def _by_the_copy(end: End, at: Endpoint | None) -> Beyond:
         case End.AWAY:
             return Away(at)
         case End.UNTOLD:
-            return Untold("the copy of the rules does not show where the connection ends")
+            led = f"NAT leads it on to {at}" if at is not None else ""
+            return Untold(led or "the copy of the rules does not show where the connection ends")
         case _:
             assert_never(end)
 
@@ -115,6 +124,15 @@ def _by_the_copy(end: End, at: Endpoint | None) -> Beyond:
 def _passed(walk: Walk | None) -> Derived | None:
     """The first rehearsal after which the rules let the connection pass."""
     return next((one for one in derived(walk) if one.mended), None) if walk is not None else None
+
+
+def _where_nat_leads(snapshot: Snapshot, at: Endpoint) -> Beyond:
+    """The copy refused it there: so does the machine, unless the copy lacks one of its listeners."""
+    match snapshot.listeners:
+        case Known(value=rows) if not may_be_reached(rows, at.address, at.port):
+            return LedOn(at)
+        case _:
+            return Untold(f"NAT leads it on to {at}")
 
 
 def _at_the_port(snapshot: Snapshot, attempt: Attempt, end: End, walk: Walk | None) -> Beyond:
@@ -126,17 +144,28 @@ def _at_the_port(snapshot: Snapshot, attempt: Attempt, end: End, walk: Walk | No
 
 
 def _of_rows(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...], end: End, walk: Walk | None) -> Beyond:
+    led = _led_to(walk) if walk is not None else None
+    if led is not None and end is not End.LISTENER:
+        return Untold(f"NAT leads it on to {led}")
     found = reached(rows, attempt.address, attempt.port)
     if found:
         return _of_listeners(snapshot, found)
     if end is End.LISTENER:
         return Served()
-    if walk is not None and walk.arrives is not None:
-        return Untold(f"NAT leads it on to {walk.arrives}")
     perhaps = may_be_reached(rows, attempt.address, attempt.port)
     if any(covers(row, attempt.address) is Coverage.UNKNOWN for row in perhaps):
         return Untold("whether the listener on :: takes IPv4 could not be read")
     return Unserved()
+
+
+def _led_to(walk: Walk) -> Endpoint | None:
+    """Where a rule had sent it by the time that it was stopped; an address in other words is the same address."""
+    at = walk.arrives or walk.seen_as
+    if at is None or at.port != walk.port:
+        return at
+    asked = unmapped(walk.address)
+    same = at.address == asked or (is_wildcard(asked) and is_loopback(at.address))
+    return None if same else at
 
 
 def _of_listeners(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> Beyond:
@@ -185,6 +214,11 @@ def in_words(found: Beyond, endpoint: Endpoint) -> str:
         case Away(at=at):
             where = f" to {at}" if at is not None else ""
             return f"NAT leads the connection on{where}, out of this network namespace"
+        case LedOn(at=at):
+            return (
+                f"NAT leads the connection on to {at}, where nothing listens, so the kernel refuses it once the rule "
+                "lets it pass"
+            )
         case Untold(why=why):
             return f"it could not be seen what the connection meets behind the rule ({why})"
         case _:
@@ -210,7 +244,7 @@ def _limited(remedies: Iterable[Remedy], walk: Walk, found: Beyond, endpoint: En
 
 
 def _lead(limit: Beyond) -> str:
-    known = isinstance(limit, Unserved | Suspended | Overfull)
+    known = isinstance(limit, Unserved | Suspended | Overfull | LedOn)
     return "This lifts this block only" if known else "Whether the connection works then was not checked"
 
 

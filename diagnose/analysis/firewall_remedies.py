@@ -52,14 +52,18 @@ def _conceivable(walk: Walk) -> Iterator[Remedy]:
     return _for_policy(walk, decider) if decider.policy else _for_rule(walk, decider)
 
 
-def combined(remedies: Sequence[Remedy]) -> Remedy:
-    """Several remedies as one: each mends what the one before it brought to light."""
+def combined(remedies: Sequence[Remedy], *, astray: bool = False) -> Remedy:
+    """Several remedies as one: each mends what the one before it brought to light.
+
+    `astray`: one of the rules stops nothing, and leads the connection elsewhere.
+    """
     if len(remedies) == 1:
         return remedies[0]
     undoable = all(remedy.undo for remedy in remedies)
+    do = "keep it from its listener" if astray else "stop it"
     actions = [remedy.summary.partition(". ")[0] for remedy in remedies]
     return Remedy(
-        summary=f"{len(remedies)} rules stop it one after the other, so all of this is needed: {'; '.join(actions)}. "
+        summary=f"{len(remedies)} rules {do} one after the other, so all of this is needed: {'; '.join(actions)}. "
         + remedies[-1].summary.partition(". ")[2],
         # one may have to be given again: further up the chain it lets through another packet
         commands=tuple(command for remedy in remedies for command in remedy.commands),

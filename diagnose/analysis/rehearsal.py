@@ -70,8 +70,9 @@ def _remedy(walk: Walk, tried: Rehearsed) -> Remedy | None:
         if remedy is None:
             return None
         following.append(remedy)
+    astray = walk.decider is None or any(one.decider is None for one in tried.obstacles)
     for first in candidates(walk):
-        whole = combined((first, *following))
+        whole = combined((first, *following), astray=astray)
         if whole.commands == tried.commands:
             undone = tried.remedy is not None and tried.remedy.undo == whole.undo
             return whole if undone or not whole.undo else without_undo(whole)

@@ -155,6 +155,60 @@ def test_a_drop_in_front_of_a_redirect_to_a_dead_port_is_lifted_with_the_redirec
     assert len(first(answer)["commands"]) == 2
 
 
+def leads_on(answer: Answer, where: str, rule: str) -> None:
+    """The far end is named, and the rule that leads there is left alone."""
+    assert answer.cause
+    assert f"NAT leads the connection on to {where}, where nothing listens" in answer.cause["explanation"]
+    assert CLOSED not in answer.codes
+    lifts_the_first_only(answer)
+    for remedy in answer.cause["remedies"]:
+        assert len(remedy["commands"]) == 1, remedy
+        assert rule not in str(remedy["commands"])
+        assert "one after the other" not in remedy["summary"]
+
+
+@pytest.mark.parametrize("stops", ["drop", "reject with tcp reset", "reject"])
+@pytest.mark.parametrize("hook", ["output", "input"])
+def test_a_rule_behind_a_dnat_to_a_dead_port_is_lifted_without_the_dnat(
+    machine: Machine, scenario: Scenario, stops: str, hook: str
+) -> None:
+    machine.run("ip", "address", "add", "10.9.8.1/32", "dev", "lo")
+    machine.serve("accepts", "10.9.8.1", machine.port)
+    machine.nft(
+        "add table ip lead",
+        "add chain ip lead out { type nat hook output priority -100 ; }",
+        f"add rule ip lead out ip daddr 127.0.0.1 tcp dport {machine.port} dnat to 10.9.8.1:{machine.port + 7}",
+    )
+    machine.chain(hook, f"tcp dport {machine.port + 7} {stops}")
+    code = DROPS if stops == "drop" else REJECTS
+    answer = scenario.diagnose((f"127.0.0.1:{machine.port}",), ROOT, proven(code))
+    leads_on(answer, f"10.9.8.1:{machine.port + 7}", "lead")
+
+
+def test_a_reject_behind_an_ipv6_redirect_to_a_dead_port_is_lifted_without_the_redirect(
+    machine: Machine, scenario: Scenario
+) -> None:
+    port, to = str(machine.port), str(machine.port + 7)
+    machine.run(*f"ip6tables-nft -t nat -A OUTPUT -p tcp --dport {port} -j REDIRECT --to-ports {to}".split())
+    machine.run(*f"ip6tables-nft -A INPUT -p tcp --dport {to} -j REJECT".split())
+    answer = scenario.diagnose((f"[::1]:{port}",), ROOT, proven(REJECTS))
+    leads_on(answer, f"[::1]:{to}", "nat")
+
+
+def test_a_drop_behind_a_redirect_to_a_live_port_is_the_only_fault(machine: Machine, scenario: Scenario) -> None:
+    machine.serve("accepts", "127.0.0.1", machine.port + 7)
+    machine.nft(
+        "add table ip lead",
+        "add chain ip lead out { type nat hook output priority -100 ; }",
+        f"add rule ip lead out tcp dport {machine.port} redirect to :{machine.port + 7}",
+    )
+    machine.chain("input", f"tcp dport {machine.port + 7} drop")
+    answer = scenario.says(proven(DROPS), as_nobody=weaker(DROPS))
+    assert CLOSED not in answer.codes
+    assert first(answer)["rehearsal"]["mended"]
+    assert len(first(answer)["commands"]) == 1
+
+
 # ------ what NAT serves on another address of the machine
 
 

@@ -245,6 +245,15 @@ def test_a_reset_of_the_kernel_that_a_rule_drops_proves_the_lost_answer_and_the_
     assert "refused/nothing-listening" in problems(snapshot)
 
 
+@pytest.mark.parametrize("tried", [True, False])
+def test_where_nat_leads_the_port_to_nothing_the_port_asked_about_lacks_no_program(tried: bool) -> None:
+    walk = replace(walk_to("127.0.0.1", rule()), seen_as=at("127.0.0.1:8999"))
+    led = replace(rehearsed(walk), at=at("127.0.0.1:8999"))
+    walk = replace(walk, rehearsals=Known((led,))) if tried else walk
+    snapshot = dialled(V4, unanswered(V4, drop="NETFILTER_DROP"), listeners=rows(), firewall=shadow(walk))
+    assert problems(snapshot) == {"firewall/rule-drops"}
+
+
 def test_where_nat_leads_the_port_to_a_listener_nothing_is_missing_behind_the_rule() -> None:
     walk = walk_to("127.0.0.1", rule(), "reject")
     led = replace(rehearsed(walk), end=End.LISTENER, at=at("127.0.0.1:9090"))

@@ -8,6 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from checks.firewall import CHECK
+from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.rehearsal import obstacle
 from diagnose.analysis.walk import rule_title
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, ResetWitness
@@ -311,6 +313,64 @@ def test_a_listener_that_nat_leads_to_is_behind_the_rule_though_none_has_the_por
     (remedy,) = root(behind(DROPPED, DROPS, tried, listeners=rows())).remedies
     assert remedy.rehearsal is not None
     assert remedy.rehearsal.mended
+
+
+LED_ON = replace(DROPS, seen_as=at("192.0.2.10:8999"), hook="output")
+"""A filter that drops what a NAT rule has already sent elsewhere."""
+
+
+def test_where_nat_leads_on_to_nothing_that_end_is_named_and_not_the_port_asked_about() -> None:
+    tried = replace(PASSES_THEN, end=End.UNTOLD, at=at("192.0.2.10:8999"))
+    seen = behind(DROPPED, LED_ON, tried, listeners=rows())
+    found = root(seen)
+    (remedy,) = found.remedies
+    where = "NAT leads the connection on to 192.0.2.10:8999, where nothing listens"
+    assert where in found.explanation
+    assert where in remedy.summary
+    assert "This lifts this block only" in remedy.summary
+    assert remedy.rehearsal is not None
+    assert not remedy.rehearsal.mended
+    for text in (found.explanation, remedy.summary):
+        assert f"othing listens on {HERE}" not in text
+
+
+@pytest.mark.parametrize("listeners", [rows(listening("192.0.2.10:8999")), NEEDS_ROOT], ids=["one", "not known"])
+def test_where_nat_leads_on_to_what_may_be_served_nothing_is_said_to_be_missing(listeners: Any) -> None:
+    tried = replace(PASSES_THEN, end=End.UNTOLD, at=at("192.0.2.10:8999"))
+    found = root(behind(DROPPED, LED_ON, tried, listeners=listeners))
+    assert "NAT leads it on to 192.0.2.10:8999" in found.explanation
+    assert "nothing listens" not in found.explanation.lower()
+
+
+@pytest.mark.parametrize("listeners", [rows(), SERVER], ids=["nothing", "a listener that NAT goes past"])
+def test_where_no_remedy_was_tried_nat_still_leads_past_the_port_asked_about(listeners: Any) -> None:
+    found = root(dialled(HERE, DROPPED, listeners=listeners, firewall=shadow(LED_ON)))
+    assert "NAT leads it on to 192.0.2.10:8999" in found.explanation
+    assert "listens behind it" not in found.explanation
+
+
+@pytest.mark.parametrize(
+    ("address", "seen_as"),
+    [("0.0.0.0", "127.0.0.1:8080"), ("::", "[::1]:8080"), ("::ffff:127.0.0.1", "127.0.0.1:8080")],
+)
+def test_an_address_that_the_kernel_writes_otherwise_is_not_one_that_nat_leads_to(address: str, seen_as: str) -> None:
+    where = f"[{address}]:8080" if ":" in address else f"{address}:8080"
+    walk = replace(walk_to(address, rule()), seen_as=at(seen_as))
+    found = root(dialled(where, unanswered(where, drop="NETFILTER_DROP"), listeners=rows(), firewall=shadow(walk)))
+    assert "NAT leads" not in found.explanation
+
+
+@pytest.mark.parametrize("rewrites", [True, False])
+def test_a_rule_that_leads_elsewhere_is_not_said_to_stop_the_connection(rewrites: bool) -> None:
+    then = removed(ASTRAY) if rewrites else walk_to("127.0.0.1", rule(handle=6))
+    following = candidates(then)[0]
+    commands = (*candidates(DROPS)[0].commands, *following.commands)
+    tried = Rehearsed(commands, mended=True, remedy=following, end=End.LISTENER, obstacles=(obstacle(then),))
+    walk = replace(DROPS, rehearsals=Known((tried,)))
+    (remedy,) = root(met(DROPPED, walk)).remedies
+    assert remedy.commands == commands
+    assert ("2 rules stop it" in remedy.summary) is not rewrites
+    assert ("2 rules keep it from its listener" in remedy.summary) is rewrites
 
 
 def test_where_nat_serves_another_address_no_accept_is_offered_for_a_port_that_nothing_listens_on() -> None:

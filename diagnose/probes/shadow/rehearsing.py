@@ -11,9 +11,11 @@ from msgspec import Struct
 
 from diagnose.analysis.argument import objection
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
+from diagnose.analysis.reach import reached
 from diagnose.analysis.rehearsal import obstacle
+from diagnose.model.attempt import Outcome
 from diagnose.model.finding import Command, Remedy
-from diagnose.model.firewall import Approach, Dialled, End, Obstacle, Rehearsed, Walk
+from diagnose.model.firewall import Approach, Dialled, End, Obstacle, Rehearsed, Walk, endpoint_of
 from diagnose.model.network import Endpoint, is_loopback, is_wildcard
 from diagnose.parse import nft, xtables
 from diagnose.parse.rule_text import hide_in_walk
@@ -57,6 +59,16 @@ class Tried(Struct, frozen=True):
     mends: frozenset[Dialled]
     ends: Mapping[Dialled, tuple[End, Endpoint | None]]
     """What each of those connects came to, and where, if NAT led it elsewhere."""
+
+
+class Applied(Struct, frozen=True):
+    """Remedies executed in a copy, one after the other."""
+
+    remedies: tuple[Remedy, ...]
+    obstacles: tuple[Obstacle, ...]
+    """What stopped the connect after the first, after the second ..."""
+    led_on: bool = False
+    """No rule stops it now; NAT leads it on, and nothing listens there, nor where it was sent at first."""
 
 
 class Rehearsals:
@@ -117,10 +129,11 @@ class Rehearsals:
             executed = stage.apply_until_it_passes(remedy, walk, ours)
             if executed is None:
                 return None
-            applied, obstacles = executed
             probes = {one: prober.probe(one, until) for one in dialled}
             mends = frozenset(
-                one for one, probe in probes.items() if probe.outcome.works or (one == ours and _passes(probe, walk))
+                one
+                for one, probe in probes.items()
+                if probe.outcome.works or (one == ours and (executed.led_on or _passes(probe, walk)))
             )
             opens = (
                 *(f"{one} from the network" for one in sorted(shut_outside - stage.shut_outside(shut_outside))),
@@ -128,12 +141,13 @@ class Rehearsals:
                 *_untried(len(inside[_NEIGHBOURS:]), "this machine"),
                 *_untried(len(outside[_NEIGHBOURS:]), "the network"),
             )
-            whole = combined(applied)
+            astray = walk.decider is None or any(one.decider is None for one in executed.obstacles)
+            whole = combined(executed.remedies, astray=astray)
             if ours in mends and whole.undo and not stage.undoes(whole.undo):
                 whole = without_undo(whole)
             ends = {one: _end(probes[one], copy) for one in mends}
             return Tried(
-                Rehearsed(whole.commands, ours in mends, opens, whole, obstacles=tuple(obstacles)), mends, ends
+                Rehearsed(whole.commands, ours in mends, opens, whole, obstacles=executed.obstacles), mends, ends
             )
 
 
@@ -147,11 +161,10 @@ class _Stage:
         self._until = until
         self._tables = copy.tables
 
-    def apply_until_it_passes(
-        self, remedy: Remedy, walk: Walk, ours: Dialled
-    ) -> tuple[list[Remedy], list[Obstacle]] | None:
+    def apply_until_it_passes(self, remedy: Remedy, walk: Walk, ours: Dialled) -> Applied | None:
         """The remedy and those for the rules that stop the connect behind it, with what each of these was needed for.
 
+        A rule that leads it elsewhere stops nothing: it is removed only where it hides a listener of the machine.
         None when one cannot be executed.
         """
         applied: list[Remedy] = []
@@ -166,10 +179,18 @@ class _Stage:
             if _passes(probe, walk) or len(applied) == _STEPS:
                 break
             then = hide_in_walk(Walker(self._copy, self._words.after(self._moved())).walk(probe))
+            if walk.decider is not None and then.decider is None and not self._is_served(ours):
+                led_on = then.arrives is not None and probe.outcome is Outcome.REFUSED
+                return Applied(tuple(applied), tuple(obstacles), led_on)
             following = next(iter(candidates(then)), None)
             if following is not None and following not in applied:
                 obstacles.append(obstacle(then))
-        return applied, obstacles
+        return Applied(tuple(applied), tuple(obstacles))
+
+    def _is_served(self, dialled: Dialled) -> bool:
+        """Whether the machine is known to have a listener there."""
+        endpoint = endpoint_of(dialled)
+        return bool(reached(self._copy.machine.listeners, endpoint.address, endpoint.port))
 
     def _moved(self) -> Moved:
         lines: dict[tuple[nft.TableKey, int], int] = {}
