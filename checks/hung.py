@@ -13,13 +13,12 @@ from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.succession import (
     Gone,
     Replaced,
-    Succession,
     succession,
     succession_evidence,
     succession_text,
 )
-from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
-from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome
+from diagnose.analysis.wording import connect_evidence, dial_instead, pending, row_text, title
+from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome, QueueWitness
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
@@ -97,13 +96,13 @@ def _behind_a_rule(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
 def _full_behind_a_rule(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Finding:
     return Finding(
         code=ACCEPT_QUEUE_FULL.code,
-        title=title(f"The accept queue of {row.local} is full: {row.queue} pending connections, backlog {row.backlog}"),
+        title=title(f"The accept queue of {row.local} is full: {pending(row.queue, row.backlog)}"),
         severity=severity(snapshot, attempt),
         confidence=Confidence.LIKELY,
         explanation="A firewall rule stops the connection before it gets here. Without that rule the kernel would drop "
         "it without an answer, because the program does not accept the connections that are pending.",
         evidence=(
-            Evidence(f"{row_text(row)}: {row.queue} pending connections, backlog {row.backlog}", "sock_diag"),
+            Evidence(f"{row_text(row)}: {pending(row.queue, row.backlog)}", "sock_diag"),
             *_holder_evidence(snapshot, (row,)),
         ),
         remedies=_wake_up(snapshot, attempt, (row,)),
@@ -306,7 +305,7 @@ def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, 
         f"called accept(2) for it. {_why_not(snapshot, attempt)}",
         evidence=(
             Evidence(f"our connection to {attempt.endpoint} has no inode on the server's side", "sock_diag"),
-            *(Evidence(f"{row_text(row)}, {row.queue} waiting of {row.backlog}", "sock_diag") for row in ours),
+            *(Evidence(f"{row_text(row)}: {pending(row.queue, row.backlog)}", "sock_diag") for row in ours),
             *_holder_evidence(snapshot, ours),
             *_clients(snapshot, attempt),
         ),
@@ -451,7 +450,7 @@ def _overflowed(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...
     """Our SYN was answered while there was room, and by the time of our ACK there was none."""
     counted = isinstance(attempt.queue, Known) and attempt.queue.value.overflowed
     row = rows[0] if rows else None
-    length = f": {row.backlog} may wait" if row else ""
+    length = _length(attempt.queue, row)
     yield Finding(
         code=ACCEPT_QUEUE_FULL.code,
         title=title(f"The accept queue of {row.local if row else attempt.endpoint} is full{length}"),
@@ -470,11 +469,20 @@ def _overflowed(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...
     )
 
 
+def _length(queue: Fact[QueueWitness], row: SocketRow | None) -> str:
+    """How full the queue is, as far as that was read, as the end of a title."""
+    match queue:
+        case Known(value=witness) if witness.queue > witness.backlog:
+            return f": {pending(witness.queue, witness.backlog)}"
+        case _:
+            return f": backlog {row.backlog}" if row else ""
+
+
 def _queue_evidence(attempt: Attempt) -> tuple[Evidence, ...]:
     match attempt.queue:
         case Known(value=witness):
             return (
-                Evidence(f"{witness.queue} connections wait, the backlog is {witness.backlog}", "sock_diag"),
+                Evidence(pending(witness.queue, witness.backlog), "sock_diag"),
                 Evidence(
                     f"the listener's own drop counter: {witness.drops_before} before our attempt, "
                     f"{witness.drops_after} after it",
@@ -510,7 +518,7 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
     yield Finding(
         code=ACCEPT_QUEUE_FULL.code,
         title=title(
-            f"The accept queue of {witness.listener} is full: {witness.queue} wait, {witness.backlog} may"
+            f"The accept queue of {witness.listener} is full: {pending(witness.queue, witness.backlog)}"
             if full
             else f"The accept queue of {witness.listener} was full and dropped {packets}"
         ),
@@ -555,44 +563,47 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     holding = reached(rows, attempt.address, attempt.port) if attempt.local else ()
     became = succession(snapshot, attempt) if attempt.local else None
+    left = isinstance(became, Gone | Replaced)  # which a forwarder does not do
     return Finding(
         code=CLOSES_AT_ONCE.code,
         title=title(f"The server on {attempt.endpoint} {how} the connection before any byte"),
         severity=severity(snapshot, attempt),
         confidence=_who_closed(snapshot, attempt),
         explanation=f"The connection was established, and the other side {how} it before a single byte went either "
-        f"way.{' ' + succession_text(became) if became else ''} A forwarder does that when what it forwards to refuses "
-        "(a published container port, ssh -L, an IDE's port forward), a server when it does not want this client (an "
-        "access list, too many clients) or when it crashes, and a socket unit whose service fails.",
+        f"way.{'' if left else ' ' + _WHY_IT_CLOSES}{' ' + succession_text(became) if became else ''}",
         evidence=(
             Evidence(f"connect to {attempt.endpoint}: established, then {how} before any byte", "recv(2)"),
-            *_holder_evidence(snapshot, holding),
+            *(_past_holders(snapshot, holding) if left else _holder_evidence(snapshot, holding)),
             *((succession_evidence(became),) if became else ()),
         ),
-        remedies=(*_ends(became), _READ_THE_LOG),
+        remedies=(_FIND_WHY_IT_ENDS,) if left else (_READ_THE_LOG,),
         explains=_ON_OTHER_ADDRESSES,
     )
 
 
+_WHY_IT_CLOSES = (
+    "A forwarder ends a connection in this way when what it forwards to refuses (a published container port, ssh -L, "
+    "an IDE's port forward), a server when it does not want this client (an access list, too many clients) or when it "
+    "crashes, and a socket unit when its service fails."
+)
 _READ_THE_LOG = Remedy(
     summary="Read the log of the program that accepted it: it knows why. If it is a forwarder, look whether the far "
     "side listens, on an address it can reach (in a container: 0.0.0.0, not 127.0.0.1)."
 )
 
 
-def _ends(became: Succession | None) -> tuple[Remedy, ...]:
-    """What to do about a server that does not stay up."""
-    match became:
-        case Gone() | Replaced():
-            return (
-                Remedy(
-                    summary="Find out why the server ends: the last lines of its log, its exit status (systemctl "
-                    "status UNIT; docker ps -a shows Restarting or Exited), or start it in a terminal and connect "
-                    "again. If the kernel killed it, dmesg says so."
-                ),
-            )
-        case _:
-            return ()
+_FIND_WHY_IT_ENDS = Remedy(
+    summary="Find out why the server ends: the last lines of its log, its exit status (systemctl status UNIT; docker "
+    "ps -a shows Restarting or Exited), or start it in a terminal and connect again. If the kernel killed it, dmesg "
+    "says so."
+)
+
+
+def _past_holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Evidence, ...]:
+    """Who had a socket that is gone since; the state that was seen is over."""
+    return tuple(
+        Evidence(f"was held by {describe_process(one)}", "/proc/PID/stat") for one in _holders(snapshot, rows)[:3]
+    )
 
 
 CHECK = Check(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from diagnose.analysis.bind_conflict import Conflict, conflict
 from diagnose.analysis.describe import (
     describe_owner,
@@ -26,6 +28,7 @@ from diagnose.analysis.publication import (
     publications,
 )
 from diagnose.analysis.reach import listeners_on, reached
+from diagnose.analysis.succession import gone_since
 from diagnose.analysis.wording import row_text, title
 from diagnose.model.attempt import BindAttempt, Outcome
 from diagnose.model.check import Check
@@ -87,11 +90,16 @@ def _listening(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     port = snapshot.target.port
     unnamed = snapshot.only_looked and isinstance(snapshot.names, Unknown)
     reaching = {row for address in _addresses(snapshot) for row in reached(rows, address, port)}
-    for held in _by_endpoint(listeners_on(rows, port) if unnamed else reaching):
+    for found in _by_endpoint(listeners_on(rows, port) if unnamed else reaching):
+        gone = gone_since(snapshot, found)
+        held = [row for row in found if row not in gone]
+        if not held:
+            yield _listened(snapshot, gone)
+            continue
         yield from _hidden_owners(snapshot, held)
         yield Finding(
             code=LISTENER.code,
-            title=title(f"{_who(snapshot, held)} listens on {held[0].local}"),
+            title=title(_listens(snapshot, held)),
             severity=Severity.INFO,
             confidence=Confidence.PROVEN,
             explanation="This is who listens on the port; what the name means is not known."
@@ -99,6 +107,40 @@ def _listening(snapshot: Snapshot) -> Iterator[Finding | Missing]:
             else "This is who listens there.",
             evidence=_row_evidence(snapshot, held),
         )
+
+
+def _listened(snapshot: Snapshot, gone: Sequence[SocketRow]) -> Finding:
+    """A listener that was gone by the second look: a holder that was not seen may have ended, and is not hidden."""
+    processes = _holders(snapshot, gone)
+    who = _who(snapshot, gone) if processes else "A program"
+    since = f"{snapshot.later.value.ms:.0f} ms after the attempt" if isinstance(snapshot.later, Known) else "now"
+    return Finding(
+        code=LISTENER.code,
+        title=title(f"{who} listened on {gone[0].local} until a moment ago"),
+        severity=Severity.INFO,
+        confidence=Confidence.PROVEN,
+        explanation="The program that listened there has ended, or has closed its socket."
+        + _listens_now(snapshot, gone),
+        evidence=(
+            *(Evidence(row_text(one), "sock_diag") for one in gone[:_EVIDENCE_ROWS]),
+            Evidence(f"{since} {'this socket is' if len(gone) == 1 else 'these sockets are'} gone", "sock_diag"),
+            *(Evidence(f"was held by {describe_process(one)}", "/proc/PID/fd") for one in processes[:_EVIDENCE_ROWS]),
+        ),
+    )
+
+
+def _listens_now(snapshot: Snapshot, gone: Sequence[SocketRow]) -> str:
+    """Who has taken the place of a listener that is gone, as a sentence; empty: nobody."""
+    if isinstance(snapshot.later, Unknown):
+        return ""
+    later = snapshot.later.value
+    new = [row for row in later.listeners if row.local == gone[0].local]
+    if not new:
+        return ""
+    seen = replace(snapshot, holders=later.holders)
+    if not _holders(seen, new):
+        return " Now another socket listens there."
+    return f" Now {_who(seen, new)} {_verb(seen, new, 'listens', 'listen')} there."
 
 
 def _bind_side(snapshot: Snapshot) -> Iterator[Finding | Missing]:
@@ -164,10 +206,10 @@ def _listener(snapshot: Snapshot, wanted: str, held: Sequence[SocketRow], why: C
     if process is not None:
         return _container_port(snapshot, wanted, held, why, process)
     who = _who(snapshot, held)
-    overlapping = f"{who} on {held[0].local} excludes {endpoint}"
+    overlapping = f"{who} on {held[0].local} {_verb(snapshot, held, 'excludes', 'exclude')} {endpoint}"
     return Finding(
         code=OVERLAPPING_ADDRESS.code if why.overlapping else LISTENER.code,
-        title=title(overlapping if why.overlapping else f"{who} listens on {held[0].local}"),
+        title=title(overlapping if why.overlapping else _listens(snapshot, held)),
         severity=Severity.PROBLEM,
         confidence=Confidence.PROVEN if why.certain else Confidence.LIKELY,
         explanation=" ".join(
@@ -420,7 +462,7 @@ def _time_wait(snapshot: Snapshot, rows: Sequence[SocketRow], severity: Severity
 
 def _bound_only(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
     return (
-        f"{_who(snapshot, rows)} has {rows[0].local} bound without listening",
+        f"{_who(snapshot, rows)} {_verb(snapshot, rows, 'has', 'have')} {rows[0].local} bound without listening",
         "A bound socket takes the port although it neither listens nor is connected; /proc/net/tcp, netstat, lsof "
         "and older versions of ss do not show it.",
         (*_stop(snapshot, rows), _other_port(rows[0].local.port)),
@@ -429,7 +471,7 @@ def _bound_only(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
 
 def _self_connected(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
     return (
-        f"{_who(snapshot, rows)} is connected to itself on {rows[0].local}",
+        f"{_who(snapshot, rows)} {_verb(snapshot, rows, 'is', 'are')} connected to itself on {rows[0].local}",
         "A client that dials a closed local port again and again can be given that very port as its own: both ends "
         "are one socket (TCP simultaneous open). It has the port, and reads back what it writes.",
         (*_end(snapshot, rows), *_stop(snapshot, rows), *_reserve(snapshot)),
@@ -442,8 +484,8 @@ def _outbound(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
     if isinstance(snapshot.policy, Known) and not snapshot.policy.value.hands_out(port):
         return (
             text,
-            f"{who} opened a connection, and took port {port} for its own end: the kernel gives that port to nobody "
-            "who does not ask for it. The port is free again when the program closes the socket or ends; a reset of "
+            f"{who} opened a connection, and took port {port} for its own end: the kernel gives that port only to "
+            "programs that ask for it. The port is free again when the program closes the socket or ends; a reset of "
             "the connection does not free it.",
             _stop(snapshot, rows) or _end(snapshot, rows),
         )
@@ -456,7 +498,7 @@ def _outbound(snapshot: Snapshot, rows: Sequence[SocketRow]) -> _Said:
 
 
 def _client(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
-    """The program at the near end; a socket that it has closed already is nobody's."""
+    """The program at the near end; a socket that it has closed already has no holder."""
     unheld = isinstance(owner(rows[0], snapshot.holders), Unheld)
     return "A program that has closed its end by now" if unheld else _who(snapshot, rows)
 
@@ -727,6 +769,15 @@ def _who(snapshot: Snapshot, rows: Sequence[SocketRow]) -> str:
             return "The kernel"
         case _:
             return "A process"
+
+
+def _verb(snapshot: Snapshot, rows: Sequence[SocketRow], one: str, several: str) -> str:
+    """The verb that goes with `_who`."""
+    return several if len(_leaders(_holders(snapshot, rows))) > 1 else one
+
+
+def _listens(snapshot: Snapshot, held: Sequence[SocketRow]) -> str:
+    return f"{_who(snapshot, held)} {_verb(snapshot, held, 'listens', 'listen')} on {held[0].local}"
 
 
 def _holders(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Process, ...]:

@@ -1,7 +1,7 @@
 """The commands that netdiag prints, in the grammars of their tools: a name is one word of it, or no command is given.
 
-Names of tables, chains, sets, units, containers, interfaces and files come from the machine, and whoever made them
-chose them. nft(8) joins its arguments and parses the result as its language, iptables(8) reads a word that begins with
+Names of tables, chains, sets, units, containers, interfaces and files come from the machine, chosen by their
+makers. nft(8) joins its arguments and parses the result as its language, iptables(8) reads a word that begins with
 "-" as an option, systemctl(1) expands patterns. So each command has to have the form that its tool is known by here; a
 program or a form that is not known here is objected to.
 """

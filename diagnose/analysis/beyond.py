@@ -12,6 +12,7 @@ from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import containers_of, described, is_same
 from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached, unmapped
 from diagnose.analysis.rehearsal import Derived, derived
+from diagnose.analysis.wording import pending
 from diagnose.model.attempt import Attempt, Drop, Outcome
 from diagnose.model.container import Status
 from diagnose.model.fact import Known, Unknown
@@ -201,15 +202,15 @@ def in_words(found: Beyond, endpoint: Endpoint) -> str:
             return f"nothing listens on {endpoint}, so the kernel refuses the connection once the rule lets it pass"
         case Suspended(processes=(first, *_)):
             return (
-                f"{first.program} (pid {first.pid}), which listens there, is stopped or paused, so the connection "
-                "would not be accepted"
+                f"the program that listens there, {first.program} (pid {first.pid}), is stopped or paused, so the "
+                "connection would not be accepted"
             )
         case Suspended():
             return "the program that listens there is stopped or paused, so the connection would not be accepted"
         case Overfull(row=row):
             return (
-                f"the accept queue of {row.local} is full ({row.queue} pending connections, backlog {row.backlog}), "
-                "so the kernel would drop the connection"
+                f"the accept queue of {row.local} is full ({pending(row.queue, row.backlog)}), so the kernel would "
+                "drop the connection"
             )
         case Away(at=at):
             where = f" to {at}" if at is not None else ""

@@ -1,4 +1,4 @@
-"""Processes in words, and how to stop one in the terms of whoever runs it."""
+"""Processes in words, and how to stop one in the terms of the tool that runs it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def halted(process: Process) -> str:
 
 
 def state_sentence(process: Process) -> str:
-    """What the state of a holder means for whoever wants its port; empty where it means nothing."""
+    """What the state of a holder means for a program that wants its port; empty where it means nothing."""
     name = f"{process.program} (pid {process.pid})"
     match process.state:
         case "T":

@@ -1,4 +1,4 @@
-"""Where the usual servers and forwarders are told on which address and port they listen."""
+"""The settings of the usual servers and forwarders that decide on which address and port they listen."""
 
 from __future__ import annotations
 

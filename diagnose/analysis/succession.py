@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 from msgspec import Struct
 
 from diagnose.analysis.reach import reached
 from diagnose.model.attempt import Attempt
-from diagnose.model.fact import Fact, Known
+from diagnose.model.fact import Fact, Known, Unknown
 from diagnose.model.finding import Evidence
 from diagnose.model.network import SocketRow
 from diagnose.model.process import Holders, Process
@@ -68,6 +69,19 @@ def succession(snapshot: Snapshot, attempt: Attempt) -> Succession | None:
         return Replaced(old, new, later.ms)
     age = _age(snapshot, new) if new else None
     return Young(new, age) if new and age is not None and age < _YOUNG else None
+
+
+def gone_since(snapshot: Snapshot, rows: Iterable[SocketRow]) -> tuple[SocketRow, ...]:
+    """Those of these listening sockets that a second look did not find any more; none where there was no second look.
+
+    A process that ended between the looks at its socket and at the processes left no holder to see, hidden or not.
+    """
+    match snapshot.later:
+        case Known(value=later):
+            there = {row.inode for row in later.listeners}
+            return tuple(row for row in rows if row.inode not in there)
+        case Unknown():
+            return ()
 
 
 def came_up(snapshot: Snapshot, attempt: Attempt) -> CameUp | None:

@@ -47,6 +47,11 @@ def row_text(row: SocketRow) -> str:
     return f"{row.state.label} {row.local}" + (f" ({', '.join(notes)})" if notes else "")
 
 
+def pending(queue: int, backlog: int) -> str:
+    """2 pending connections, backlog 1: how full an accept queue is."""
+    return f"{queue} pending connection{'' if queue == 1 else 's'}, backlog {backlog}"
+
+
 def dial_instead(endpoint: Endpoint, summary: str) -> Remedy:
     """The remedy of dialling another target, which netdiag verifies."""
     return Remedy(summary=summary, commands=(Command(("netdiag", "run", str(endpoint))),), survives_reboot=None)

@@ -278,7 +278,7 @@ def behind(attempt: Attempt, walk: Walk, tried: Rehearsed, **facts: Any) -> Snap
         (
             {"listeners": SERVER, "holders": held((1, process(state="T")))},
             replace(PASSES_THEN, end=End.LISTENER),
-            "is stopped or paused",
+            "the program that listens there, python3 (pid 4242), is stopped or paused",
         ),
         (
             {"listeners": rows(replace(listening(HERE), queue=2, backlog=1))},

@@ -146,7 +146,7 @@ def test_it_is_known_without_the_listeners_which_are_missed() -> None:
 def test_a_queue_over_its_limit_that_dropped_our_packet_is_the_cause() -> None:
     found = root(dialled(HERE, unanswered(HERE, queue=full_queue(HERE)), listeners=SERVER, holders=RUNS))
     assert (found.code, found.confidence) == ("hung/accept-queue-full", Confidence.PROVEN)
-    assert found.title == "The accept queue of 127.0.0.1:8080 is full: 2 wait, 1 may"
+    assert found.title == "The accept queue of 127.0.0.1:8080 is full: 2 pending connections, backlog 1"
 
 
 def test_a_full_queue_whose_counter_did_not_rise_is_only_likely() -> None:
@@ -332,6 +332,7 @@ def test_a_server_that_was_replaced_by_a_new_process_is_said_to_restart() -> Non
     found = root(seen)
     assert "node (pid 77) was replaced by a new process, node (pid 78)" in found.explanation
     assert "why the server ends" in found.remedies[0].summary
+    assert not _speaks_of_a_forwarder(found)
 
 
 def test_a_server_that_is_gone_since_is_said_to_be() -> None:
@@ -339,7 +340,42 @@ def test_a_server_that_is_gone_since_is_said_to_be() -> None:
     seen = dialled(
         HERE, ended(HERE, Outcome.CLOSED), listeners=SERVER, holders=held((1, process("node", 77))), later=gone
     )
-    assert "node (pid 77) has ended since, and nothing listens there now" in root(seen).explanation
+    found = root(seen)
+    assert "node (pid 77) has ended since, and nothing listens there now" in found.explanation
+    assert not _speaks_of_a_forwarder(found)
+    assert any(one.text.startswith("was held by node (pid 77") for one in found.evidence)
+    assert not any(one.text.startswith("held by") for one in found.evidence)
+
+
+def _speaks_of_a_forwarder(found: Finding) -> bool:
+    return any("forwarder" in text for text in (found.explanation, *(one.summary for one in found.remedies)))
+
+
+@pytest.mark.parametrize("end", [Outcome.CLOSED, Outcome.RESET])
+def test_a_server_that_stays_may_be_a_forwarder_and_its_age_comes_last(end: Outcome) -> None:
+    young = held((1, replace(process("node", 77), started_at="2026-11-23T09:59:57Z")))
+    same = Known(Later(20.0, (listening(HERE),), young))
+    found = root(dialled(HERE, ended(HERE, end), listeners=SERVER, holders=young, later=same))
+    assert _speaks_of_a_forwarder(found)
+    assert "way. A forwarder ends a connection in this way when" in found.explanation
+    assert found.explanation.endswith("or not stay up.")
+    assert any(one.text.startswith("held by node (pid 77") for one in found.evidence)
+
+
+def test_one_pending_connection_is_not_called_several() -> None:
+    seen = dialled(HERE, unanswered(HERE, queue=full_queue(HERE, waiting=1, backlog=0)), listeners=SERVER, holders=RUNS)
+    found = root(seen)
+    assert found.title == "The accept queue of 127.0.0.1:8080 is full: 1 pending connection, backlog 0"
+    assert "1 pending connection, backlog 0" in {one.text for one in found.evidence}
+
+
+def test_a_last_ack_without_room_tells_the_queue_as_far_as_it_is_known() -> None:
+    late = replace(not_accepted(HERE), acceptance=Known(Acceptance.OVERFLOWED), queue=full_queue(HERE))
+    known = root(dialled(HERE, late, listeners=SERVER, holders=RUNS))
+    assert known.title == "The accept queue of 127.0.0.1:8080 is full: 2 pending connections, backlog 1"
+    listener = rows(replace(listening(HERE), backlog=1))
+    unread = root(dialled(HERE, replace(late, queue=NOT_NEEDED), listeners=listener, holders=RUNS))
+    assert unread.title == "The accept queue of 127.0.0.1:8080 is full: backlog 1"
 
 
 @pytest.mark.parametrize(("started", "said_so"), [("2026-11-23T09:59:57Z", True), ("2026-11-23T09:00:00Z", False)])

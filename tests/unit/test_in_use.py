@@ -10,6 +10,7 @@ from diagnose.analysis.describe import describe_process, stop_remedies
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.fact import Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Risk, Severity
+from diagnose.model.later import Later
 from diagnose.model.network import Endpoint, Interface, Links, PortPolicy, SocketRow, TcpState, family_of
 from diagnose.model.process import Container, Holder, Holders, Process
 from diagnose.model.snapshot import Snapshot, Vantage
@@ -377,7 +378,7 @@ def test_a_client_that_bound_its_own_port_is_a_client() -> None:
     ours = replace(connection(peer=("192.0.2.7", 50000)), opened_here=True)
     found = only(snapshot(tried(IN_USE), rows=(ours,)))
     assert (found.code, found.confidence) == ("in-use/outbound-connection", Confidence.PROVEN)
-    assert "the kernel gives that port to nobody" in found.explanation
+    assert "the kernel gives that port only to programs that ask for it" in found.explanation
     assert ("net.ipv4.ip_local_port_range = 32768 60999", "/proc/sys/net/ipv4/ip_local_port_range") in {
         (one.text, one.source) for one in found.evidence
     }
@@ -510,6 +511,63 @@ def test_for_a_connect_only_the_listener_that_it_reaches_is_named() -> None:
 def test_for_a_connect_unknown_listeners_are_missing() -> None:
     facts = replace(connecting(), listeners=Unknown(Reason.FAILED))
     assert missing(facts) == {"listeners"}
+
+
+# a listener that is gone a moment later
+
+
+def gone(facts: Snapshot, *now: SocketRow, holders: Fact[Holders] = Known(Holders((), 0))) -> Snapshot:  # noqa: B008
+    """The same, looked at again after 120 ms, when these listened."""
+    return replace(facts, later=Known(Later(120.0, now, holders)))
+
+
+@pytest.mark.parametrize("unreadable", [0, 3])
+def test_a_listener_that_ended_while_it_was_looked_at_is_neither_hidden_nor_the_kernel_s(unreadable: int) -> None:
+    facts = gone(replace(connecting(row()), holders=held_by(unreadable=unreadable)))
+    found = only(facts)
+    assert found.title == "A program listened on 127.0.0.1:8080 until a moment ago"
+    assert "has ended, or has closed its socket" in found.explanation
+    assert missing(facts) == set()
+    told = " ".join((found.title, found.explanation, *(one.text for one in found.evidence)))
+    assert not any(word in told for word in ("hidden", "no process", "The kernel", "sudo"))
+    assert ("120 ms after the attempt this socket is gone", "sock_diag") in {
+        (one.text, one.source) for one in found.evidence
+    }
+
+
+def test_the_known_holder_of_a_listener_that_is_gone_is_named_in_the_past() -> None:
+    found = only(gone(connecting(row())))
+    assert found.title == "python3 (pid 123) listened on 127.0.0.1:8080 until a moment ago"
+    assert any(one.text.startswith("was held by python3 (pid 123") for one in found.evidence)
+
+
+def test_the_new_listener_in_the_place_of_one_that_is_gone_is_named() -> None:
+    new = replace(PYTHON, pid=124)
+    facts = replace(connecting(row()), holders=held_by(unreadable=3))
+    named = only(gone(facts, row(inode=8), holders=held_by(new, inode=8)))
+    assert named.explanation.endswith("Now python3 (pid 124) listens there.")
+    assert only(gone(facts, row(inode=8))).explanation.endswith("Now another socket listens there.")
+
+
+def test_a_hidden_owner_whose_listener_is_still_there_stays_hidden() -> None:
+    facts = gone(replace(connecting(row()), holders=held_by(unreadable=3)), row())
+    assert only(facts).title.startswith("A hidden process")
+    assert missing(facts) == {"socket owners"}
+
+
+def test_of_two_sockets_on_the_port_only_the_one_that_is_still_there_has_a_hidden_owner() -> None:
+    facts = gone(connecting(row(inode=7), row(inode=8)), row(inode=7))
+    assert missing(replace(facts, holders=held_by(PYTHON, unreadable=3))) == set()
+    assert missing(replace(facts, holders=held_by(PYTHON, inode=8, unreadable=3))) == {"socket owners"}
+
+
+def test_several_holders_listen_and_one_listens() -> None:
+    other = replace(PYTHON, pid=200, program="sleep", parent=1)
+    facts = replace(snapshot(tried(IN_USE), rows=(row(),)), holders=held_by(PYTHON, other))
+    assert only(facts).title == "python3 (pid 123) and 1 more listen on 127.0.0.1:8080"
+    assert only(replace(facts, intent=Intent.CONNECT, attempts=connecting().attempts)).title == only(facts).title
+    wide = replace(snapshot(tried(IN_USE), rows=(row("0.0.0.0"),)), holders=held_by(PYTHON, other))
+    assert only(wide).title == "python3 (pid 123) and 1 more on 0.0.0.0:8080 exclude 127.0.0.1:8080"
 
 
 # how to stop a process
