@@ -13,10 +13,11 @@ from tests.tracefs import mount_tracefs
 
 MACHINES = "fixtures/machines"
 
-# a shell starts what is in the background with these ignored; programs that the tests start would inherit that
-for _number in (signal.SIGINT, getattr(signal, "SIGQUIT", signal.SIGINT)):
-    if signal.getsignal(_number) is signal.SIG_IGN:
-        signal.signal(_number, signal.default_int_handler)
+# a shell in the background, and nohup, ignore these; programs that the tests start would inherit that, and no handler
+for _name in ("SIGINT", "SIGQUIT", "SIGHUP"):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda _number, _frame: None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
