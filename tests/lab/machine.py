@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -156,10 +158,14 @@ class Machine:
     """The port that this scenario is about."""
     scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="netdiag-lab-")))
     servers: list[Server] = field(default_factory=list)
+    attached: bool = False
+    """Whether this test has a BPF program attached that netfilter asks."""
 
     def __enter__(self) -> Machine:
         adopt_orphans()
         self.scratch.chmod(0o755)
+        # its name is the same for every test process, and nobody but root can have it open
+        self.programs = os.open("/run/netdiag-lab-programs", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         (self.scratch / "private").mkdir()
         (self.scratch / "cwd").mkdir()
         (self.scratch / "cwd").chmod(0o777)
@@ -171,6 +177,7 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        os.close(self.programs)
         for server in self.servers:
             server.kill()
         Server(self.keeper).kill()
@@ -186,10 +193,27 @@ class Machine:
 
     def run(self, *argv: str, uid: int = ROOT, stdin: str | bytes = "", check: bool = True) -> str:
         """Standard output of a command in this machine."""
+        if "legacy" in argv[0] and not self.attached:
+            fcntl.flock(self.programs, fcntl.LOCK_SH)
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(self.inside(argv, uid), input=data, capture_output=True, timeout=10, check=False)
         assert not check or done.returncode == 0, f"{argv}: exit {done.returncode}: {done.stderr.decode()}"
         return done.stdout.decode(errors="backslashreplace")
+
+    @contextlib.contextmanager
+    def alone_with_programs(self) -> Iterator[None]:
+        """No test of another process needs a drop of iptables-legacy proven until the block ends.
+
+        The kernel does not report which network namespace netfilter asks a BPF program in: while one test has
+        a program attached, no such drop can be proven in any other.
+        """
+        fcntl.flock(self.programs, fcntl.LOCK_EX)
+        self.attached = True
+        try:
+            yield
+        finally:
+            self.attached = False
+            fcntl.flock(self.programs, fcntl.LOCK_UN)
 
     def nft(self, *statements: str) -> None:
         """Load statements into the machine's rule set, all or none."""

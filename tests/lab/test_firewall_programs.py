@@ -20,16 +20,19 @@ UNSEEN = (likely(SILENT), no_cause())
 def asked(machine: Machine, family: str, hook: str, verdict: int) -> Iterator[Server]:
     """Netfilter asks a program there, as long as its holder lives."""
     machine.run("cp", "/dev/stdin", "/run/bpf.py", stdin=PROGRAM.read_bytes())
-    try:
-        holder = Server(start(machine.inside(("/run/python3", "-I", "-S", "/run/bpf.py", family, hook, str(verdict)))))
-    except AssertionError as error:
-        if "OSError" in str(error):
-            pytest.skip("this kernel's netfilter asks no BPF programs")
-        raise
-    try:
-        yield holder
-    finally:
-        holder.kill()
+    with machine.alone_with_programs():
+        try:
+            holder = Server(
+                start(machine.inside(("/run/python3", "-I", "-S", "/run/bpf.py", family, hook, str(verdict))))
+            )
+        except AssertionError as error:
+            if "OSError" in str(error):
+                pytest.skip("this kernel's netfilter asks no BPF programs")
+            raise
+        try:
+            yield holder
+        finally:
+            holder.kill()
 
 
 @pytest.mark.parametrize("hook", ["input", "output"])

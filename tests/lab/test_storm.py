@@ -31,6 +31,7 @@ LONGEST = 1.0
 ENDS_WITHIN = 5.0
 """Seconds from the last signal to the end, on a machine where everything else is busy, too."""
 DIAGNOSES = (0, 1, 3)
+STARTING = re.compile(rb"Traceback|Fatal Python error: init_")
 OURS = re.compile(rb"/diagnose/|netdiag_entry.py\", line \d+, in _(?!undo)")
 
 
@@ -75,8 +76,8 @@ def storm(machine: Machine, folder: Path, number: int, chance: random.Random) ->
         return f"{options} {targets}: it went on after {sent}"
     what = f"{options} {targets} after {pauses} {[one.name for one in sent]}: exit {run.returncode}: {errors.decode()}"
     allowed = {code for one in sent for code in (128 + one, -one)} | set(DIAGNOSES)
-    # a signal that comes before our first line meets the interpreter's own start-up, which prints a traceback of it
-    starting = signal.SIGINT in sent and b"Traceback" in errors and not OURS.search(errors)
+    # a signal that comes before our first line meets the interpreter's own start-up, which reports it in its own words
+    starting = signal.SIGINT in sent and STARTING.search(errors) is not None and not OURS.search(errors)
     if run.returncode not in allowed or (errors not in (b"", b"netdiag: interrupted\n") and not starting):
         return what
     if sent and time.monotonic() - began > ENDS_WITHIN:
