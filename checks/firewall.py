@@ -191,6 +191,23 @@ def _dropped_by_a_filter(attempt: Attempt) -> bool:
             return False
 
 
+def _by_traffic_control(attempt: Attempt) -> Drop | None:
+    """The drop of our packet by a filter of traffic control (tc), where the kernel says so or has little else to do.
+
+    Without a reason (before Linux 5.17) it is the likely one of the few for which these functions free a packet.
+    """
+    for drop in attempt.drops.value if isinstance(attempt.drops, Known) else ():
+        if drop.reason in _TRAFFIC_CONTROL or (drop.reason == _UNSAID and drop.symbol in _WHERE_FILTERS_ARE):
+            return drop
+    return None
+
+
+_TRAFFIC_CONTROL = ("TC_INGRESS", "TC_EGRESS")
+_UNSAID = "NOT_SPECIFIED"
+_WHERE_FILTERS_ARE = {"__netif_receive_skb_core": "ingress", "__dev_queue_xmit": "egress"}
+"""sch_handle_ingress and sch_handle_egress are inlined into them (net/core/dev.c)."""
+
+
 def _by_netfilter(drop: Drop) -> bool:
     """A queue without a reader has no reason of its own, but a function that only drops for that (nf_queue.c)."""
     return drop.reason == NETFILTER or drop.symbol == "nf_queue"
@@ -205,6 +222,9 @@ def _listener_behind(snapshot: Snapshot, attempt: Attempt) -> bool:
 
 
 def _on_this_machine(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
+    filtered = _by_traffic_control(attempt)
+    if filtered is not None:
+        yield _filtered(snapshot, attempt, filtered)
     match snapshot.firewall:
         case Unknown() as unknown:
             if unknown != NOT_NEEDED:
@@ -391,12 +411,15 @@ def _remedies(snapshot: Snapshot, attempt: Attempt, walk: Walk, behind: Beyond) 
 def _with_programs(attempt: Attempt, walk: Walk) -> Walk:
     """A BPF program may have dropped it instead: a doubt, unless the kernel says that nf_tables itself did.
 
-    Such a program sends no answer, so a reject was none of its doing.
+    Such a program sends no answer, so a reject was none of its doing. One that is asked at another hook than the one
+    that dropped the packet let it pass or has not seen it.
     """
     drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
     if walk.verdict != "drop" or any(one.symbol.startswith("nft_") for one in drops):
         return walk
-    return replace(walk, doubts=(*walk.doubts, *walk.beside))
+    hook = next((one.hook for one in drops if _by_netfilter(one)), "")
+    asked = (one for one in walk.beside if isinstance(one, str) or not hook or one.hook == hook)
+    return replace(walk, doubts=(*walk.doubts, *map(str, asked)))
 
 
 def _cause_of(walk: Walk, decider: RuleRef) -> Cause:
@@ -586,7 +609,7 @@ def _sent_elsewhere_unseen(snapshot: Snapshot, attempt: Attempt, walk: Walk, rew
 
 def _drops(attempt: Attempt) -> Iterator[Evidence]:
     for drop in attempt.drops.value if isinstance(attempt.drops, Known) else ():
-        yield Evidence(f"the kernel freed our packet: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
+        yield Evidence(f"the kernel freed our packet: {drop.words}", "tracefs skb:kfree_skb")
 
 
 def _limited(snapshot: Snapshot, attempt: Attempt, walk: Walk) -> Finding:
@@ -656,7 +679,7 @@ def _same_drop(snapshot: Snapshot, drop: Drop, walk: Walk) -> bool:
     by_hook = drop.symbol == "nf_hook_slow"
     legacy = walk.decider.backend in (Backend.IPTABLES_LEGACY, Backend.IP6TABLES_LEGACY)
     elsewhere = by_nft if legacy else by_hook and _version(snapshot.vantage.kernel) > _NFT_FREES_ITSELF
-    return drop.packet == walk.packet and not elsewhere
+    return drop.packet == walk.packet and not elsewhere and (not drop.hook or walk.hook in ("", drop.hook))
 
 
 _NFT_FREES_ITSELF = (6, 7)
@@ -669,7 +692,7 @@ def _version(release: str) -> tuple[int, ...]:
 
 def _freed(drop: Drop) -> Evidence:
     packet = {"syn": "our packet", "reply": "the answer", "ack": "our ACK of the answer"}[drop.packet]
-    return Evidence(f"the kernel freed {packet}: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
+    return Evidence(f"the kernel freed {packet}: {drop.words}", "tracefs skb:kfree_skb")
 
 
 def _reset_says(attempt: Attempt) -> tuple[Witness, tuple[Evidence, ...]]:
@@ -780,8 +803,37 @@ def _packet(attempt: Attempt, walk: Walk) -> str:
     return ours.get(walk.packet, str(attempt.endpoint))
 
 
+def _filtered(snapshot: Snapshot, attempt: Attempt, drop: Drop) -> Finding:
+    """A filter of traffic control: no rule set has it, and no copy shows it."""
+    what = {"syn": f"packets to {attempt.endpoint}", "reply": f"replies from {attempt.endpoint}"}
+    packet = what.get(drop.packet, f"the last ACK to {attempt.endpoint}")
+    side = drop.hook or _WHERE_FILTERS_ARE[drop.symbol]
+    told = drop.reason in _TRAFFIC_CONTROL
+    return Finding(
+        code=SILENT.code,
+        title=title(f"A traffic control filter (tc) drops {packet}"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if told else Confidence.LIKELY,
+        explanation="The connection gets no answer of any kind, because a filter or BPF program of traffic control "
+        f"drops the packet at the interface's {side} side. It is not a firewall rule: neither nft nor iptables lists "
+        "it, and the copy of the rules does not contain it."
+        + ("" if told else " This kernel gives no reason for the drop; the function rarely drops for another one."),
+        evidence=(_freed(drop), connect_evidence(attempt), *_listener_evidence(snapshot, attempt)),
+        remedies=(
+            Remedy(
+                summary=f"See which filter it is: tc filter show dev lo {side} (for a packet that leaves by another "
+                "interface, that one's name). Delete it by its preference, or change the settings of the program that "
+                "made it (a service mesh, Cilium, a traffic shaper), which makes it again when it starts."
+            ),
+        ),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
 def _by_witnesses_alone(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Without a rule to name: what errno, error queue, counters and the drop reason tell any user."""
+    if _by_traffic_control(attempt) is not None:
+        return
     if attempt.half_open:
         yield _ack_lost(snapshot, attempt)
         return
@@ -993,7 +1045,7 @@ _DETACH = Remedy(
 def _beside_the_rules(snapshot: Snapshot, attempt: Attempt) -> tuple[Evidence, ...]:
     """What decides about the packets and is no rule."""
     walk = snapshot.firewall.value.walk(attempt.address) if isinstance(snapshot.firewall, Known) else None
-    return tuple(Evidence(program, "bpf(2)") for program in (walk.beside if walk is not None else ()))
+    return tuple(Evidence(str(program), "bpf(2)") for program in (walk.beside if walk is not None else ()))
 
 
 _FOR_UDP_PROVEN = (

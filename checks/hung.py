@@ -541,7 +541,7 @@ def _queue_full(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Miss
     )
 
 
-_DROPPED_ELSEWHERE = ("NETFILTER_DROP", "SOCKET_FILTER", "BPF_CGROUP_EGRESS")
+_DROPPED_ELSEWHERE = ("NETFILTER_DROP", "SOCKET_FILTER", "BPF_CGROUP_EGRESS", "TC_INGRESS", "TC_EGRESS")
 """Why the kernel freed our packet, where it was not for want of room in the queue."""
 
 

@@ -440,7 +440,7 @@ def _refuser(attempt: Attempt) -> tuple[Evidence, ...]:
             said = f"rose by {witness.counted} for {witness.probes} probes"
             return (Evidence(f"Tcp OutRsts {said}: {_sender(witness.by_kernel)}", "/proc/net/snmp"),)
         case Known(value=witness) if witness.distinct:
-            return (Evidence(f"tcp_send_reset: {_sender(witness.by_kernel)}", "tracefs"),)
+            return (Evidence(f"{witness.source}: {_sender(witness.by_kernel)}", "tracefs"),)
         case _:
             return ()
 

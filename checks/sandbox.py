@@ -82,12 +82,17 @@ def _silence(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing
     if isinstance(snapshot.cgroup_filters, Unknown) and snapshot.cgroup_filters != NOT_NEEDED:
         yield Missing("cgroup filters", snapshot.cgroup_filters)
     match attempt.drops:
-        case Known(value=(_, *_) as drops):
+        case Known(value=(_, *_) as drops) if not all(map(_untold, drops)):
             yield from _as_witnessed(snapshot, attempt, drops)
         case _ if attempt.half_open:
             return  # a filter that takes the first packet and not the last is none that anybody would suspect
         case _:
             yield from _by_exclusion(snapshot, attempt)
+
+
+def _untold(drop: Drop) -> bool:
+    """Whether TCP freed it and the kernel gives no reason (before Linux 5.17): a filter for incoming packets may."""
+    return drop.reason == "NOT_SPECIFIED" and drop.symbol in ("tcp_v4_rcv", "tcp_v6_rcv")
 
 
 def _as_witnessed(snapshot: Snapshot, attempt: Attempt, drops: tuple[Drop, ...]) -> Iterator[Finding | Missing]:
@@ -123,7 +128,7 @@ def _only_the_cgroup_s(filters: tuple[Filter, ...], drop: Drop) -> bool:
 
 def _said(drop: Drop) -> Evidence:
     packet = {"syn": "packet", "reply": "packet's answer", "ack": "ACK of the answer"}[drop.packet]
-    return Evidence(f"the kernel freed our {packet}: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
+    return Evidence(f"the kernel freed our {packet}: {drop.words}", "tracefs skb:kfree_skb")
 
 
 def _by_exclusion(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:

@@ -77,7 +77,7 @@ def _host_says(attempt: Attempt, walk: Walk) -> tuple[bool, tuple[Evidence, ...]
     """Whether the host's own kernel tells the same: the drop of our packet, or the ICMP error that it sent."""
     match attempt.drops:
         case Known(value=(first, *_) as drops):
-            text = f"the kernel freed our packet: {first.reason} in {first.symbol}"
+            text = f"the kernel freed our packet: {first.words}"
             return any(one.reason == "NETFILTER_DROP" for one in drops), (Evidence(text, "tracefs skb:kfree_skb"),)
         case _:
             pass

@@ -476,7 +476,7 @@ def _no_localnet_route(snapshot: Snapshot, attempt: Attempt, one: Publication, w
 
 def _drop_evidence(attempt: Attempt) -> Iterator[Evidence]:
     for drop in attempt.drops.value if isinstance(attempt.drops, Known) else ():
-        yield Evidence(f"the kernel freed our packet: {drop.reason} in {drop.symbol}", "tracefs skb:kfree_skb")
+        yield Evidence(f"the kernel freed our packet: {drop.words}", "tracefs skb:kfree_skb")
 
 
 # ------ how sure, and by what

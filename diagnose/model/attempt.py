@@ -65,7 +65,8 @@ class ResetWitness(Struct, frozen=True):
     by_kernel: bool
     distinct: bool
     """False: other traffic moved the counter as well, so it proves nothing."""
-    source: Literal["OutRsts", "tcp_send_reset"]
+    source: Literal["OutRsts", "tcp_send_reset", "net_dev_queue", "kfree_skb"]
+    """net_dev_queue: by the stack of the packet's sending; kfree_skb: TCP freed our packet for want of a socket."""
     probes: Count = 1
     counted: Count = 0
     background: Count = 0
@@ -86,15 +87,29 @@ class AckWitness(Struct, frozen=True):
     background: Count = 0
 
 
+FilterHook = Literal["", "prerouting", "input", "forward", "output", "postrouting", "ingress", "egress"]
+"""A place where netfilter or traffic control looks at a packet; empty: not known."""
+
+
 class Drop(Struct, frozen=True):
     """Where and why the kernel freed our packet (tracepoint skb:kfree_skb)."""
 
     reason: str
-    """Name from enum skb_drop_reason: NETFILTER_DROP, NO_SOCKET ..."""
+    """Name from enum skb_drop_reason: NETFILTER_DROP, NO_SOCKET ...; NOT_SPECIFIED: the kernel gives none."""
     symbol: str
     """The function that dropped it, without offset: nft_do_chain, nf_hook_slow ..."""
     packet: Literal["syn", "reply", "ack"] = "syn"
     """ack: our last one of the handshake."""
+    hook: FilterHook = ""
+    """At which hook the function was at work, by the kernel's stack."""
+    inferred: bool = False
+    """The kernel gave no reason (before Linux 5.18): it is the only one for which this function frees a packet."""
+
+    @property
+    def words(self) -> str:
+        """Reason and place: "NETFILTER_DROP in nft_do_chain, hook input"."""
+        place = f"{self.reason} in {self.symbol}" + (f", hook {self.hook}" if self.hook else "")
+        return f"{place} (its only reason: this kernel prints none)" if self.inferred else place
 
 
 class QueueWitness(Struct, frozen=True):

@@ -34,6 +34,8 @@ Handle = Annotated[int, Meta(ge=0, le=_LARGEST)]
 Line = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Octet = Annotated[int, Meta(ge=0, le=255)]
 Word = Annotated[int, Meta(ge=0, le=(1 << 32) - 1)]
+Priority = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 31) - 1)]
+"""Of what netfilter asks at a hook: the lowest is asked first."""
 Mode = Annotated[int, Meta(ge=0, le=0o7777)]
 ExitStatus = Annotated[int, Meta(ge=-(1 << 31), le=(1 << 32) - 1)]
 """Of a process that ended."""

@@ -8,7 +8,7 @@ from typing import Literal
 from msgspec import Struct
 
 from diagnose.model.attempt import Outcome
-from diagnose.model.bounds import Address, Count, Few, Port
+from diagnose.model.bounds import Address, Count, Few, Port, Priority, Word
 from diagnose.model.fact import NOT_NEEDED, Fact
 from diagnose.model.finding import Command, Remedy
 from diagnose.model.network import Endpoint
@@ -22,6 +22,7 @@ __all__ = [
     "Backend",
     "Dialled",
     "End",
+    "NetfilterProgram",
     "Obstacle",
     "Rehearsed",
     "RuleRef",
@@ -43,6 +44,26 @@ class End(StrEnum):
     """It left this network namespace by NAT: no copy has what answers there, or does not."""
     UNTOLD = "untold"
     """It did not pass, the machine's listeners could not be read, or the recording is older than this."""
+
+
+class NetfilterProgram(Struct, frozen=True, order=True):
+    """A BPF program that netfilter asks about every packet of a family at a hook.
+
+    The kernel does not report of which network namespace.
+    """
+
+    family: str
+    hook: str
+    priority: Priority
+    id: Word
+    name: str
+
+    def __str__(self) -> str:
+        """What it is and does, in words."""
+        return (
+            f"a BPF program ({self.name or 'without a name'}, id {self.id}) decides as well, at {self.family} "
+            f"{self.hook}, priority {self.priority}, of this network namespace or another: which one is not told"
+        )
 
 
 class Approach(Struct, frozen=True, order=True):
@@ -136,8 +157,11 @@ class Walk(Struct, frozen=True):
     """It was sent out of this network namespace, to a container for example: what happens there no copy tells."""
     reader: str | None = None
     """The program to which the decider hands the packet (NFQUEUE), which decides; None: none was there."""
-    beside: Few[str] = ()
-    """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them."""
+    beside: Few[NetfilterProgram | str] = ()
+    """BPF programs that netfilter asks as well, in this network namespace or another: no copy has them.
+
+    In recordings older than this as words.
+    """
     served_at: Few[Endpoint] = ()
     """The same port on other addresses of this machine, which NAT leads on to another endpoint."""
 

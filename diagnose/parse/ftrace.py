@@ -14,8 +14,8 @@ _CONTEXT = 2
 """The column of the flags that tells who runs: "." the task itself, "s" a softirq, "h" and "H" a hard interrupt."""
 _NESTED = 64
 """How far back the event of a stack is looked for."""
-_LOCATION = re.compile(r"location=([^+\s]+)")
-_REASON = re.compile(r"reason: ?(\S+)")
+_HIDDEN = "("
+"""How a pointer begins that the kernel has no hash for yet, "(____ptrval____)": the same for all."""
 
 
 class Event(Struct, frozen=True):
@@ -43,18 +43,14 @@ class Event(Struct, frozen=True):
 
     @property
     def packet(self) -> str:
-        """The address of the packet that it is about; empty: of none."""
+        """The address of the packet that it is about, or a hash of it; empty: of none, or it is hidden."""
         _, _, rest = self.text.partition("skbaddr=")
-        return rest.partition(" ")[0]
+        address = rest.partition(" ")[0]
+        return "" if address.startswith(_HIDDEN) else address
 
     def fields(self) -> dict[str, str]:
         """The NAME=VALUE pairs of the text."""
         return dict(_FIELD.findall(self.text))
-
-    def drop(self) -> tuple[str, str] | None:
-        """Reason and function of a kfree_skb line; None where this kernel prints none."""
-        reason, location = _REASON.search(self.text), _LOCATION.search(self.text)
-        return (reason[1], location[1]) if reason and location else None
 
 
 def complete(lines: list[str]) -> int:

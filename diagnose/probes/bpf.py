@@ -9,7 +9,7 @@ import struct
 import sys
 from collections.abc import Iterator
 
-from msgspec import Struct
+from diagnose.model.firewall import NetfilterProgram
 
 _BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 """Number of the system call, for 64-bit programs (asm/unistd.h)."""
@@ -25,19 +25,6 @@ _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _FAMILIES = {2: "ip", 10: "ip6"}
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-
-
-class NetfilterProgram(Struct, frozen=True, order=True):
-    """A program that netfilter asks about every packet of a family at a hook.
-
-    The kernel does not tell of which network namespace.
-    """
-
-    family: str
-    hook: str
-    priority: int
-    id: int
-    name: str
 
 
 def netfilter_programs() -> tuple[NetfilterProgram, ...]:

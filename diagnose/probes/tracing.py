@@ -1,8 +1,7 @@
 """The kernel's own word on one connect: tracepoints read in a tracing instance of our own (as root).
 
-The thread that a line names is whichever one a softirq interrupted, so a drop is joined by packet: the stack of
-net_dev_queue shows the packet that our connect sent, and only a drop of that packet is ours
-(Documentation/trace/ftrace.rst, include/trace/events/{skb,net,tcp}.h).
+What the events mean is read by diagnose.parse.traced_connect (Documentation/trace/ftrace.rst,
+include/trace/events/{skb,net,tcp}.h). Which kernel reports what is in checks/firewall.md.
 """
 
 from __future__ import annotations
@@ -14,9 +13,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Literal
 
 from msgspec import Struct
 
@@ -25,6 +23,7 @@ from diagnose.model.attempt import Drop, ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, TcpState
 from diagnose.parse.ftrace import Event, complete, events
+from diagnose.parse.traced_connect import Told, told
 from diagnose.probes.connect import errno_name, read_icmp_errors
 from diagnose.probes.reset import socket_apart
 
@@ -35,7 +34,6 @@ _INITIAL_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, include/linux/proc_ns.
 _DROP, _QUEUE, _RECEIVE = "skb/kfree_skb", "net/net_dev_queue", "net/netif_receive_skb"
 _RESET, _STATE = "tcp/tcp_send_reset", "sock/inet_sock_set_state"
 _OPTIONS = (
-    "nohash-ptr",  # addresses as they are: a hash may collide
     "nooverwrite",  # when the buffer is full, the beginning stays: our packet is there
     "stacktrace",  # as an option, not as a trigger: a trigger's removal takes 60 ms more
     "irq-info",
@@ -46,11 +44,6 @@ _OPTIONS = (
     "nobin",
 )
 _IP_ONLY = "protocol == 0x0800 || protocol == 0x86dd"
-
-# functions that send a packet of their own from within a hook: what is queued or freed below them is not our SYN
-_SENDS_ANOTHER = ("nf_send_", "nf_dup_", "nft_reject", "reject_tg", "nft_dup", "nft_fwd", "tee_tg", "icmp", "__icmp")
-_SOFTIRQ_ENTRY = ("handle_softirqs", "__do_softirq", "run_ksoftirqd")
-_TCP_INPUT = ("tcp_v4_rcv", "tcp_v6_rcv")
 
 _POLL_FIRST, _POLL_LAST = 0.0005, 0.016
 _REJECTION = 0.002
@@ -75,140 +68,6 @@ class TracedConnect(Struct, frozen=True, kw_only=True):
     """Known only by a line about our packet, or, and then empty, by the connection itself."""
     reset: Fact[ResetWitness]
     ms: float
-
-
-class Told(Struct, frozen=True):
-    """What the events say of one connect."""
-
-    drops: tuple[Drop, ...] = ()
-    kernel_reset: bool = False
-    packets: frozenset[str] = frozenset()
-    """The addresses of our SYN and of what answered it."""
-    left: bool = False
-    """The socket has left SYN-SENT: an answer came, and addresses of packets may be used again."""
-    ack: tuple[Drop, ...] = ()
-    """Where the ACK of that answer was freed, as long as the kernel was at work on nothing else meanwhile."""
-
-
-def told(trace: Sequence[Event], thread: int, source: int, target: int) -> Told:
-    """Joins the events to the connect that `thread` made from port `source` to port `target`."""
-    ours, after, left = _window(trace, thread, source, target)
-    syns: set[str] = set()
-    replies: set[str] = set()
-    drops: list[Drop] = []
-    received: dict[int, str] = {}
-    kernel_reset = False
-    for event in ours:
-        packet = event.packet
-        if event.name == "tcp_send_reset":
-            kernel_reset = kernel_reset or _joins(event.fields(), source, target)
-        elif event.name == "kfree_skb":
-            whose = _whose(event, packet, thread, syns, replies, received)
-            if whose and (drop := event.drop()):
-                drops.append(Drop(*drop, packet=whose))
-        elif event.pid != thread:
-            continue
-        elif event.in_task:
-            received.pop(event.cpu, None)
-            if event.name == "net_dev_queue" and _sends_syn(event):
-                syns.add(packet)
-        elif event.in_softirq and event.name == "netif_receive_skb":
-            received[event.cpu] = packet
-        elif event.name == "net_dev_queue" and packet not in syns and _answers_one_of(event, syns, received):
-            replies.add(packet)
-    ack = _ack_freed(after, thread, replies, received)
-    return Told(tuple(drops), kernel_reset, frozenset(syns | replies), left, ack)
-
-
-def _ack_freed(after: Sequence[Event], thread: int, replies: set[str], received: dict[int, str]) -> tuple[Drop, ...]:
-    """Where the ACK was freed that TCP sent for the answer: on its way out, or when it was received in our thread.
-
-    Once another packet is received there, the ACK has gone its way, and its address may be another's.
-    """
-    ack, place = None, None
-    for event in after:
-        if event.pid != thread:
-            continue
-        sent = _sends_ack(event, replies, received)
-        if event.name == "net_dev_queue" and ack is None and sent:
-            ack = event.packet
-        elif event.name == "netif_receive_skb" and event.in_softirq:
-            received[event.cpu] = event.packet
-            if place == event.cpu:
-                return ()
-            place = event.cpu if ack is not None and event.packet == ack else place
-        elif event.name == "kfree_skb" and (drop := event.drop()):
-            arriving = event.in_softirq and place == event.cpu and event.packet == ack
-            if arriving or (ack is None and sent):
-                return (Drop(*drop, packet="ack"),)
-    return ()
-
-
-def _sends_ack(event: Event, replies: set[str], received: dict[int, str]) -> bool:
-    """By its stack: sent by TCP for the answer, within connect, which had the socket locked, or at once."""
-    if "__tcp_transmit_skb" not in event.stack or any(name.startswith(_SENDS_ANOTHER) for name in event.stack):
-        return False
-    within = event.in_task and "tcp_rcv_state_process" in event.stack and "tcp_connect" not in event.stack
-    return within or _answers_one_of(event, replies, received)
-
-
-def _window(trace: Sequence[Event], thread: int, source: int, target: int) -> tuple[list[Event], list[Event], bool]:
-    """The events while the socket was in SYN-SENT, those after it, and whether it left that state."""
-    inside: list[Event] = []
-    begun = False
-    for number, event in enumerate(trace):
-        if event.name == "inet_sock_set_state":
-            fields = event.fields()
-            if (fields.get("sport"), fields.get("dport")) != (str(source), str(target)):
-                continue
-            if fields.get("newstate") == "TCP_SYN_SENT" and event.pid == thread and event.in_task:
-                begun, inside = True, []
-            elif begun and fields.get("oldstate") == "TCP_SYN_SENT":
-                return inside, list(trace[number + 1 :]), True
-        elif begun:
-            inside.append(event)
-    return inside, [], False
-
-
-def _whose(
-    event: Event, packet: str, thread: int, syns: set[str], replies: set[str], received: dict[int, str]
-) -> Literal["syn", "reply"] | None:
-    """Which of our packets the kernel freed there: "syn", "reply", or none of them."""
-    if packet in syns or (event.pid == thread and event.in_task and _sends_syn(event)):
-        return "syn"
-    if event.pid != thread or not event.in_softirq:
-        return None
-    # an answer dropped on its way out, inside the reception of our SYN; or received again and dropped there
-    if _answers_one_of(event, syns, received) or (packet in replies and received.get(event.cpu) == packet):
-        return "reply"
-    return None
-
-
-def _sends_syn(event: Event) -> bool:
-    """By its stack: connect's own packet on its way out, not one that a hook sent meanwhile."""
-    return "tcp_connect" in event.stack and not any(name.startswith(_SENDS_ANOTHER) for name in event.stack)
-
-
-def _answers_one_of(event: Event, syns: set[str], received: dict[int, str]) -> bool:
-    """Whether TCP was at work on our SYN there: the packet received last on that CPU, and, by the stack, still is."""
-    if not event.in_softirq or received.get(event.cpu) not in syns:
-        return False
-    for name in event.stack:
-        if name.startswith(_SOFTIRQ_ENTRY):
-            return False
-        if name in _TCP_INPUT:
-            return True
-    return False
-
-
-def _joins(fields: dict[str, str], source: int, target: int) -> bool:
-    """A reset between exactly our two ports; older kernels print the received packet's direction."""
-    ports = {_port(fields.get("src", "")), _port(fields.get("dest", ""))}
-    return ports == {str(source), str(target)}
-
-
-def _port(endpoint: str) -> str:
-    return endpoint.rpartition(":")[2]
 
 
 class _Story:
@@ -262,6 +121,7 @@ class Tracer:
             self._write("tracing_on", "0")
             for option in _OPTIONS:
                 self._write("trace_options", option)
+            self._hash_pointers()
             self._write(f"events/{_DROP}/filter", _IP_ONLY)
             for event in (_RECEIVE, _QUEUE):
                 self._write(f"events/{event}/filter", "common_pid == 0")
@@ -271,6 +131,18 @@ class Tracer:
         except BaseException:
             _remove(self._path)
             raise
+
+    def _hash_pointers(self) -> None:
+        """Lets addresses be printed as hashes, as long as we look: the hash of 32 bits joins as well.
+
+        The option is new in Linux 5.13, and with it off kernels up to 6.1 at least print the first string of an event
+        empty: the reason of a drop. An instance begins with the options of the machine's own trace.
+        """
+        try:
+            self._write("trace_options", "hash-ptr")
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
 
     def close(self) -> None:
         """Removes the instance; harmless when repeated. What killed runs have left behind goes as well."""
@@ -443,8 +315,8 @@ def _reset(story: Told, sock: socket.socket, number: int) -> Fact[ResetWitness]:
     """Who sent the reset: the kernel's TCP by its own line, or somebody else where our SYN never got to it."""
     if number not in (errno.ECONNREFUSED, errno.ECONNRESET):
         return Unknown(Reason.NOT_NEEDED, "there was no reset")
-    if story.kernel_reset:
-        return Known(ResetWitness(by_kernel=True, distinct=True, source="tcp_send_reset", counted=1))
+    if story.reset is not None:
+        return Known(ResetWitness(by_kernel=True, distinct=True, source=story.reset, counted=1))
     match read_icmp_errors(sock):
         case Known(value=()):
             pass
@@ -453,7 +325,7 @@ def _reset(story: Told, sock: socket.socket, number: int) -> Fact[ResetWitness]:
         case Unknown() as unknown:
             return unknown
     if any(drop.packet == "syn" and drop.reason == "NETFILTER_DROP" for drop in story.drops):
-        return Known(ResetWitness(by_kernel=False, distinct=True, source="tcp_send_reset"))
+        return Known(ResetWitness(by_kernel=False, distinct=True, source="kfree_skb"))
     return Unknown(Reason.NOT_VISIBLE, "the kernel reported no reset between our two ports, which proves nothing")
 
 
@@ -486,7 +358,7 @@ def open_tracer() -> Fact[Tracer]:
 
 def _too_old(root: str) -> str:
     """What this kernel's tracepoints lack, or nothing."""
-    for event, needed in ((_DROP, "reason"), (_QUEUE, "skbaddr"), (_RECEIVE, "skbaddr"), (_RESET, ""), (_STATE, "")):
+    for event, needed in ((_DROP, "skbaddr"), (_QUEUE, "skbaddr"), (_RECEIVE, "skbaddr"), (_RESET, ""), (_STATE, "")):
         try:
             with open(f"{root}/events/{event}/format", encoding="ascii", errors="backslashreplace") as format_:
                 text = format_.read()

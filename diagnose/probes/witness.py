@@ -27,6 +27,8 @@ RESETS_SECONDS = 2.0
 TRACES_SECONDS = 3.0
 """For all targets that the counter does not settle, together; those beyond it keep what the counter says."""
 _QUEUE_LOOKS = 3
+_FURTHER_LOOKS = 2
+"""At the trace of one more connect each, where the first showed no drop."""
 _TCP_INPUT = ("tcp_v4_rcv", "tcp_v6_rcv")
 
 
@@ -54,6 +56,8 @@ class Witnesses:
 
     def __init__(self) -> None:
         self._tracer: Fact[Tracer] | None = None
+        self._reports: Fact[Drop] | None = None
+        """What this kernel's trace reports of a drop of our own making; None: not tried."""
 
     def close(self) -> None:
         """Removes the tracing instance, and those of runs that were killed; 0.2 ms where there are none."""
@@ -97,7 +101,32 @@ class Witnesses:
         else:
             drops = traced.drops
         silence = Silence(drops, _queue(endpoint, before))
-        return silence if half_open or silence.settled else replace(silence, datagram=datagram.leaves(endpoint))
+        if half_open or silence.settled:
+            return silence
+        if traced is not None and _shows_nothing(drops):
+            silence = replace(silence, drops=self._looked_again(endpoint, drops))
+        return silence if silence.settled else replace(silence, datagram=datagram.leaves(endpoint))
+
+    def _looked_again(self, endpoint: Endpoint, drops: Fact[tuple[Drop, ...]]) -> Fact[tuple[Drop, ...]]:
+        """The trace of further connects, until one shows a drop; then whether this kernel would show one at all.
+
+        An answer that another thread has dropped (ksoftirqd, where the processor is scarce) is not told for ours.
+        """
+        for _ in range(_FURTHER_LOOKS):
+            if not _shows_nothing(drops):
+                return drops
+            traced = self._traced(endpoint)
+            if traced is None:
+                return drops
+            drops = traced.drops
+        return _tested(drops, self._tested_report()) if _shows_nothing(drops) else drops
+
+    def _tested_report(self) -> Fact[Drop]:
+        if self._reports is None and isinstance(self._tracer, Known):
+            from diagnose.probes.trace_test import reported_drop  # only where a trace shows nothing
+
+            self._reports = reported_drop(self._tracer.value)
+        return self._reports if self._reports is not None else _NO_TRACE
 
     def dropped_beyond(self, endpoint: Endpoint) -> Silence:
         """Sends one more SYN to another network namespace of this machine, and asks who dropped it there."""
@@ -118,6 +147,26 @@ class Witnesses:
             self.close()
             self._tracer = Unknown(Reason.FAILED, f"tracefs: {error}")
             return None
+
+
+def _shows_nothing(drops: Fact[tuple[Drop, ...]]) -> bool:
+    """Whether the trace was read, and has no line about our packet."""
+    return isinstance(drops, Unknown) and drops.reason is Reason.NOT_VISIBLE
+
+
+def _tested(drops: Fact[tuple[Drop, ...]], report: Fact[Drop]) -> Fact[tuple[Drop, ...]]:
+    """A trace without a drop of our packet, with what is known of the kernel that wrote it."""
+    match report:
+        case Known(value=drop):
+            return Unknown(
+                Reason.NOT_VISIBLE,
+                "the kernel reported no drop of our packet, though it does report one by a rule of our own "
+                f"({drop.words})",
+            )
+        case Unknown(reason=Reason.KERNEL_TOO_OLD, detail=detail):
+            return Unknown(Reason.KERNEL_TOO_OLD, f"the kernel reported no drop of our packet, and {detail}")
+        case Unknown():
+            return drops
 
 
 _NO_TRACE = Unknown(Reason.FAILED, "no trace of the packet")

@@ -12,10 +12,10 @@ from diagnose.analysis.firewall_remedies import candidates
 from diagnose.analysis.rehearsal import obstacle
 from diagnose.analysis.walk import rule_title
 from diagnose.engine import diagnose
-from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, ResetWitness
+from diagnose.model.attempt import Attempt, DatagramWitness, Drop, FilterHook, Outcome, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Finding, Severity
-from diagnose.model.firewall import Backend, End, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.firewall import Backend, End, NetfilterProgram, Rehearsed, RuleRef, Shadow, Step, Walk
 from diagnose.model.network import RouteKind, RouteLookup, Routing, SocketRow, TcpState
 from diagnose.model.report import CheckOutcome
 from diagnose.model.snapshot import Snapshot
@@ -693,6 +693,10 @@ def test_a_connection_that_is_only_not_accepted_is_no_rule_s_doing() -> None:
         (Drop("NETFILTER_DROP", "nf_hook_slow"), Backend.IPTABLES_NFT, "6.18.0", Confidence.POSSIBLE),
         (Drop("NETFILTER_DROP", "nf_hook_slow"), Backend.NFT, "6.1.0-18-amd64", Confidence.PROVEN),
         (Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"), Backend.NFT, "6.18.0", Confidence.POSSIBLE),
+        (Drop("NETFILTER_DROP", "nf_hook_slow", hook="input", inferred=True), Backend.NFT, "5.10.0", Confidence.PROVEN),
+        (Drop("NETFILTER_DROP", "nf_hook_slow", hook="input"), Backend.NFT, "6.1.0", Confidence.PROVEN),
+        (Drop("NETFILTER_DROP", "nf_hook_slow", hook="output"), Backend.NFT, "6.1.0", Confidence.POSSIBLE),
+        (Drop("NOT_SPECIFIED", "tcp_v4_rcv"), Backend.NFT, "5.10.0", Confidence.POSSIBLE),
     ],
 )
 def test_the_kernel_must_have_dropped_that_packet_in_the_part_that_has_the_rule(
@@ -702,6 +706,64 @@ def test_the_kernel_must_have_dropped_that_packet_in_the_part_that_has_the_rule(
     attempt = unanswered(HERE, drops=Known((drop,)), queue=roomy_queue(HERE))
     snapshot = replace(met(attempt, walk), vantage=replace(ROOT, kernel=kernel))
     assert [one[2] for one in said(snapshot)] == [confidence]
+
+
+# BPF programs that netfilter asks beside its rules
+
+
+@pytest.mark.parametrize(
+    ("asked_at", "dropped_at", "confidence"),
+    [
+        ("output", "input", Confidence.PROVEN),
+        ("prerouting", "input", Confidence.PROVEN),
+        ("input", "input", Confidence.LIKELY),
+        ("output", "", Confidence.LIKELY),
+    ],
+)
+def test_only_a_program_that_is_asked_where_the_packet_was_dropped_is_a_doubt(
+    asked_at: str, dropped_at: FilterHook, confidence: Confidence
+) -> None:
+    walk = walk_to("127.0.0.1", rule(backend=Backend.IPTABLES_LEGACY, line=1))
+    walk = replace(walk, beside=(NetfilterProgram("ip", asked_at, 0, 7, "other"),))
+    drop = Drop("NETFILTER_DROP", "nf_hook_slow", hook=dropped_at)
+    attempt = unanswered(HERE, drops=Known((drop,)), queue=roomy_queue(HERE))
+    found = root(met(attempt, walk))
+    assert found.confidence is confidence
+    assert ("a BPF program (other, id 7)" in str(found.evidence)) is (confidence is Confidence.LIKELY)
+
+
+def test_a_program_in_words_from_an_older_recording_stays_a_doubt() -> None:
+    walk = replace(walk_to("127.0.0.1", rule(backend=Backend.IPTABLES_LEGACY, line=1)), beside=("a BPF program",))
+    drop = Drop("NETFILTER_DROP", "nf_hook_slow", hook="input")
+    assert root(met(unanswered(HERE, drops=Known((drop,))), walk)).confidence is Confidence.LIKELY
+
+
+# traffic control
+
+
+@pytest.mark.parametrize(
+    ("drop", "confidence", "words"),
+    [
+        (Drop("TC_INGRESS", "__netif_receive_skb_core", hook="ingress"), Confidence.PROVEN, ("packets to", "ingress")),
+        (Drop("TC_EGRESS", "__dev_queue_xmit", hook="egress"), Confidence.PROVEN, ("packets to", "egress")),
+        (Drop("TC_EGRESS", "__dev_queue_xmit", "reply", "egress"), Confidence.PROVEN, ("replies from", "egress")),
+        (Drop("NOT_SPECIFIED", "__dev_queue_xmit"), Confidence.LIKELY, ("packets to", "egress")),
+        (Drop("NOT_SPECIFIED", "__netif_receive_skb_core"), Confidence.LIKELY, ("packets to", "ingress")),
+    ],
+)
+def test_a_filter_of_traffic_control_is_named_on_the_kernel_s_word(
+    drop: Drop, confidence: Confidence, words: tuple[str, str]
+) -> None:
+    attempt = unanswered(HERE, drops=Known((drop,)), queue=roomy_queue(HERE))
+    found = root(met(attempt, PASSES))
+    assert (found.code, found.confidence) == ("firewall/silent", confidence)
+    assert words[0] in found.title
+    assert f"tc filter show dev lo {words[1]}" in found.remedies[0].summary
+
+
+def test_a_rule_behind_a_filter_of_traffic_control_is_no_more_than_possible() -> None:
+    attempt = unanswered(HERE, drops=Known((Drop("TC_INGRESS", "__netif_receive_skb_core", hook="ingress"),)))
+    assert said(met(attempt, DROPS)) == [("firewall/silent", *PROVEN), ("firewall/rule-drops", *POSSIBLE)]
 
 
 # the walk in the evidence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from diagnose.model.attempt import Drop
 from diagnose.parse.ftrace import complete, events
-from diagnose.probes.tracing import Told, told
+from diagnose.parse.traced_connect import Told, told
 
 THREAD, SOURCE, TARGET = 700, 50000, 8080
 CONNECT = ("__dev_queue_xmit", "ip_output", "__tcp_transmit_skb", "tcp_connect", "__sys_connect")
@@ -118,9 +118,9 @@ def test_the_answer_to_a_packet_received_after_ours_is_not_ours() -> None:
 
 
 def test_a_reset_is_ours_only_between_both_our_ports() -> None:
-    def reset(source: int, target: int) -> bool:
+    def reset(source: int, target: int) -> str | None:
         text = f"skbaddr=aa skaddr=0 src=127.0.0.1:{target} dest=127.0.0.1:{source} state=UNKNOWN reason=NO_SOCKET"
-        return Trace().begun().queued("aa").add("tcp_send_reset", text, context="s").told().kernel_reset
+        return Trace().begun().queued("aa").add("tcp_send_reset", text, context="s").told().reset
 
     assert reset(SOURCE, TARGET)
     assert reset(TARGET, SOURCE)

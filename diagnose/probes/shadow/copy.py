@@ -118,7 +118,7 @@ class Copy:
 
     def _links(self, dialled: Collection[str]) -> None:
         with Netlink(ROUTE) as client:
-            client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP) + self._mtu("lo"))
+            loopback_up(client, self._mtu("lo"))
             needed = dict.fromkeys((*interfaces_needed(self.machine, dialled), *sorted(self._interfaces)))
             for name in needed:
                 if name not in self.cables:
@@ -446,6 +446,11 @@ def _observers(table: bytes) -> Iterable[Message]:
 def _base(hook: str, priority: int) -> bytes:
     where = nfnetlink.u32(1, _HOOK_NUMBERS[hook]) + nfnetlink.u32(2, priority)
     return nfnetlink.nest(4, where) + nfnetlink.u32(5, 1) + nfnetlink.text(7, b"filter")
+
+
+def loopback_up(client: Netlink, attributes: bytes = b"") -> None:
+    """Switches on lo of this thread's network namespace; OSError with the kernel's errno."""
+    client.request(_NEW_LINK, 0, _LINK.pack(0, 0, LOOPBACK, _UP, _UP) + attributes)
 
 
 def expression(name: bytes, data: bytes) -> bytes:

@@ -21,7 +21,6 @@ from diagnose.probes.bounded import NO_THREAD, started
 if TYPE_CHECKING:
     from diagnose.parse.nft import Ruleset
     from diagnose.parse.xtables import Block
-    from diagnose.probes.bpf import NetfilterProgram
     from diagnose.probes.shadow.copy import Copy
     from diagnose.probes.shadow.machine import Machine
     from diagnose.probes.shadow.probing import Probe, Prober
@@ -116,7 +115,7 @@ def _beside_programs(fact: Fact[Shadow]) -> Fact[Shadow]:
     if isinstance(fact, Unknown) or not programs:
         return fact
     walks = tuple(
-        msgspec.structs.replace(walk, beside=tuple(_of_program(one) for one in programs if _is_asked(one.family, walk)))
+        msgspec.structs.replace(walk, beside=tuple(one for one in programs if _is_asked(one.family, walk)))
         for walk in fact.value.walks
     )
     return Known(msgspec.structs.replace(fact.value, walks=walks))
@@ -124,13 +123,6 @@ def _beside_programs(fact: Fact[Shadow]) -> Fact[Shadow]:
 
 def _is_asked(family: str, walk: Walk) -> bool:
     return family == ("ip6" if ":" in walk.address else "ip")
-
-
-def _of_program(one: NetfilterProgram) -> str:
-    return (
-        f"a BPF program ({one.name or 'without a name'}, id {one.id}) decides as well, at {one.family} {one.hook}, "
-        f"priority {one.priority}, of this network namespace or another: which one is not told"
-    )
 
 
 def _untouched(dialled: Dialled) -> Walk:
