@@ -62,6 +62,15 @@ def complete(lines: list[str]) -> int:
     return 0
 
 
+def awaiting_stack(lines: list[str]) -> int:
+    """How many of the lines stand before an event at their end whose stack the kernel has not written yet."""
+    for index in range(len(lines) - 1, -1, -1):
+        header = _HEADER.search(lines[index])
+        if header:
+            return len(lines) if header[4] else index
+    return len(lines)
+
+
 def events(lines: list[str]) -> list[Event]:
     """Every event of the lines in its order; lines that are none (lost-event marks) are left out."""
     found: list[Event] = []

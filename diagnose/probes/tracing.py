@@ -22,7 +22,7 @@ from diagnose import temporary
 from diagnose.model.attempt import Drop, ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, TcpState
-from diagnose.parse.ftrace import Event, complete, events
+from diagnose.parse.ftrace import Event, awaiting_stack, complete, events
 from diagnose.parse.traced_connect import Told, told
 from diagnose.probes.connect import errno_name, read_icmp_errors
 from diagnose.probes.reset import socket_apart
@@ -78,16 +78,25 @@ class _Story:
         self._thread, self._source, self._target = thread, source, target
         self._lines: list[str] = []
         self._trace: list[Event] = []
+        self._dry = False
+        """The last piece of text was empty."""
 
     def add(self, text: str) -> None:
-        """Takes the next piece of text; the empty one says that there is no more at present."""
+        """Takes the next piece of text; the empty one says that there is no more at present.
+
+        An event and its stack are written one after the other: an event at the end waits for the next look.
+        """
         self._lines += text.split("\n")  # not splitlines: a task's name may hold other line separators
-        count = complete(self._lines) if text else len(self._lines)
+        count = complete(self._lines) if text else self._count_at_a_pause()
+        self._dry = not text
         ready, self._lines = self._lines[:count], self._lines[count:]
         self._trace += events(ready)
         self.told = told(self._trace, self._thread, self._source, self._target)
         if self.told.packets:
             self._trace = [event for event in self._trace if self._matters(event)]
+
+    def _count_at_a_pause(self) -> int:
+        return len(self._lines) if self._dry else awaiting_stack(self._lines)
 
     def _matters(self, event: Event) -> bool:
         return event.pid == self._thread or event.name != "kfree_skb" or event.packet in self.told.packets

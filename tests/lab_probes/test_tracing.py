@@ -13,14 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import pytest
 
-from diagnose.model.attempt import Drop, ResetWitness
+from diagnose.model.attempt import Drop, FilterHook, ResetWitness
 from diagnose.model.fact import Fact, Known, Reason, Unknown
-from diagnose.probes import tracing
+from diagnose.model.network import Endpoint
+from diagnose.parse.traced_connect import ResetEvent
+from diagnose.probes import sockets, tracing
+from diagnose.probes.trace_test import reported_drop
 from diagnose.probes.tracing import TracedConnect, Tracer
+from diagnose.probes.witness import Witnesses
 from tests.lab_probes.namespace import in_namespace, nft
 
 pytestmark = pytest.mark.lab
@@ -45,7 +49,25 @@ table inet t {{
  }}
 }}
 """
-BY_NFT = Drop("NETFILTER_DROP", "nft_do_chain")
+KERNEL = tuple(int(part) for part in os.uname().release.split(".")[:2])
+SAYS_WHY = KERNEL >= (5, 18)
+"""Whether kfree_skb has a reason for what netfilter drops."""
+
+
+def by_netfilter(hook: FilterHook, symbol: str = "nf_hook_slow", packet: Literal["syn", "reply"] = "syn") -> Drop:
+    return Drop("NETFILTER_DROP", symbol, packet, hook, inferred=not SAYS_WHY)
+
+
+def by_nft(hook: FilterHook, packet: Literal["syn", "reply"] = "syn") -> Drop:
+    """nf_tables frees the packet itself since Linux 6.7."""
+    return by_netfilter(hook, "nft_do_chain" if KERNEL >= (6, 7) else "nf_hook_slow", packet)
+
+
+def at(port: int) -> FilterHook:
+    """The hook that has the rule for this port."""
+    return "output" if port in (OUT_DROP, OUT_RESET) else "input"
+
+
 WAITING = "print('ready', flush=True)\ntime.sleep(30)"
 FLOOD = """
 import socket, sys, time
@@ -104,12 +126,12 @@ def value(fact: Fact[T]) -> T:
 def test_a_drop_on_the_way_in_or_out_is_told_at_once_with_its_reason_and_place(port: int, address: str) -> None:
     said = traced(port, address)
     assert (said.connected, said.errno) == (False, None)
-    assert value(said.drops) == (BY_NFT,)
+    assert value(said.drops) == (by_nft(at(port)),)
     assert said.ms < SILENCE * 1000
 
 
 def test_a_dropped_answer_is_told_from_a_dropped_syn() -> None:
-    assert value(traced(REPLY_DROP).drops) == (Drop("NETFILTER_DROP", "nft_do_chain", packet="reply"),)
+    assert value(traced(REPLY_DROP).drops) == (by_nft("output", "reply"),)
 
 
 def test_a_drop_by_the_old_iptables_is_told_by_its_place() -> None:
@@ -118,7 +140,7 @@ def test_a_drop_by_the_old_iptables_is_told_by_its_place() -> None:
             return tracer.probe("127.0.0.1", IN_DROP, SILENCE)
 
     said = in_namespace(f"iptables-legacy -A INPUT -p tcp --dport {IN_DROP} -j DROP", probe)
-    assert value(said.drops) == (Drop("NETFILTER_DROP", "nf_hook_slow"),)
+    assert value(said.drops) == (by_netfilter("input"),)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -126,8 +148,10 @@ def test_a_closed_port_is_reset_by_the_kernel_itself(address: str) -> None:
     said = traced(CLOSED, address)
     place = "tcp_v6_rcv" if ":" in address else "tcp_v4_rcv"
     assert said.errno == "ECONNREFUSED"
-    assert value(said.drops) == (Drop("NO_SOCKET", place),)
-    assert value(said.reset) == ResetWitness(by_kernel=True, distinct=True, source="tcp_send_reset", counted=1)
+    assert value(said.drops) == (Drop("NO_SOCKET" if SAYS_WHY else "NOT_SPECIFIED", place),)
+    # without a socket the kernel's own event for a reset fires since Linux 6.10
+    shown: ResetEvent = "tcp_send_reset" if KERNEL >= (6, 10) else "net_dev_queue"
+    assert value(said.reset) == ResetWitness(by_kernel=True, distinct=True, source=shown, counted=1)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -135,14 +159,14 @@ def test_a_closed_port_is_reset_by_the_kernel_itself(address: str) -> None:
 def test_a_rules_reset_is_not_the_kernels_own(port: int, address: str) -> None:
     said = traced(port, address)
     assert said.errno == "ECONNREFUSED"
-    assert value(said.drops) == (BY_NFT,)
-    assert value(said.reset) == ResetWitness(by_kernel=False, distinct=True, source="tcp_send_reset")
+    assert value(said.drops) == (by_nft(at(port)),)
+    assert value(said.reset) == ResetWitness(by_kernel=False, distinct=True, source="kfree_skb")
 
 
 def test_an_icmp_refusal_is_no_reset() -> None:
     said = traced(IN_ICMP)
     assert said.errno == "ECONNREFUSED"
-    assert value(said.drops) == (BY_NFT,)
+    assert value(said.drops) == (by_nft("input"),)
     assert isinstance(said.reset, Unknown)
 
 
@@ -168,6 +192,44 @@ def test_silence_without_a_line_is_unknown_and_not_no_drop() -> None:
     assert not said.connected
     assert isinstance(said.drops, Unknown)
     assert said.drops.reason is Reason.NOT_VISIBLE
+
+
+def test_a_drop_of_our_own_making_shows_what_this_kernel_reports() -> None:
+    before = os.readlink("/proc/self/ns/net")
+    with opened() as tracer:
+        assert value(reported_drop(tracer)) == by_nft("input")
+    assert os.readlink("/proc/self/ns/net") == before
+
+
+def test_a_trace_that_does_not_show_a_drop_of_our_own_is_no_witness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_IP_ONLY", "protocol == 0x0806")  # this trace has no drop of any TCP packet
+    with opened() as tracer:
+        fact = reported_drop(tracer)
+    assert isinstance(fact, Unknown)
+    assert fact.reason is Reason.KERNEL_TOO_OLD
+
+
+def test_silence_that_the_trace_does_not_show_says_what_this_kernel_would_report(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def drops() -> Fact[tuple[Drop, ...]]:
+        with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+            full.bind(("127.0.0.1", LISTENING))
+            full.listen(0)
+            for one in (first, second):
+                one.setblocking(False)
+                one.connect_ex(("127.0.0.1", LISTENING))
+            witnesses = Witnesses()
+            try:
+                # of a listener whose counters are not known nothing but the trace could tell
+                before = sockets.ListenersBefore(Unknown(Reason.FAILED, ""), b"")
+                return witnesses.silent(Endpoint("127.0.0.1", LISTENING), before).drops
+            finally:
+                witnesses.close()
+
+    fact = in_namespace("", drops)
+    assert isinstance(fact, Unknown)
+    assert by_nft("input").words in fact.detail
 
 
 @contextmanager
@@ -207,8 +269,8 @@ def test_no_foreign_drop_is_blamed_on_a_healthy_connect_under_load() -> None:
 
 def test_every_drop_found_under_load_is_ours() -> None:
     said = in_namespace("", under_load(IN_DROP, 50))
-    assert set(said) <= {str(BY_NFT), "unknown"}, said
-    assert said[str(BY_NFT)] >= 45
+    assert set(said) <= {str(by_nft("input")), "unknown"}, said
+    assert said[str(by_nft("input"))] >= 45
 
 
 def test_drops_in_other_namespaces_are_not_ours() -> None:

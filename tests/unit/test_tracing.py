@@ -5,6 +5,7 @@ from __future__ import annotations
 from diagnose.model.attempt import Drop
 from diagnose.parse.ftrace import complete, events
 from diagnose.parse.traced_connect import Told, told
+from diagnose.probes.tracing import _Story
 
 THREAD, SOURCE, TARGET = 700, 50000, 8080
 CONNECT = ("__dev_queue_xmit", "ip_output", "__tcp_transmit_skb", "tcp_connect", "__sys_connect")
@@ -157,6 +158,30 @@ def test_an_event_whose_stack_may_still_come_is_not_complete() -> None:
     assert complete(trace.lines) == 1
     assert complete(trace.lines[:1]) == 0
     assert complete(trace.begun().lines) == len(trace.lines) - 1
+
+
+def test_an_event_that_is_read_before_its_stack_waits_for_it() -> None:
+    trace = (
+        Trace().begun().freed("aa", context=".", stack=("kfree_skb_reason", "nf_hook_slow", "__ip_local_out", *CONNECT))
+    )
+    head = trace.lines[:2]
+    story = _Story(THREAD, SOURCE, TARGET)
+    story.add("\n".join(head) + "\n")
+    story.add("")
+    assert not story.told.drops
+    story.add("\n".join(trace.lines[2:]) + "\n")
+    story.add("")
+    assert [drop.hook for drop in story.told.drops] == ["output"]
+
+
+def test_an_event_whose_stack_never_comes_is_read_at_the_second_look() -> None:
+    trace = Trace().begun().queued("aa").freed("aa", stack=())
+    story = _Story(THREAD, SOURCE, TARGET)
+    story.add("\n".join(trace.lines) + "\n")
+    story.add("")
+    assert not story.told.drops
+    story.add("")
+    assert story.told.drops == DROPPED
 
 
 SENDING_ACK = ("__dev_queue_xmit", "__tcp_transmit_skb", "tcp_rcv_state_process", "__release_sock", "__sys_connect")
