@@ -695,6 +695,12 @@ def _freed(drop: Drop) -> Evidence:
     return Evidence(f"the kernel freed {packet}: {drop.words}", "tracefs skb:kfree_skb")
 
 
+def _first_freed(attempt: Attempt) -> tuple[Evidence, ...]:
+    """Where the kernel freed the first of our packets that it has reported; nothing where it reported none."""
+    drops = attempt.drops.value if isinstance(attempt.drops, Known) else ()
+    return tuple(_freed(one) for one in drops[:1])
+
+
 def _reset_says(attempt: Attempt) -> tuple[Witness, tuple[Evidence, ...]]:
     source = "/proc/net/snmp"
     match refusal(attempt):
@@ -945,18 +951,13 @@ def _answer_lost(snapshot: Snapshot, attempt: Attempt, row: SocketRow) -> Findin
         "Its answer is lost on the way back. On one machine that is a firewall rule for the answers, or a filter on "
         "the cgroup of either end (systemd's IPAddressDeny=)."
         + (_COPY_PASSES if _rules_pass(snapshot, attempt) else ""),
-        evidence=(Evidence(row_text(row), "sock_diag"), connect_evidence(attempt)),
+        evidence=(Evidence(row_text(row), "sock_diag"), *_first_freed(attempt), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
 
 
 def _ack_lost(snapshot: Snapshot, attempt: Attempt) -> Finding:
-    match attempt.drops:
-        case Known(value=(first, *_)):
-            seen: tuple[Evidence, ...] = (_freed(first),)
-        case _:
-            seen = ()
     return Finding(
         code=RULE_DROPS.code,
         title=title(f"The last ACK to {attempt.endpoint} does not arrive; which rule is not known"),
@@ -967,7 +968,7 @@ def _ack_lost(snapshot: Snapshot, attempt: Attempt) -> Finding:
         "program never gets it. On one machine that is a firewall rule (one that looks at TCP's flags or at the "
         "connection's state), or a filter on the cgroup of either end."
         + (_COPY_PASSES if _rules_pass(snapshot, attempt) else ""),
-        evidence=(*seen, *_ack_evidence(attempt), connect_evidence(attempt)),
+        evidence=(*_first_freed(attempt), *_ack_evidence(attempt), connect_evidence(attempt)),
         remedies=_look_with_root(snapshot),
         explains=("firewall/silent", "resolution/prefers-other-family"),
     )
@@ -993,11 +994,7 @@ def _silent(snapshot: Snapshot, attempt: Attempt) -> Finding:
     translated = may_be_translated(snapshot, attempt.address, attempt.port)
     beside = _beside_the_rules(snapshot, attempt)
     evidence = [connect_evidence(attempt), *beside]
-    match attempt.drops:
-        case Known(value=(first, *_)):
-            evidence.append(_freed(first))
-        case _:
-            pass
+    evidence += _first_freed(attempt)
     match attempt.queue:
         case Known(value=witness):
             text = (

@@ -61,6 +61,21 @@ def test_beside_a_bpf_program_a_drop_of_iptables_legacy_is_likely_at_most(machin
     assert "lab_netfilter" in str(answer.cause["evidence"])  # type: ignore[index]
 
 
+@pytest.mark.parametrize(
+    ("table", "chain", "hook"),
+    [("security", "OUTPUT", "input"), ("raw", "PREROUTING", "input"), ("filter", "INPUT", "output")],
+)
+def test_a_bpf_program_at_another_hook_than_the_drop_takes_no_certainty_away(
+    machine: Machine, scenario: Scenario, table: str, chain: str, hook: str
+) -> None:
+    machine.serve()
+    rule = ("-p", "tcp", "--dport", str(machine.port), "-j", "DROP")
+    machine.run("iptables-legacy", "-t", table, "-A", chain, *rule)
+    with asked(machine, "ip", hook, 1):
+        answer = scenario.says(proven(DROPS), as_nobody=UNSEEN)
+    assert "lab_netfilter" not in str(answer.cause["evidence"])  # type: ignore[index]
+
+
 def test_beside_a_bpf_program_a_drop_of_nftables_is_proven_by_the_kernels_own_word(
     machine: Machine, scenario: Scenario
 ) -> None:
