@@ -139,6 +139,18 @@ def test_a_drop_by_netfilter_clears_every_cgroup() -> None:
     assert said(silent(seen, dropped(Drop("NETFILTER_DROP", "nft_do_chain")))) == []
 
 
+def test_a_drop_in_tcp_without_a_reason_leaves_it_to_exclusion() -> None:
+    seen = filters(theirs=(program(Hook.INGRESS),))
+    on_an_old_kernel = dropped(Drop("NOT_SPECIFIED", "tcp_v4_rcv"))
+    assert said(silent(seen, on_an_old_kernel)) == said(silent(seen)) == LIKELY
+
+
+def test_an_old_kernel_s_only_reason_of_a_function_counts_as_its_word() -> None:
+    seen = filters(ours=(program(Hook.EGRESS),))
+    on_an_old_kernel = dropped(Drop("BPF_CGROUP_EGRESS", "ip_finish_output", inferred=True))
+    assert said(silent(seen, on_an_old_kernel)) == PROVEN
+
+
 def test_of_several_filters_none_is_singled_out() -> None:
     seen = filters(theirs=(program(Hook.INGRESS), program(Hook.INGRESS, number=8)))
     assert root(silent(seen, dropped(SYN_AT_SERVER))).title == (
