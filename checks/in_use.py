@@ -335,7 +335,7 @@ def _side_by_side(why: Conflict) -> tuple[Remedy, ...]:
             )
         case Conflict.WANTED_DUAL_STACK:
             return (Remedy(summary="Or set IPV6_V6ONLY on the new server's socket: then it leaves IPv4 alone."),)
-        case Conflict.HELD_WILDCARD | Conflict.WANTED_WILDCARD:
+        case Conflict.HELD_WILDCARD | Conflict.WANTED_WILDCARD | Conflict.PERHAPS_MAPPED_WILDCARD:
             return (Remedy(summary="Or bind each of the two servers to one address of its own instead of all."),)
         case Conflict.SAME_ADDRESS | Conflict.SAME_IPV4:
             return ()

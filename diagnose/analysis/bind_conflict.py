@@ -2,7 +2,7 @@
 
 Two sockets conflict when one's address covers the other's and no two different devices keep them apart
 (inet_rcv_saddr_equal and inet_bind_conflict, net/ipv4/inet_connection_sock.c). SO_REUSEADDR does not help against
-a listener.
+a listener. Kernels 5.10, 6.1, 6.12 and 6.18 agree on every pair but the one that is called PERHAPS_MAPPED_WILDCARD.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ class Conflict(StrEnum):
     WANTED_WILDCARD = "the wanted wildcard would have every address of its family, the held one too"
     HELD_DUAL_STACK = "the held dual-stack wildcard has every IPv4 address too"
     WANTED_DUAL_STACK = "the wanted dual-stack wildcard would have every IPv4 address, the held one too"
+    PERHAPS_MAPPED_WILDCARD = "the held ::ffff:0.0.0.0 has every IPv4 address too, but not on every kernel"
     PERHAPS_DUAL_STACK = "the held IPv6 wildcard has every IPv4 address too, if it is dual-stack: that is not known"
 
     @property
     def certain(self) -> bool:
         """False: the facts do not tell whether there is a conflict."""
-        return self is not Conflict.PERHAPS_DUAL_STACK
+        return self not in (Conflict.PERHAPS_DUAL_STACK, Conflict.PERHAPS_MAPPED_WILDCARD)
 
     @property
     def overlapping(self) -> bool:
@@ -50,6 +51,11 @@ class Conflict(StrEnum):
                 return f"The socket on {held} is dual-stack: it has every IPv4 address as well, {wanted} included."
             case Conflict.WANTED_DUAL_STACK:
                 return f"A dual-stack socket on {wanted} needs every IPv4 address as well, and {held} is taken."
+            case Conflict.PERHAPS_MAPPED_WILDCARD:
+                return (
+                    f"{held} stands for every IPv4 address, and {wanted} is one of them: most kernels let only one of "
+                    "the two have the port, some both (seen on Linux 6.1)."
+                )
             case Conflict.PERHAPS_DUAL_STACK:
                 return f"If the socket on {held} is dual-stack, it has {wanted} too: its IPV6_V6ONLY flag is not known."
 
@@ -65,6 +71,8 @@ def conflict(wanted: str, v6only: bool, row: SocketRow, device: str | None = Non
         return None
     new, old = _parsed(literal), _parsed(row.local.address)
     new4, old4 = _ipv4(literal), _ipv4(row.local.address)
+    if new4 and old4 == 0 and isinstance(new, IPv6Address) and isinstance(old, IPv6Address):
+        return Conflict.PERHAPS_MAPPED_WILDCARD
     if new4 is not None and old4 is not None:
         return _ipv4_pair(new4, old4, same=new == old)
     if new4 is not None:

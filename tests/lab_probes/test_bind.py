@@ -30,6 +30,7 @@ ADDRESSES = (
     "::",
     "::" + V6ONLY,
     "::ffff:127.0.0.1",
+    "::ffff:127.0.0.2",
     "::ffff:0.0.0.0",
     "fe80::1%v0",
     "fe80::1%v1",
@@ -101,8 +102,11 @@ def test_the_matrix_says_what_the_kernel_does_for_every_pair_of_addresses_and_de
                     kernel = False
                 wanted = second.removesuffix(V6ONLY)
                 ours = conflict(wanted, second.endswith(V6ONLY), row, device)
-                assert (ours is None) is kernel, f"{first} on {first_device} then {second} on {device}: {ours}"
                 tried += 1
+                if ours is not None and not ours.certain:
+                    assert (first, second.startswith("::ffff:127.")) == ("::ffff:0.0.0.0", True), (first, second)
+                    continue  # both answers are a kernel's: 6.1 lets both have the port, 5.10 and 6.12 do not
+                assert (ours is None) is kernel, f"{first} on {first_device} then {second} on {device}: {ours}"
     assert tried > 1000
 
 

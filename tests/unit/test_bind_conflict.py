@@ -39,6 +39,12 @@ def held(address: str, v6only: bool | None = None, device: str | None = None) ->
         ("127.0.0.1", held("::ffff:127.0.0.1", v6only=False), Conflict.SAME_IPV4),
         ("::ffff:127.0.0.1", held("127.0.0.1"), Conflict.SAME_IPV4),
         ("::ffff:127.0.0.1", held("0.0.0.0"), Conflict.HELD_WILDCARD),
+        ("127.0.0.1", held("::ffff:0.0.0.0"), Conflict.HELD_WILDCARD),
+        ("0.0.0.0", held("::ffff:0.0.0.0"), Conflict.SAME_IPV4),
+        ("::ffff:0.0.0.0", held("::ffff:0.0.0.0"), Conflict.SAME_ADDRESS),
+        ("::ffff:0.0.0.0", held("::ffff:127.0.0.1"), Conflict.WANTED_WILDCARD),
+        ("::ffff:127.0.0.1", held("::ffff:0.0.0.0"), Conflict.PERHAPS_MAPPED_WILDCARD),
+        ("::ffff:10.0.0.1", held("::ffff:0.0.0.0"), Conflict.PERHAPS_MAPPED_WILDCARD),
         ("::ffff:127.0.0.1", held("::1", v6only=True), None),
         ("::ffff:7f00:1", held("::ffff:127.0.0.1"), Conflict.SAME_ADDRESS),
     ],
@@ -56,6 +62,10 @@ def test_an_unread_v6only_flag_is_neither_a_conflict_nor_none() -> None:
     why = conflict("127.0.0.1", False, held("::", v6only=None))
     assert why is Conflict.PERHAPS_DUAL_STACK
     assert not why.certain
+
+
+def test_what_kernels_differ_in_is_not_certain() -> None:
+    assert not Conflict.PERHAPS_MAPPED_WILDCARD.certain
 
 
 def test_an_unread_v6only_flag_does_not_matter_within_one_family() -> None:

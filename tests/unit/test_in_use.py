@@ -261,6 +261,15 @@ def test_an_unread_v6only_flag_makes_it_likely_only() -> None:
     assert (found.code, found.confidence) == ("in-use/overlapping-address", Confidence.LIKELY)
 
 
+def test_a_pair_that_some_kernels_let_side_by_side_makes_it_likely_only() -> None:
+    wildcard = row("::ffff:0.0.0.0", v6only=False)
+    found = only(snapshot(tried(IN_USE, address="::ffff:127.0.0.1"), rows=(wildcard,)))
+    assert (found.code, found.confidence) == ("in-use/overlapping-address", Confidence.LIKELY)
+    beside_the_real_one = (wildcard, row("127.0.0.1", inode=9))
+    found = only(snapshot(tried(IN_USE, address="::ffff:127.0.0.1"), rows=beside_the_real_one))
+    assert (found.confidence, "127.0.0.1:" in found.title) == (Confidence.PROVEN, True)
+
+
 def test_a_certain_conflict_silences_the_uncertain_one() -> None:
     found = only(snapshot(tried(IN_USE), rows=(row(), row("::", inode=9))))
     assert (found.code, found.confidence) == ("in-use/listener", Confidence.PROVEN)
