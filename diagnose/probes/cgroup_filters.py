@@ -14,6 +14,7 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 
+from diagnose import seccomp
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook, ListenerCgroup
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.parse.unified import Mount, directory, mounts, place
@@ -212,6 +213,7 @@ def _descriptor(inode: int, pid: int) -> int | None:
 
 def _has_filter(pid: int, number: int) -> bool:
     """sk_get_filter, net/core/filter.c: a length of 0 is none, EACCES one that cannot be shown (eBPF)."""
+    seccomp.require("pidfd_open", "pidfd_getfd")
     process = os.pidfd_open(pid)
     try:
         with socket.socket(fileno=bpf.syscall(_PIDFD_GETFD, process, number, 0)) as listener:
@@ -253,6 +255,7 @@ def _security_modules() -> tuple[str, ...]:
     ids = (ctypes.c_uint64 * _MODULES)()
     size = ctypes.c_uint32(ctypes.sizeof(ids))
     try:
+        seccomp.require("lsm_list_modules")
         count = bpf.syscall(_LSM_LIST_MODULES, ids, ctypes.byref(size), 0)
     except OSError as error:
         return (f"a security module: they are not told ({errno.errorcode.get(error.errno or 0, '?')})",)

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from diagnose import seccomp
 from diagnose.model.container import EngineContainer
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Container
@@ -318,6 +319,7 @@ def _handle(pid: int | None) -> int | None:
     if pid is None:
         return None
     try:
+        seccomp.require("pidfd_open")
         return os.pidfd_open(pid)
     except OSError:  # it has ended already, or is a mere thread
         return None

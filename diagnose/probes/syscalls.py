@@ -6,6 +6,8 @@ import ctypes
 import os
 import struct
 
+from diagnose import seccomp
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _OPENAT2 = 437
@@ -27,6 +29,7 @@ def _check(result: int) -> int:
 
 def enter_network(namespace: int) -> None:
     """Moves this thread, and those that it starts from now on, into the network namespace (setns(2)); OSError."""
+    seccomp.require("setns")
     _check(_LIBC.setns(namespace, _CLONE_NEWNET))
 
 
@@ -35,6 +38,7 @@ def open_below(root: int, path: str, flags: int, *, links: bool = True) -> int:
 
     OSError: ENOSYS before Linux 5.6, ELOOP for a magic link, and without `links` for any.
     """
+    seccomp.require("openat2")
     resolve = _RESOLVE_NO_MAGICLINKS | _RESOLVE_IN_ROOT | (0 if links else _RESOLVE_NO_SYMLINKS)
     how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, resolve)
     for _ in range(_RACES):
@@ -47,6 +51,7 @@ def open_below(root: int, path: str, flags: int, *, links: bool = True) -> int:
 
 def file_system(descriptor: int) -> int:
     """The magic number of the file system that an open file lies on (fstatfs(2), linux/magic.h)."""
+    seccomp.require("fstatfs")
     room = ctypes.create_string_buffer(_STATFS_SIZE)
     _check(_LIBC.fstatfs(descriptor, room))
     return ctypes.c_long.from_buffer(room).value & 0xFFFFFFFF
