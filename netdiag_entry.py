@@ -44,7 +44,7 @@ def main() -> NoReturn:
             from diagnose import seccomp
 
             if call := seccomp.heed():
-                _refuse(f"cannot start: a seccomp filter ends every process that calls {call}(2)")
+                _refuse(f"cannot start: a seccomp filter forbids {call}(2)")
         from diagnose import signals
         from diagnose.cli import main as command
 

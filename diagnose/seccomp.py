@@ -1,8 +1,9 @@
-"""Which system calls a seccomp filter answers with the end of the process (seccomp(2)): tried out in child processes.
+"""Which system calls a seccomp filter forbids, with an error or with the end of the process: tried out in children.
 
 A process cannot read the filter that it is under, and when the filter kills, no handler runs and nothing is printed.
 So where a filter is active (netdiag_entry.py looks), a child makes each call once, without effect. A call that ends the
-child is refused with EPERM to this process before the kernel sees it: its death costs one fact, not the diagnosis.
+child, or that the filter answers in the kernel's place, is refused with EPERM to this process before it is made: it
+costs one fact, not the diagnosis.
 """
 
 from __future__ import annotations
@@ -35,36 +36,36 @@ _ESSENTIAL = ("getpid", "getuid", "geteuid", "clock_nanosleep", "pselect6", "rt_
 BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 """Number of bpf(2), for 64-bit programs (asm/unistd.h)."""
 
-_deadly: set[str] = set()
+_forbidden: set[str] = set()
 _active = False
 
 
 def heed() -> str | None:
-    """Tries the calls out, and from now on refuses those that kill. Call it before any thread starts.
+    """Tries the calls out, and from now on refuses those that a filter forbids. Call it before any thread starts.
 
-    The name of a call without which no diagnosis is possible, where one kills.
+    The name of a call without which no diagnosis is possible, where one is forbidden.
     """
     global _active
     from diagnose.syscall_trials import try_out
 
     _active = True
-    try_out(_deadly)
-    if _deadly:
+    try_out(_forbidden)
+    if _forbidden:
         sys.addaudithook(_refuse)
-    return next((name for name in _ESSENTIAL if name in _deadly), None)
+    return next((name for name in _ESSENTIAL if name in _forbidden), None)
 
 
 def require(*calls: str) -> None:
-    """Raises PermissionError where one of the calls would end this process."""
+    """Raises PermissionError where one of the calls is forbidden."""
     for name in calls:
-        if name in _deadly:
-            raise PermissionError(errno.EPERM, f"a seccomp filter ends a process that calls {name}(2)")
+        if name in _forbidden:
+            raise PermissionError(errno.EPERM, f"a seccomp filter forbids {name.partition(' ')[0]}(2)")
 
 
 def start_thread(work: Callable[[], object]) -> None:
     """Starts a daemon thread (not a threading.Thread, whose start waits); RuntimeError when none can be had."""
-    if "threads" in _deadly:
-        raise RuntimeError("a seccomp filter ends a process that starts a thread")
+    if "threads" in _forbidden:
+        raise RuntimeError("a seccomp filter forbids to start a thread")
     _thread.start_new_thread(work, ())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import os
 import select
 import signal
@@ -31,6 +32,8 @@ _FAMILIES = tuple(
     for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET", "AF_UNIX")
     if hasattr(socket, name)
 )
+_CAME, _DENIED = b"+", b"-"
+_A_FILTERS_ANSWERS = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _NOWHERE = ("127.0.0.1", 9)
 _ON_SOCKETS: dict[str, Callable[[socket.socket], object]] = {
     "setsockopt": lambda sock: sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
@@ -48,52 +51,59 @@ _ON_SOCKETS: dict[str, Callable[[socket.socket], object]] = {
 }
 
 
-def try_out(deadly: set[str]) -> None:
-    """Adds the names of the calls that end a child, until no more can be forked."""
-    names = [name for name, _ in _trials(deadly)]
+def try_out(forbidden: set[str]) -> None:
+    """Adds the names of the calls that a filter forbids, until no more can be forked."""
+    names = [name for name, _ in _trials(forbidden)]
     at = 0
     while at < len(names):
         try:
-            at += _survived(at, deadly)
+            answered = _answered(at, forbidden)
         except OSError:
             break
-        deadly.update(names[at : at + 1])
+        forbidden.update(name for name, came_back in zip(names[at:], answered, strict=False) if not came_back)
+        at += len(answered)
+        forbidden.update(names[at : at + 1])  # in which the child has ended
         at += 1
 
 
-def _survived(first: int, deadly: set[str]) -> int:
-    """How many calls a child survived, of those from `first` on; OSError where it cannot be forked.
+def _answered(first: int, forbidden: set[str]) -> list[bool]:
+    """Of the calls from `first` on that a child survived, whether each came to the kernel; OSError: no fork.
 
-    What the child wrote decides, and not wait(2), which the filter may answer with death as well.
+    What the child wrote decides, and not wait(2), which the filter may forbid as well.
     """
     reading, writing = os.pipe()
     try:
         pid = os.fork()
         if pid == 0:
-            _be_the_child(first, writing, deadly)
+            _be_the_child(first, writing, forbidden)
     finally:
         os.close(writing)
-    with open(reading, "rb") as survived:
-        told = survived.read()
-    if told and "wait4" not in deadly:  # the child itself has waited, before all else
+    with open(reading, "rb") as answers:
+        told = answers.read()
+    if told and "wait4" not in forbidden:  # the child itself has waited, before all else
         os.waitpid(pid, 0)
-    return told.count(b"\n")
+    return [line == _CAME for line in told.split()]
 
 
-def _be_the_child(first: int, writing: int, deadly: set[str]) -> NoReturn:
-    """Names each call that it has survived."""
+def _be_the_child(first: int, writing: int, forbidden: set[str]) -> NoReturn:
+    """Writes a line for each call that it has survived."""
     try:
-        for name, trial in [*_trials(deadly)][first:]:
-            try:
-                trial()
-            except Exception:  # noqa: BLE001, S110 - it came back, whatever it said: that is all that is asked
-                pass
-            os.write(writing, name.encode() + b"\n")
+        for name, trial in [*_trials(forbidden)][first:]:
+            os.write(writing, _CAME + b"\n" if _comes_to_the_kernel(name, trial) else _DENIED + b"\n")
     finally:
         os._exit(0)
 
 
-def _trials(deadly: set[str]) -> Iterator[tuple[str, _Trial]]:
+def _comes_to_the_kernel(name: str, trial: _Trial) -> bool:
+    """The kernel itself answers none of these calls so; but for a raw socket, which needs CAP_NET_RAW."""
+    try:
+        trial()
+    except OSError as error:
+        return name.startswith("socket ") or error.errno not in _A_FILTERS_ANSWERS
+    return True
+
+
+def _trials(forbidden: set[str]) -> Iterator[tuple[str, _Trial]]:
     """The calls that a diagnosis makes and the start of the interpreter does not, in a form without effect."""
     yield "wait4", lambda: os.waitpid(-1, os.WNOHANG)
     yield "kill", lambda: os.kill(os.getpid(), 0)
@@ -115,15 +125,15 @@ def _trials(deadly: set[str]) -> Iterator[tuple[str, _Trial]]:
     for family in _FAMILIES:
         yield f"socket {family:d}", partial(_made, family)
     for name, call in _ON_SOCKETS.items():
-        yield name, partial(_on_a_closed_one, deadly, call)
-    yield "unshare", lambda: _libc().unshare(_NEW_NETWORK | _NO_FLAG)
-    yield "setns", lambda: _libc().setns(-1, _NEW_NETWORK)
-    yield "bpf", lambda: _libc().syscall(seccomp.BPF[os.uname().machine], _NO_COMMAND, None, 0)
-    yield "pidfd_getfd", lambda: _libc().syscall(_PIDFD_GETFD, -1, -1, 0)
+        yield name, partial(_on_a_closed_one, forbidden, call)
+    yield "unshare", lambda: _checked(_libc().unshare(_NEW_NETWORK | _NO_FLAG))
+    yield "setns", lambda: _checked(_libc().setns(-1, _NEW_NETWORK))
+    yield "bpf", lambda: _checked(_libc().syscall(seccomp.BPF[os.uname().machine], _NO_COMMAND, None, 0))
+    yield "pidfd_getfd", lambda: _checked(_libc().syscall(_PIDFD_GETFD, -1, -1, 0))
     yield "setfsuid", lambda: _libc().setfsuid(-1)
-    yield "fstatfs", lambda: _libc().fstatfs(-1, None)
-    yield "openat2", lambda: _libc().syscall(_OPENAT2, -1, None, None, 0)
-    yield "lsm_list_modules", lambda: _libc().syscall(_LSM_LIST_MODULES, None, None, 1)
+    yield "fstatfs", lambda: _checked(_libc().fstatfs(-1, None))
+    yield "openat2", lambda: _checked(_libc().syscall(_OPENAT2, -1, None, None, 0))
+    yield "lsm_list_modules", lambda: _checked(_libc().syscall(_LSM_LIST_MODULES, None, None, 1))
     yield "threads", _begin_and_end_a_thread  # the last: it may come to its end a moment later
 
 
@@ -132,10 +142,10 @@ def _made(family: int) -> None:
     socket.socket(family, socket.SOCK_RAW).close()
 
 
-def _on_a_closed_one(deadly: set[str], call: Callable[[socket.socket], object]) -> None:
+def _on_a_closed_one(forbidden: set[str], call: Callable[[socket.socket], object]) -> None:
     """On a socket whose descriptor was closed behind its back, every call ends with EBADF: the child is alone."""
     for family in _FAMILIES:
-        if f"socket {family:d}" not in deadly:
+        if f"socket {family:d}" not in forbidden:
             try:
                 sock = socket.socket(family, socket.SOCK_RAW if family == socket.AF_NETLINK else socket.SOCK_DGRAM)
             except OSError:
@@ -151,7 +161,14 @@ def _on_a_closed_one(deadly: set[str], call: Callable[[socket.socket], object]) 
 def _libc() -> ctypes.CDLL:
     import ctypes
 
-    return ctypes.CDLL(None)
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int) -> None:
+    import ctypes
+
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
 
 
 def _begin_and_end_a_thread() -> None:
