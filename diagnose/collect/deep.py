@@ -23,7 +23,7 @@ from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Rea
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, ResolverConfig
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
+from diagnose.probes import connect, links, names, namespaces, policy, processes, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 from diagnose.probes.deferral import Deferrals
@@ -240,6 +240,7 @@ class _Looks:
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
+        self._bound = _ask_bound(cases, machine, ports)
         self._project = ProjectLook()
         self._others = _asked("other network namespaces", lambda: namespaces.look(ports, PROBE_SECONDS))
         self._containers = ContainerLook(
@@ -250,7 +251,7 @@ class _Looks:
         """The machine with these facts, each waited for until its own deadline."""
         seen = self._containers.by_port()
         return replace(
-            machine,
+            _with_bound(machine, _fact(self._bound)),
             links=self._links.fact() if machine.links == NOT_NEEDED else machine.links,
             policy=_fact(self._policy),
             routing=_fact(self._routing),
@@ -268,6 +269,40 @@ class _Looks:
                 return {port: Known(seen) for port, seen in others.elsewhere.items()}
             case Unknown() as unknown:
                 return dict.fromkeys(self._ports, unknown)
+
+
+def _ask_bound(cases: Sequence[Case], machine: Machine, ports: Sequence[int]) -> Asked[tuple[SocketRow, ...]] | Unknown:
+    """Where sock_diag does not list them, bound sockets are looked for by their descriptors, if they may be in the way.
+
+    A bind that fails asks for them; of a refused connection they are only evidence, and what may hide them is no gap.
+    """
+    listed = machine.tables.bound
+    if isinstance(listed, Known) or listed.reason in (Reason.NOT_LINUX, Reason.NOT_NEEDED):
+        return NOT_NEEDED
+    wanted = any(Outcome.ADDRESS_IN_USE in (one.outcome, one.plain_outcome) for case in cases for one in case.binds)
+    refused = any(one.local and one.outcome is Outcome.REFUSED for case in cases for one in case.attempts)
+    if not wanted and not (refused and machine.vantage.privileged):
+        return NOT_NEEDED
+    from diagnose.probes import bound  # brings ctypes with it, and older kernels only ask for it
+
+    return Asked("bound sockets", lambda: bound.look(ports, PROBE_SECONDS), PROBE_SECONDS)
+
+
+def _with_bound(machine: Machine, found: Fact[tuple[SocketRow, ...]]) -> Machine:
+    """The machine with the bound sockets that were found by their descriptors, and with their holders."""
+    if isinstance(machine.tables.bound, Known):
+        return machine
+    machine = replace(machine, tables=machine.tables._replace(bound=found))
+    inodes = frozenset(row.inode for row in found.value) if isinstance(found, Known) else frozenset()
+    if not inodes:
+        return machine
+    held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS).fact()
+    match machine.holders, held:
+        case Known(value=before), Known(value=more):
+            both = tuple(dict.fromkeys((*before.found, *more.found)))
+            return replace(machine, holders=Known(replace(more, found=both)))
+        case _:
+            return replace(machine, holders=held)
 
 
 def _name_files(side: Arrived | None) -> tuple[Fact[HostsFile], Fact[ResolverConfig]]:

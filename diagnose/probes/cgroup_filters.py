@@ -21,8 +21,8 @@ from diagnose.parse.unified import Mount, directory, mounts, place
 from diagnose.probes import bpf
 from diagnose.probes.netlink import Netlink, attributes
 from diagnose.probes.sockets import listener_cgroups
+from diagnose.probes.syscalls import duplicate
 
-_PIDFD_GETFD = 438
 _NEXT_ID, _QUERY = 11, 16
 _TYPE_LSM = struct.pack("=I", 29)
 """BPF_PROG_TYPE_LSM, as struct bpf_prog_info begins with it."""
@@ -213,17 +213,13 @@ def _descriptor(inode: int, pid: int) -> int | None:
 
 def _has_filter(pid: int, number: int) -> bool:
     """sk_get_filter, net/core/filter.c: a length of 0 is none, EACCES one that cannot be shown (eBPF)."""
-    seccomp.require("pidfd_open", "pidfd_getfd")
-    process = os.pidfd_open(pid)
     try:
-        with socket.socket(fileno=bpf.syscall(_PIDFD_GETFD, process, number, 0)) as listener:
+        with socket.socket(fileno=duplicate(pid, number)) as listener:
             return bool(_filter_length(listener))
     except PermissionError as error:
         if error.errno == errno.EACCES:
             return True
         raise
-    finally:
-        os.close(process)
 
 
 def _filter_length(listener: socket.socket) -> int:

@@ -1,4 +1,4 @@
-"""System calls that --from needs and Python 3.11 does not have."""
+"""System calls that Python 3.11 does not have."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from diagnose import seccomp
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
-_OPENAT2 = 437
-"""The same number for every architecture (include/uapi/asm-generic/unistd.h)."""
+_OPENAT2, _PIDFD_GETFD = 437, 438
+"""The same numbers for every architecture (include/uapi/asm-generic/unistd.h)."""
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_IN_ROOT = 0x02, 0x04, 0x10
 _OPEN_HOW = struct.Struct("=QQQ")
 """struct open_how: flags, mode, resolve (linux/openat2.h)."""
@@ -31,6 +31,20 @@ def enter_network(namespace: int) -> None:
     """Moves this thread, and those that it starts from now on, into the network namespace (setns(2)); OSError."""
     seccomp.require("setns")
     _check(_LIBC.setns(namespace, _CLONE_NEWNET))
+
+
+def duplicate(pid: int, number: int) -> int:
+    """A duplicate of that process's descriptor (pidfd_getfd(2)): the same open file, so nothing may be set on it.
+
+    OSError: EPERM without the right to trace the process (ptrace(2)), ENOSYS before Linux 5.6, ESRCH and EBADF where
+    the process or the descriptor is gone.
+    """
+    seccomp.require("pidfd_open", "pidfd_getfd")
+    process = os.pidfd_open(pid)
+    try:
+        return _check(_LIBC.syscall(_PIDFD_GETFD, process, number, 0))
+    finally:
+        os.close(process)
 
 
 def open_below(root: int, path: str, flags: int, *, links: bool = True) -> int:
