@@ -38,6 +38,7 @@ def main() -> NoReturn:
             _refuse(f"{stranger} stands in the place of netdiag's own package {name}: rename it, or unset PYTHONPATH")
     try:
         import gc
+        from time import monotonic
 
         gc.disable()  # what is loaded now stays: to look through it again and again takes a tenth of a quick run
         if _is_filtered():
@@ -45,9 +46,12 @@ def main() -> NoReturn:
 
             if call := seccomp.heed():
                 _refuse(f"cannot start: a seccomp filter forbids {call}(2)")
+        began = monotonic()
         from diagnose import signals
         from diagnose.cli import main as command
+        from diagnose.pace import measure
 
+        measure(monotonic() - began)
         gc.freeze()
         gc.enable()
         signals.watch()

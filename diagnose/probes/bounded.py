@@ -16,7 +16,7 @@ NO_THREAD = Unknown(
     Reason.FAILED,
     "no thread could be started for it: a limit of this user is too small (RLIMIT_NPROC, RLIMIT_AS), or a seccomp "
     "filter forbids it",
-    "raise it (ulimit -u, ulimit -v), or run it outside of the sandbox",
+    "raise it (ulimit -u, ulimit -v)",
 )
 """pthread_create(3): EAGAIN."""
 

@@ -16,6 +16,7 @@ from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, RuleRef, Shadow, Walk, endpoint_of
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.probes.bounded import NO_THREAD, started
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _COPYING = 2
 """Writing the rule sets and listing them again takes this many times as long as reading them, at the very least."""
 _OTHER_ADDRESSES = 4
 """So many of the machine's other addresses are tried in the copy for a port that nothing listens on."""
-_PATIENCE = 1.5
+_PATIENCE = patient(1.5)
 """Seconds after which no rehearsal should be under way."""
 
 
