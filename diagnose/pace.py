@@ -19,6 +19,9 @@ def measure(seconds: float) -> None:
     _factor = round(min(max(seconds / _USUAL, 1.0), _MOST), 1)
 
 
-def patient(seconds: float) -> float:
-    """The deadline of this machine's own work, given that of a machine of usual speed."""
-    return round(seconds * _factor, 3)
+def patient(seconds: float, most: float = 3600.0) -> float:
+    """The deadline of this machine's own work, given that of a machine of usual speed.
+
+    `most`: where others' answers are waited for as well, which may never come.
+    """
+    return round(min(seconds * _factor, most), 3)

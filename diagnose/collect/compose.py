@@ -17,7 +17,7 @@ from diagnose.probes import compose, containers
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX
 
-_ENGINE_SECONDS = patient(1.5)
+_ENGINE_SECONDS = patient(1.5, 8.0)
 
 
 def with_addresses(targets: Sequence[Target], intent: Intent, *, ask: bool, inside: bool) -> tuple[Target, ...]:

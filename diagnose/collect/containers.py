@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diagnose.probes.engines import Question
     from diagnose.probes.side import Arrived
 
-_ENGINE_SECONDS = patient(1.5)
+_ENGINE_SECONDS = patient(1.5, 8.0)
 _FORWARDER_SECONDS = patient(0.3)
 _SECONDS = PROBE_SECONDS + _ENGINE_SECONDS + patient(0.5)
 """For all of it: more than all parts together, each of which has a deadline of its own and loses its own fact only."""
