@@ -243,16 +243,18 @@ class _Expedition:
         listening = sockets.look(()).listeners
         rows = listening.value if isinstance(listening, Known) else ()
         ip_sets = machine.ip_sets(self._rules, self._blocks, 1.0)
+        known, hidden = machine.sysctls(machine.rerouting(self._rules, self._blocks, addresses))
         return machine.Machine(
             self._rules,
             self._blocks,
             addresses,
             links,
-            machine.sysctls(machine.rerouting(self._rules, self._blocks, addresses)),
+            known,
             rows,
             ip_sets,
             machine.local_table_first(1.0),
             machine.queues(),
+            hidden,
             isinstance(listening, Known),
         )
 
