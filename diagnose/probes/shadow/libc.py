@@ -28,8 +28,8 @@ def unshare_network() -> None:
     The namespace ends with the thread and its sockets, so with the process, however that ends. NoNamespaceError
     without CAP_SYS_ADMIN, OSError with any other errno.
     """
+    seccomp.require("unshare", "listen", "accept4")  # a namespace of ours is for a server of ours
     try:
-        seccomp.require("unshare", "listen", "accept4")  # a namespace of ours is for a server of ours
         _check(_LIBC.unshare(_CLONE_NEWNET))
     except PermissionError as error:
         raise NoNamespaceError from error
