@@ -38,11 +38,20 @@ def main() -> NoReturn:
             _refuse(f"{stranger} stands in the place of netdiag's own package {name}: rename it, or unset PYTHONPATH")
     try:
         import gc
+        from time import monotonic
 
         gc.disable()  # what is loaded now stays: to look through it again and again takes a tenth of a quick run
+        if _is_filtered():
+            from diagnose import seccomp
+
+            if call := seccomp.heed():
+                _refuse(f"cannot start: a seccomp filter forbids {call}(2)")
+        began = monotonic()
         from diagnose import signals
         from diagnose.cli import main as command
+        from diagnose.pace import measure
 
+        measure(monotonic() - began)
         gc.freeze()
         gc.enable()
         signals.watch()
@@ -109,6 +118,16 @@ def _has_room() -> bool:
         for copy in copies:
             os.close(copy)
     return True
+
+
+def _is_filtered() -> bool:
+    """Whether a seccomp filter is active on this process (proc_pid_status(5)), or may be, as that is hidden."""
+    try:
+        with open("/proc/self/status", "rb") as status:
+            text = status.read()
+    except OSError:
+        return sys.platform == "linux"
+    return b"\nSeccomp:" in text and b"\nSeccomp:\t0\n" not in text
 
 
 def _stranger(name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from diagnose import __version__, temporary
+from diagnose import __version__, seccomp, temporary
 from diagnose.model.report import Report
 from diagnose.model.target import Intent, Target
 from diagnose.streams import Stream, unfailing
@@ -514,6 +514,7 @@ def _spinner() -> Iterator[None]:
         thread.join(0.2)
 
     try:
+        seccomp.require("threads")
         _, held = temporary.make(thread.start, lambda _: stop())
     except (RuntimeError, OSError):  # no thread can be had: it is an ornament
         yield

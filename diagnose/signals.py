@@ -6,7 +6,6 @@ delays nothing (exit_group(2)).
 
 from __future__ import annotations
 
-import _thread
 import os
 import select
 import signal
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from diagnose import temporary
+from diagnose import seccomp, temporary
 from diagnose.temporary import ENDING
 
 _SAID = {"SIGINT": "interrupted", "SIGXCPU": "the limit of CPU time is used up (ulimit -t, RLIMIT_CPU)"}
@@ -38,7 +37,7 @@ def _start_listener(numbers: list[signal.Signals]) -> bool:
     os.set_blocking(writing, False)
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        _thread.start_new_thread(_listen, (reading, numbers))
+        seccomp.start_thread(lambda: _listen(reading, numbers))
     except RuntimeError:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         os.close(reading)

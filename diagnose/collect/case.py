@@ -21,6 +21,7 @@ from diagnose.model.network import Endpoint, Links, PortPolicy, Routing
 from diagnose.model.process import Holders
 from diagnose.model.snapshot import Program, Vantage
 from diagnose.model.target import Intent, Target
+from diagnose.pace import patient
 
 if TYPE_CHECKING:
     from diagnose.probes.connect import Dial
@@ -36,7 +37,7 @@ make silence of every closed port.
 """
 SILENCE = 0.050
 """Seconds without an answer from a local address after which the deep look begins."""
-PROBE_SECONDS = 2.0
+PROBE_SECONDS = patient(2.0)
 """Deadline of one probe of the machine."""
 
 

@@ -12,11 +12,12 @@ from diagnose.model.compose import ComposeProject
 from diagnose.model.container import ComposeService, Containers, Engine
 from diagnose.model.fact import Fact, Known
 from diagnose.model.target import Intent, Target
+from diagnose.pace import patient
 from diagnose.probes import compose, containers
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX
 
-_ENGINE_SECONDS = 1.5
+_ENGINE_SECONDS = patient(1.5, 8.0)
 
 
 def with_addresses(targets: Sequence[Target], intent: Intent, *, ask: bool, inside: bool) -> tuple[Target, ...]:

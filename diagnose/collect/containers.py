@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from diagnose.collect.case import Case, Machine
+from diagnose.collect.case import PROBE_SECONDS, Case, Machine
 from diagnose.model.attempt import Attempt
 from diagnose.model.container import Containers, Engine, EngineContainer, Forwarder, Inside
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Unknown
 from diagnose.model.process import Container, Holders, Process
 from diagnose.model.target import Target
+from diagnose.pace import patient
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX
 from diagnose.probes.namespaces import Others
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from diagnose.probes.engines import Question
     from diagnose.probes.side import Arrived
 
-SECONDS = 2.0
-"""For all of it."""
-_ENGINE_SECONDS = 1.5
-_FORWARDER_SECONDS = 0.3
+_ENGINE_SECONDS = patient(1.5, 8.0)
+_FORWARDER_SECONDS = patient(0.3)
+_SECONDS = PROBE_SECONDS + _ENGINE_SECONDS + patient(0.5)
+"""For all of it: more than all parts together, each of which has a deadline of its own and loses its own fact only."""
 
 
 class ContainerLook:
@@ -49,7 +50,7 @@ class ContainerLook:
         self._machine = machine
         self._others = others
         self._ask = ask
-        self._asked = Asked("containers", self._look, SECONDS) if self._cases and IS_LINUX else None
+        self._asked = Asked("containers", self._look, _SECONDS) if self._cases and IS_LINUX else None
 
     def by_port(self) -> dict[int, Fact[Containers]]:
         """What was found, waited for until the deadline."""
@@ -68,7 +69,7 @@ class ContainerLook:
         from diagnose.probes import engines, forwarders  # here only: what works, and other platforms, need neither
 
         ports = self._ports()
-        forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), SECONDS)
+        forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), PROBE_SECONDS)
         told = engines.look(self._questions, _ENGINE_SECONDS, ask=self._ask)
         seen = forwarding.fact()
         host = self._host(os.stat("/proc/thread-self/ns/net").st_ino if self._side is not None else None)

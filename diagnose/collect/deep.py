@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from msgspec.structs import replace
 
+from diagnose.analysis.bind_conflict import conflict
 from diagnose.analysis.publication import RESERVES
 from diagnose.analysis.reach import listeners_on, may_be_reached, reached, unmapped
 from diagnose.analysis.refusal import Refusal, icmp_text, refusal
@@ -23,7 +24,8 @@ from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Rea
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, ResolverConfig
 from diagnose.model.network import Endpoint, SocketRow
-from diagnose.probes import connect, links, names, namespaces, policy, routes, sockets
+from diagnose.pace import patient
+from diagnose.probes import connect, links, names, namespaces, policy, processes, routes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX, Dial
 from diagnose.probes.deferral import Deferrals
@@ -31,10 +33,10 @@ from diagnose.probes.witness import Silence, Witnesses
 
 T = TypeVar("T")
 
-CANDIDATE_WAIT = 0.25
+CANDIDATE_WAIT = patient(0.25)
 """Seconds that another listener of this machine has to answer."""
 FIRST_HOP_WAIT = 0.5
-FIREWALL_SECONDS = 3.0
+FIREWALL_SECONDS = patient(3.0)
 _CANDIDATES = 8
 _WALKS = 64
 """Endpoints whose walk is looked at in one run; the silent ones come first."""
@@ -240,6 +242,8 @@ class _Looks:
         self._links = Asked("interfaces", links.look, PROBE_SECONDS)
         self._policy = _asked("port sysctls", policy.look)
         self._routing = _asked("routes", lambda: routes.look(addresses, ports[0] if len(ports) == 1 else 0))
+        self._unseen = _something_unseen_has_the_port(cases, machine)
+        self._bound = _ask_bound(cases, machine, ports)
         self._project = ProjectLook()
         self._others = _asked("other network namespaces", lambda: namespaces.look(ports, PROBE_SECONDS))
         self._containers = ContainerLook(
@@ -250,7 +254,7 @@ class _Looks:
         """The machine with these facts, each waited for until its own deadline."""
         seen = self._containers.by_port()
         return replace(
-            machine,
+            _with_bound(machine, _fact(self._bound), wanted=self._unseen),
             links=self._links.fact() if machine.links == NOT_NEEDED else machine.links,
             policy=_fact(self._policy),
             routing=_fact(self._routing),
@@ -268,6 +272,52 @@ class _Looks:
                 return {port: Known(seen) for port, seen in others.elsewhere.items()}
             case Unknown() as unknown:
                 return dict.fromkeys(self._ports, unknown)
+
+
+def _ask_bound(cases: Sequence[Case], machine: Machine, ports: Sequence[int]) -> Asked[tuple[SocketRow, ...]] | Unknown:
+    """Where sock_diag does not list them, bound sockets are looked for by their descriptors, if they may be in the way.
+
+    A bind that fails asks for them; of a refused connection they are only evidence, and what may hide them is no gap.
+    """
+    listed = machine.tables.bound
+    if isinstance(listed, Known) or listed.reason in (Reason.NOT_LINUX, Reason.NOT_NEEDED):
+        return NOT_NEEDED
+    refused = any(one.local and one.outcome is Outcome.REFUSED for case in cases for one in case.attempts)
+    if not _something_unseen_has_the_port(cases, machine) and not (refused and machine.vantage.privileged):
+        return NOT_NEEDED
+    from diagnose.probes import bound  # brings ctypes with it, and older kernels only ask for it
+
+    return Asked("bound sockets", lambda: bound.look(ports, PROBE_SECONDS), PROBE_SECONDS)
+
+
+def _something_unseen_has_the_port(cases: Sequence[Case], machine: Machine) -> bool:
+    """Whether a bind found the address in use, and no listener is in its way."""
+    rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
+    taken = [one for case in cases for one in case.binds if Outcome.ADDRESS_IN_USE in (one.outcome, one.plain_outcome)]
+    return any(
+        all(conflict(one.address, v6only=False, row=row) is None for row in listeners_on(rows, one.port))
+        for one in taken
+    )
+
+
+def _with_bound(machine: Machine, found: Fact[tuple[SocketRow, ...]], *, wanted: bool) -> Machine:
+    """The machine with the bound sockets that were found by their descriptors, and with their holders."""
+    listed = machine.tables.bound
+    if isinstance(listed, Known) or listed.reason is Reason.NOT_LINUX:
+        return machine
+    if isinstance(found, Unknown) and not wanted:
+        found = NOT_NEEDED
+    machine = replace(machine, tables=machine.tables._replace(bound=found))
+    inodes = frozenset(row.inode for row in found.value) if isinstance(found, Known) else frozenset()
+    if not inodes:
+        return machine
+    held = Asked("socket owners", lambda: processes.holders(inodes, PROBE_SECONDS), PROBE_SECONDS).fact()
+    match machine.holders, held:
+        case Known(value=before), Known(value=more):
+            both = tuple(dict.fromkeys((*before.found, *more.found)))
+            return replace(machine, holders=Known(replace(more, found=both)))
+        case _:
+            return replace(machine, holders=held)
 
 
 def _name_files(side: Arrived | None) -> tuple[Fact[HostsFile], Fact[ResolverConfig]]:

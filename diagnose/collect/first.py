@@ -68,8 +68,11 @@ class Collection:
         machine = self._first_wave(cases)
         if self.order.deep or any(case.troubled for case in cases):
             machine = self._look_deeper(cases, machine)
-        elif self._side is not None:
-            self._ask_their_cgroup(cases, machine)
+        else:
+            # what works asks for nothing that is bound: that an older kernel does not list it is no gap
+            machine = replace(machine, tables=machine.tables._replace(bound=_asked_for(machine.tables.bound)))
+            if self._side is not None:
+                self._ask_their_cgroup(cases, machine)
         if self._side is not None:
             machine = replace(machine, vantage=replace(machine.vantage, side=self._side.now()))
         duration = round((monotonic() - clock) * 1000, 3)
@@ -249,6 +252,11 @@ class Collection:
         timeouts = [dial.timeout for dial in case.dials]
         timeout = max(timeouts, default=self.order.timeout or LOCAL_TIMEOUT)
         return Scope(timeout, self.order.passive, self.order.only, self.order.skip)
+
+
+def _asked_for(bound: Fact[tuple[SocketRow, ...]]) -> Fact[tuple[SocketRow, ...]]:
+    too_old = isinstance(bound, Unknown) and bound.reason is Reason.KERNEL_TOO_OLD
+    return NOT_NEEDED if too_old else bound
 
 
 def _about(hosts: Fact[HostsFile], host: str) -> Fact[HostsFile]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Approach, Shadow
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.probes import links, routes
 from diagnose.probes.bounded import Asked
 
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOOK_SECONDS = 0.5
-_FIREWALL_SECONDS = 3.0
+_LOOK_SECONDS = patient(0.5)
+_FIREWALL_SECONDS = patient(3.0)
 
 
 class Hostward:

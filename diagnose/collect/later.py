@@ -12,11 +12,12 @@ from diagnose.model.fact import NOT_LINUX, Fact, Known, Unknown
 from diagnose.model.later import Later
 from diagnose.model.network import SocketRow
 from diagnose.model.process import Holders
+from diagnose.pace import patient
 from diagnose.probes import processes, sockets
 from diagnose.probes.bounded import Asked
 from diagnose.probes.connect import IS_LINUX
 
-COMES_BACK = 0.5
+COMES_BACK = patient(0.5)
 """Seconds that a server which ended a connection and is gone since has to come back."""
 _PAUSE = 0.02
 _ENDED = (Outcome.CLOSED, Outcome.RESET)

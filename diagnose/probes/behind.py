@@ -16,14 +16,15 @@ from diagnose.model.attempt import Acceptance, Behind
 from diagnose.model.container import Forwarder
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of, is_wildcard
+from diagnose.pace import patient
 from diagnose.parse import proc_net
 from diagnose.probes import forwarders, insides, namespaces
 from diagnose.probes.namespaces import Namespace
 
-_SURVEY_SECONDS = 0.5
-_CONNECT_SECONDS = 0.25
+_SURVEY_SECONDS = patient(0.5)
+_CONNECT_SECONDS = patient(0.25)
 _PAUSE = 0.004
-_GRACE = 0.1
+_GRACE = patient(0.1)
 """Seconds for the far end of the connection to appear where a server is there for it; a forwarder dials at once."""
 _TABLES: tuple[tuple[str, Family], ...] = (("tcp", "ipv4"), ("tcp6", "ipv6"))
 

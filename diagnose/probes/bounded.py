@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import _thread
 import threading
 from collections.abc import Callable, Iterable
 from time import monotonic
 from typing import Generic, TypeVar
 
+from diagnose import seccomp
 from diagnose.model.fact import Fact, Reason, Unknown
 
 T = TypeVar("T")
 
 NO_THREAD = Unknown(
     Reason.FAILED,
-    "no thread could be started for it: a limit of this user is too small (RLIMIT_NPROC, RLIMIT_AS)",
+    "no thread could be started for it: a limit of this user is too small (RLIMIT_NPROC, RLIMIT_AS), or a seccomp "
+    "filter forbids it",
     "raise it (ulimit -u, ulimit -v)",
 )
 """pthread_create(3): EAGAIN."""
@@ -29,7 +30,7 @@ class Task:
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
         self._done = threading.Event()
-        _thread.start_new_thread(self._run, ())
+        seccomp.start_thread(self._run)
 
     def _run(self) -> None:
         try:

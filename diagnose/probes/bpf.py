@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from diagnose.model.firewall import NetfilterProgram
 
-_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
-"""Number of the system call, for 64-bit programs (asm/unistd.h)."""
+from diagnose import seccomp
+
 _PROGRAM_BY_ID, _INFO_BY_FD, _LINK_BY_ID, _NEXT_LINK = 13, 15, 30, 31
 _UNION_SIZE = 128
 _INFO_SIZE, _NAME_AT, _NAME_SIZE = 256, 64, 16
@@ -85,7 +85,8 @@ def _told(by_id: int, number: int) -> bytes:
 
 def call(command: int, request: bytes) -> tuple[int, bytes]:
     """What bpf(2) returns, and its union afterwards; OSError with the kernel's errno."""
-    number = _BPF.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
+    seccomp.require("bpf")
+    number = seccomp.BPF.get(os.uname().machine) if sys.maxsize > 1 << 32 else None
     if number is None:
         raise OSError(errno.ENOSYS, "the number of bpf(2) is not known on this machine")
     union = ctypes.create_string_buffer(request, _UNION_SIZE)

@@ -14,14 +14,15 @@ import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 
+from diagnose import seccomp
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook, ListenerCgroup
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.parse.unified import Mount, directory, mounts, place
 from diagnose.probes import bpf
 from diagnose.probes.netlink import Netlink, attributes
 from diagnose.probes.sockets import listener_cgroups
+from diagnose.probes.syscalls import duplicate
 
-_PIDFD_GETFD = 438
 _NEXT_ID, _QUERY = 11, 16
 _TYPE_LSM = struct.pack("=I", 29)
 """BPF_PROG_TYPE_LSM, as struct bpf_prog_info begins with it."""
@@ -212,16 +213,13 @@ def _descriptor(inode: int, pid: int) -> int | None:
 
 def _has_filter(pid: int, number: int) -> bool:
     """sk_get_filter, net/core/filter.c: a length of 0 is none, EACCES one that cannot be shown (eBPF)."""
-    process = os.pidfd_open(pid)
     try:
-        with socket.socket(fileno=bpf.syscall(_PIDFD_GETFD, process, number, 0)) as listener:
+        with socket.socket(fileno=duplicate(pid, number)) as listener:
             return bool(_filter_length(listener))
     except PermissionError as error:
         if error.errno == errno.EACCES:
             return True
         raise
-    finally:
-        os.close(process)
 
 
 def _filter_length(listener: socket.socket) -> int:
@@ -253,6 +251,7 @@ def _security_modules() -> tuple[str, ...]:
     ids = (ctypes.c_uint64 * _MODULES)()
     size = ctypes.c_uint32(ctypes.sizeof(ids))
     try:
+        seccomp.require("lsm_list_modules")
         count = bpf.syscall(_LSM_LIST_MODULES, ids, ctypes.byref(size), 0)
     except OSError as error:
         return (f"a security module: they are not told ({errno.errorcode.get(error.errno or 0, '?')})",)

@@ -15,6 +15,7 @@ from typing import Literal
 from diagnose.model.attempt import Acceptance, AckWitness, Attempt, IcmpError, Outcome
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, family_of
+from diagnose.pace import patient
 
 IS_LINUX = sys.platform.startswith("linux")
 
@@ -25,7 +26,7 @@ MSG_ERRQUEUE = 0x2000
 _EXTENDED_ERR = struct.Struct("=IBBBBII")
 _ORIGINS: dict[int, Literal["local", "icmp", "icmp6"]] = {1: "local", 2: "icmp", 3: "icmp6"}
 
-CLOSE_GRACE = 0.010
+CLOSE_GRACE = patient(0.010)
 """Seconds after the server took the connection in which a close counts as "closed at once"."""
 _SELF_CONNECTS = 5
 _READABLE = 0x001  # POLLIN and POLLOUT by number: the select module of Windows does not name them

@@ -20,6 +20,7 @@ from typing import Any
 from diagnose.model.attempt import Acceptance, AckWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.probes import sockets
 from diagnose.probes.connect import SENT_AGAIN, errno_name
 from diagnose.probes.reset import Dialled
@@ -28,9 +29,9 @@ NETSTAT = "/proc/net/netstat"
 SLOTS = 8
 CHANCE = 1e-6
 """How probable it may be that others' ACKs were counted in every slot that held a connect of ours."""
-BUDGET = 0.2
+BUDGET = patient(0.2)
 """Seconds after which no new round begins."""
-RUN_SECONDS = 1.0
+RUN_SECONDS = patient(1.0)
 """For all targets of a run together; the others wait for what the kernel does after a second."""
 _ZEROS = 3
 """Connects whose ACK was not counted that prove that it does not arrive: one may be counted late on a busy machine."""
@@ -38,7 +39,7 @@ _MADE = 3
 """Connects that did not stay half-open after which no more are made: a program takes those."""
 _LATE = 0.001
 """Seconds after which a counter that has not moved is read again."""
-_ANSWER = 0.050
+_ANSWER = patient(0.050)
 """Seconds that a connect may take; on this machine it takes a tenth of a millisecond."""
 _SPARE = 1.25
 """A slot is so much longer than the longest connect so far."""

@@ -8,6 +8,7 @@ import struct
 import sys
 from typing import Any
 
+from diagnose import seccomp
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, Gateway, Interface, Links
 
@@ -26,6 +27,7 @@ def look(*, gateways: bool = False) -> Fact[Links]:
     except ImportError as error:
         return Unknown(Reason.TOOL_MISSING, f"netifaces: {error}", "pip install netifaces2")
     try:
+        seccomp.require(*seccomp.INTERFACES)
         addresses = _addresses(netifaces)
         up = _flags(sorted(addresses))
     except (OSError, RuntimeError, ValueError) as error:

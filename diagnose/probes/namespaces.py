@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
+from diagnose import seccomp
 from diagnose.model.elsewhere import Elsewhere, OtherListener
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, SocketRow, TcpState
@@ -82,6 +83,7 @@ class _Survey:
 
     def _by_link(self, pids: Iterable[int], directory: int) -> tuple[dict[int, list[int]], list[int]]:
         """Pids by the namespace that /proc/PID/ns/net names ("net:[4026531840]"), and those that do not tell."""
+        seccomp.require("readlinkat")
         told: dict[int, list[int]] = {}
         hidden: list[int] = []
         for at, pid in enumerate(pids):

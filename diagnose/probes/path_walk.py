@@ -10,6 +10,8 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from diagnose import seccomp
+
 _MOST_LINKS = 40
 """As many as the kernel follows (path_resolution(7))."""
 _O_PATH: int | None = getattr(os, "O_PATH", None)
@@ -128,6 +130,7 @@ class _Walk:
             if len(self._owners) == _MOST_LINKS:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             self._owners.append(status.st_uid)
+            seccomp.require("readlinkat")
             target = os.readlink(name, dir_fd=self.directory) if here is None else os.readlink("", dir_fd=here)
         finally:
             _close(here)

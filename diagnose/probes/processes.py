@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Collection, Sequence
 
+from diagnose import seccomp
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.parse.cgroup import membership
@@ -82,6 +83,7 @@ class _Scan:
 
     def _descriptors(self, path: bytes, pid: bytes) -> bool:
         """Look into one process, and whether it has any descriptor; OSError when it hides or ends."""
+        seccomp.require("readlinkat")
         wanted, readlink = self.wanted, os.readlink
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -21,21 +21,22 @@ from typing import Any
 from diagnose.model.attempt import ResetWitness
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.probes.connect import errno_name, read_icmp_errors, report_icmp_errors
 
 SNMP = "/proc/net/snmp"
 ROUNDS = 96
 GROUP = 64
 """Endpoints that are told together, as long as the kernel refuses all of them."""
-BUDGET = 0.040
+BUDGET = patient(0.040)
 """Seconds after which no new round begins."""
-PATIENCE = 0.160
+PATIENCE = patient(0.160)
 """Seconds more as long as the counter has moved for our probes alone."""
 CHANCE = 2.5e-7
 """How probable others' resets may be to look like ours at one of the judgements; together at most 1e-6."""
 _JUDGEMENTS = (22, 44)
 """Rounds after which it is judged, and once more at the end: 2^-22 is below CHANCE."""
-_ANSWER = 0.050
+_ANSWER = patient(0.050)
 """Seconds that an attempt may take; a refusal on this machine takes less than a millisecond."""
 _LATE = 0.001
 """Seconds after which a counter that has not moved is read again: the kernel counts after it has sent."""

@@ -13,10 +13,12 @@ from contextlib import suppress
 
 from msgspec.structs import replace
 
+from diagnose import seccomp
 from diagnose.model.container import EngineContainer
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Container
 from diagnose.model.side import OfContainer, OfNamespace, OfProcess, Origin, Side
+from diagnose.pace import patient
 from diagnose.parse.cgroup import membership
 from diagnose.probes import side_files
 from diagnose.probes.namespaces import NAMES
@@ -26,8 +28,8 @@ from diagnose.probes.syscalls import enter_network
 
 OVERLAYS = "/etc/netns"
 """`ip netns exec NAME` mounts the files of /etc/netns/NAME over those of /etc (ip-netns(8))."""
-_ENGINE_SECONDS = 2.0
-_FILE_SECONDS = 2.0
+_ENGINE_SECONDS = patient(2.0, 8.0)
+_FILE_SECONDS = patient(2.0)
 _READ_ALL = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (linux/capability.h)."""
 _SHORT_ID = 12
@@ -318,6 +320,7 @@ def _handle(pid: int | None) -> int | None:
     if pid is None:
         return None
     try:
+        seccomp.require("pidfd_open")
         return os.pidfd_open(pid)
     except OSError:  # it has ended already, or is a mere thread
         return None

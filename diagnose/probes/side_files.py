@@ -17,6 +17,7 @@ from functools import partial
 
 import msgspec
 
+from diagnose import seccomp
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.probes.apart import apart, write
 from diagnose.probes.bounded import started
@@ -156,6 +157,7 @@ def _is_absent(root: int, path: str) -> bool:
         except OSError:
             return False
         try:
+            seccomp.require("readlinkat")
             path = os.path.join(os.path.dirname(path), os.readlink("", dir_fd=place))
         except OSError:  # it is there now
             return False

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.firewall import RuleRef, Step, Walk
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.parse import nfnetlink as nl
 from diagnose.parse import nft, nft_trace
 from diagnose.parse.nft import Chain, Kind, Message, Rule, Ruleset, TableKey
@@ -24,9 +25,9 @@ from diagnose.probes.shadow.netfilter import RefusedError, Tracer, Writer
 from diagnose.probes.shadow.walking import Reader, evaluated
 from diagnose.probes.shadow.words import Asking, Listings, Words
 
-_PATIENCE = 0.25
+_PATIENCE = patient(0.25)
 """Seconds for packets that vanish without a rule of nf_tables."""
-_LISTING = 1.0
+_LISTING = patient(1.0)
 """Seconds for the kernel, and then for the tools that print its rules."""
 _OWNER = 2
 """NFT_TABLE_F_OWNER: the table goes with the netlink socket that made it, kill -9 included (Linux 5.12)."""

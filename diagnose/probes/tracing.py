@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import stat
 import sys
 import threading
 import time
@@ -344,11 +345,22 @@ def open_tracer() -> Fact[Tracer]:
         return NOT_LINUX
     if os.geteuid() != 0:
         return Unknown(Reason.NEEDS_ROOT, "tracing belongs to root", "run again with sudo")
-    if not _sees_every_process():
+    try:
+        return _opened()
+    except PermissionError as error:
+        where = error.filename or "tracefs"
+        return Unknown(Reason.NEEDS_ROOT, f"{where}: {error.strerror}", "run it on the host as root")
+    except OSError as error:
+        return Unknown(Reason.FAILED, f"{error.filename or 'tracefs'}: {error.strerror}")
+
+
+def _opened() -> Fact[Tracer]:
+    """OSError where a file of /proc or tracefs is denied, as a security module does to root as well."""
+    if os.stat("/proc/self/ns/pid").st_ino != _INITIAL_PID_NAMESPACE:
         return Unknown(
             Reason.NOT_VISIBLE, "in a PID namespace the trace's thread ids are not ours", "run it on the host"
         )
-    root = next((path for path in TRACEFS if os.path.isdir(f"{path}/instances")), None)
+    root = next((path for path in TRACEFS if _is_mounted(path)), None)
     if root is None:
         return Unknown(
             Reason.NOT_MOUNTED, "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing, as root"
@@ -356,13 +368,16 @@ def open_tracer() -> Fact[Tracer]:
     if too_old := _too_old(root):
         return Unknown(Reason.KERNEL_TOO_OLD, too_old)
     tracer = Tracer(f"{root}/instances/{_instance()}")
-    try:
-        tracer.open()
-    except PermissionError as error:
-        return Unknown(Reason.NEEDS_ROOT, f"{error.filename or root}: {error.strerror}", "run it on the host as root")
-    except OSError as error:
-        return Unknown(Reason.FAILED, f"{error.filename or root}: {error.strerror}")
+    tracer.open()
     return Known(tracer)
+
+
+def _is_mounted(path: str) -> bool:
+    """OSError where that is hidden."""
+    try:
+        return stat.S_ISDIR(os.stat(f"{path}/instances").st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _too_old(root: str) -> str:
@@ -391,10 +406,13 @@ def _instance() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); None when there is no such process."""
+    """Start time in clock ticks since boot (field 22 of /proc/PID/stat); None when there is no such process.
+
+    OSError where it is hidden.
+    """
     try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="backslashreplace") as stat:
-            return int(stat.read().rpartition(")")[2].split()[19])
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="backslashreplace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -420,7 +438,10 @@ def _is_leftover(name: str) -> bool:
     pid, _, started = name.removeprefix(PREFIX).partition("-")
     if not (name.startswith(PREFIX) and pid.isdigit() and started.isdigit()):
         return False
-    return _started(int(pid)) != int(started)
+    try:
+        return _started(int(pid)) != int(started)
+    except OSError:  # it is hidden, and may be at work
+        return False
 
 
 def _remove(path: str) -> bool:

@@ -13,6 +13,7 @@ from diagnose.analysis.reach import reached
 from diagnose.model.attempt import Attempt, DatagramWitness, Drop, Outcome, QueueWitness, ResetWitness
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow
+from diagnose.pace import patient
 from diagnose.probes import datagram, reset, sockets
 from diagnose.probes.connect import Dial, wait
 
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     from diagnose.probes.sockets import ListenersBefore
     from diagnose.probes.tracing import TracedConnect, Tracer
 
-TRACE_WAIT = 0.1
+TRACE_WAIT = patient(0.1)
 """Seconds for which the trace of one connect is read."""
-RESETS_SECONDS = 2.0
+RESETS_SECONDS = patient(2.0)
 """For all targets together."""
-TRACES_SECONDS = 3.0
+TRACES_SECONDS = patient(3.0)
 """For all targets that the counter does not settle, together; those beyond it keep what the counter says."""
 _QUEUE_LOOKS = 3
 _FURTHER_LOOKS = 2

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from diagnose.model.container import Engine, EngineContainer
 from diagnose.model.fact import PASSIVE, Fact, Known, Reason, Unknown
+from diagnose.pace import patient
 from diagnose.parse.engine import Listed, described, listed
 from diagnose.probes.bounded import Asked
 from diagnose.probes.engines import places
@@ -18,7 +19,7 @@ from diagnose.probes.engines.places import Place
 
 __all__ = ["NoSuchContainerError", "Question", "find", "look"]
 
-_SLACK = 0.1
+_SLACK = patient(0.1)
 """Seconds for an engine that stopped answering to be given up by its own clock."""
 _QUIET, _EXPOSING = 64, 32
 """So many of those that do not run, and of those that only have the port inside, are asked for: newest first."""

@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from diagnose.model.fact import Reason, Unknown
+from diagnose.pace import patient
 from diagnose.parse.harmless import url
 from diagnose.probes import regular_file
 
@@ -24,7 +25,7 @@ DOCKER = ("/run/docker.sock", "/var/run/docker.sock")
 PODMAN = ("/run/podman/podman.sock",)
 _OF_A_USER = ("docker.sock", "podman/podman.sock")
 _PROGRAMS = ("/usr/bin/dockerd", "/usr/sbin/dockerd", "/usr/local/bin/dockerd")
-_CONNECT = 0.2
+_CONNECT = patient(0.2)
 """Seconds that an engine has to take a connection: it is on this machine, and the kernel only queues it."""
 _FILE_LIMIT = 1 << 20
 _NOT_HERE = Unknown(Reason.NOT_VISIBLE, "only engines of this machine are asked, and those without TLS")

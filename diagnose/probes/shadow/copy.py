@@ -178,6 +178,8 @@ class Copy:
                     self.face += (address,)
 
     def _sysctls(self) -> None:
+        if self.machine.hidden_sysctls:
+            self._lack(f"sysctls of net that are hidden here: {', '.join(self.machine.hidden_sysctls)}")
         for name, value in self.machine.sysctls.items():
             try:
                 with open(f"/proc/sys/net/{name}", "r+", encoding="ascii") as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+from diagnose import seccomp
+
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 
@@ -26,6 +28,7 @@ def unshare_network() -> None:
     The namespace ends with the thread and its sockets, so with the process, however that ends. NoNamespaceError
     without CAP_SYS_ADMIN, OSError with any other errno.
     """
+    seccomp.require("unshare", "listen", "accept4")  # a namespace of ours is for a server of ours
     try:
         _check(_LIBC.unshare(_CLONE_NEWNET))
     except PermissionError as error:
@@ -34,6 +37,7 @@ def unshare_network() -> None:
 
 def filesystem_user(uid: int) -> None:
     """The user as whom this thread opens sockets and files (setfsuid(2)): the owner that rules see."""
+    seccomp.require("setfsuid")
     _LIBC.setfsuid(uid)
 
 

@@ -16,6 +16,7 @@ from diagnose.model.attempt import Outcome
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Approach, Dialled, Rehearsed, RuleRef, Shadow, Walk, endpoint_of
 from diagnose.model.network import Endpoint
+from diagnose.pace import patient
 from diagnose.probes.bounded import NO_THREAD, started
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _COPYING = 2
 """Writing the rule sets and listing them again takes this many times as long as reading them, at the very least."""
 _OTHER_ADDRESSES = 4
 """So many of the machine's other addresses are tried in the copy for a port that nothing listens on."""
-_PATIENCE = 1.5
+_PATIENCE = patient(1.5)
 """Seconds after which no rehearsal should be under way."""
 
 
@@ -234,16 +235,18 @@ class _Expedition:
         listening = sockets.look(()).listeners
         rows = listening.value if isinstance(listening, Known) else ()
         ip_sets = machine.ip_sets(self._rules, self._blocks, 1.0)
+        known, hidden = machine.sysctls(machine.rerouting(self._rules, self._blocks, addresses))
         return machine.Machine(
             self._rules,
             self._blocks,
             addresses,
             links,
-            machine.sysctls(machine.rerouting(self._rules, self._blocks, addresses)),
+            known,
             rows,
             ip_sets,
             machine.local_table_first(1.0),
             machine.queues(),
+            hidden,
             isinstance(listening, Known),
         )
 

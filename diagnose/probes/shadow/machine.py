@@ -105,6 +105,8 @@ class Machine(Struct, frozen=True):
     """Packets to oneself go by the local table, whatever mark they bear."""
     queues: Mapping[int, str]
     """NFQUEUE numbers that a program serves, and which."""
+    hidden_sysctls: tuple[str, ...] = ()
+    """Which of them could not be read: the copy has the kernel's defaults in their place."""
     listeners_known: bool = True
     """False: `listeners` is empty because the socket table could not be read."""
 
@@ -198,19 +200,25 @@ def _addresses(client: Netlink, names: dict[int, str]) -> Iterator[LocalAddress]
             yield LocalAddress(index, names.get(index, ""), family, prefix, scope, socket.inet_ntop(family, packed))
 
 
-def sysctls(rerouting: Collection[str]) -> dict[str, str]:
-    """The deciding sysctls that this kernel has, by their path under /proc/sys/net.
+def sysctls(rerouting: Collection[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The deciding sysctls that this kernel has, by their path under /proc/sys/net, and those that are hidden.
 
-    With those of the interfaces by which a packet may leave whose destination a rule changes.
+    With those of the interfaces by which a packet may leave whose destination a rule changes. Where /proc has no
+    sysctls at all (ProcSubset=pid, systemd.exec(5)), all of them are hidden.
     """
     found: dict[str, str] = {}
+    if not os.path.isdir("/proc/sys/net/ipv4"):
+        return found, ("ipv4", "ipv6", "netfilter")
+    hidden: list[str] = []
     for name in (*_SYSCTLS, *(f"ipv4/conf/{each}/{one}" for each in sorted(rerouting) for one in _OF_INTERFACES)):
         try:
             with open(f"/proc/sys/net/{name}", encoding="ascii", errors="backslashreplace") as file:
                 found[name] = file.read().strip()
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
+        except (FileNotFoundError, IsADirectoryError):
             continue  # this kernel decides without it
-    return found
+        except PermissionError:
+            hidden.append(name)
+    return found, tuple(hidden)
 
 
 def queues() -> dict[int, str]:

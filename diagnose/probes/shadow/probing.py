@@ -15,6 +15,7 @@ from msgspec import Struct
 from diagnose.model.attempt import Outcome
 from diagnose.model.firewall import Approach, Dialled, End, endpoint_of
 from diagnose.model.network import Endpoint, SocketRow, family_of, is_wildcard
+from diagnose.pace import patient
 from diagnose.parse import nft_trace, xt_trace, xtables
 from diagnose.parse.nfnetlink import BYTE_ORDER
 from diagnose.parse.nft_trace import Code, Event, Packet
@@ -26,11 +27,11 @@ from diagnose.probes.shadow.copy import Copy
 from diagnose.probes.shadow.netfilter import EntryTracer, Tracer
 from diagnose.probes.shadow.outside import UNIVERSE, Cable
 
-_PATIENCE = 0.25
+_PATIENCE = patient(0.25)
 """Seconds for a probe whose packets vanish without a rule that the kernel names."""
-_KNOCK = 0.02
+_KNOCK = patient(0.02)
 """Seconds for a packet from the network that vanishes without a rule that the kernel names."""
-_AFTERMATH = 0.003
+_AFTERMATH = patient(0.003)
 """Seconds for the reset or ICMP error of a rule that the kernel has already named."""
 _LISTENERS = 1024
 """So many of the machine's listeners are stood in for at most."""

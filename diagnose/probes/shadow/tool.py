@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 
-from diagnose import temporary
+from diagnose import seccomp, temporary
 from diagnose.probes.vantage import effective_capabilities
 from diagnose.signals import unblocked
 
@@ -71,6 +71,8 @@ class Run:
         _widen(self._process.stdout.fileno())
 
     def _start(self) -> subprocess.Popen[bytes]:
+        if seccomp.is_active():
+            subprocess._USE_VFORK = False  # type: ignore[misc] # it cannot be tried out (subprocess.html)
         with unblocked():
             return subprocess.Popen(
                 self.argv,
