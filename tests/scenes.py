@@ -24,6 +24,7 @@ from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import (
@@ -97,6 +98,7 @@ class Facts(TypedDict, total=False):
     bound: Fact[tuple[SocketRow, ...]]
     udp: Fact[tuple[SocketRow, ...]]
     holders: Fact[Holders]
+    freezers: Fact[tuple[FrozenCgroup, ...]]
     policy: Fact[PortPolicy]
     routing: Fact[Routing]
     hosts: Fact[HostsFile]

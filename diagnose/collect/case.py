@@ -15,6 +15,7 @@ from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Endpoint, Links, PortPolicy, Routing
@@ -70,6 +71,7 @@ class Case:
         self.later: Fact[Later] = NOT_NEEDED
         self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
         self.ufw: Fact[bool] = NOT_NEEDED
+        self.freezers: Fact[tuple[FrozenCgroup, ...]] = NOT_NEEDED
         self.behind: dict[Endpoint, Fact[Behind]] = {}
 
     @property

@@ -14,6 +14,7 @@ from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
@@ -92,6 +93,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     udp: Fact[Some[SocketRow]] = NOT_NEEDED
     """UDP sockets on the port."""
     holders: Fact[Holders] = NOT_NEEDED
+    freezers: Fact[Some[FrozenCgroup]] = NOT_NEEDED
+    """The frozen cgroups of those that have the port; asked for where a server does not accept, or has the port."""
     policy: Fact[PortPolicy] = NOT_NEEDED
     routing: Fact[Routing] = NOT_NEEDED
     hosts: Fact[HostsFile] = NOT_NEEDED
@@ -137,6 +140,7 @@ FACTS = {
     "bound": "bound sockets",
     "udp": "UDP sockets",
     "holders": "socket owners",
+    "freezers": "frozen cgroups",
     "policy": "port sysctls",
     "routing": "routes",
     "hosts": "hosts file",
