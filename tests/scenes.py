@@ -19,6 +19,7 @@ from diagnose.model.attempt import (
     ResetWitness,
 )
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
@@ -106,6 +107,7 @@ class Facts(TypedDict, total=False):
     elsewhere: Fact[Elsewhere]
     firewall: Fact[Shadow]
     cgroup_filters: Fact[CgroupFilters]
+    confinement: Fact[Confinement]
     containers: Fact[Containers]
     ufw: Fact[bool]
     later: Fact[Later]

@@ -203,7 +203,7 @@ def in_words(found: Beyond, endpoint: Endpoint) -> str:
             return f"nothing listens on {endpoint}, so the kernel refuses the connection once the rule lets it pass"
         case Suspended(processes=(first, *_)):
             return (
-                f"the program that listens there, {first.program} (pid {first.pid}), is stopped or frozen, so the "
+                f"the program that listens there, {first.program} (pid {first.pid}), is stopped or paused, so the "
                 "connection would not be accepted"
             )
         case Suspended():

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from diagnose.model.attempt import Acceptance, Attempt, Behind, BindAttempt, Outcome
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.compose import ComposeProject
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
@@ -113,6 +114,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     links: Fact[Links]
     tables: SocketTables
     holders: Fact[Holders]
+    confinement: Fact[Confinement] = NOT_NEEDED
     policy: Fact[PortPolicy] = NOT_NEEDED
     routing: Fact[Routing] = NOT_NEEDED
     hosts: Fact[HostsFile] = NOT_NEEDED

@@ -67,7 +67,12 @@ class Collection:
         started, clock = datetime.now(UTC), monotonic()
         cases = self._resolved()
         machine = self._first_wave(cases)
-        if self.order.deep or any(case.troubled for case in cases):
+        troubled = self.order.deep or any(case.troubled for case in cases)
+        if IS_LINUX and (troubled or (machine.vantage.uid == 0 and not machine.vantage.privileged)):
+            from diagnose.probes import confinement  # only where it may have stood in the way
+
+            machine = replace(machine, confinement=confinement.look())
+        if troubled:
             machine = self._look_deeper(cases, machine)
         elif self._side is not None:
             self._ask_their_cgroup(cases, machine)
@@ -235,6 +240,7 @@ class Collection:
             udp=_on_port(machine.tables.udp, port),
             holders=machine.holders,
             policy=machine.policy,
+            confinement=machine.confinement,
             routing=_ways_to(machine.routing, case),
             hosts=_about(machine.hosts, case.target.host),
             resolver=machine.resolver,

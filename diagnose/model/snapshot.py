@@ -10,6 +10,7 @@ from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.bounds import Few, Handle, Milliseconds, Some, Uid
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.compose import ComposeProject
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
@@ -107,6 +108,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     host_firewall: Fact[Shadow] = NOT_NEEDED
     """What the host's rules do to a connect that comes from the side of --from."""
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
+    confinement: Fact[Confinement] = NOT_NEEDED
+    """What bounds the process that looked; asked for where something failed, or root lacks a capability."""
     ufw: Fact[bool] = NOT_NEEDED
     """Whether ufw is on; asked for where a container engine has opened the port on every address."""
     candidates: Few[Attempt] = ()
@@ -151,6 +154,7 @@ FACTS = {
     "firewall": "firewall rules",
     "host_firewall": "the host's firewall rules",
     "cgroup_filters": "cgroup filters",
+    "confinement": "own confinement",
     "ufw": "ufw",
     "later": "the listeners a moment later",
 }
