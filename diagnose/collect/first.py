@@ -333,7 +333,8 @@ def _settle_stopped(case: Case, machine: Machine) -> None:
 
 def _freezers(case: Case, machine: Machine) -> Fact[tuple[FrozenCgroup, ...]]:
     """Whether those that have the port are frozen, where one does not answer or has it; then the wait is over."""
-    waiting = [dial for dial in case.dials if dial.local and (dial.queued or dial.silent or dial.overflowed)]
+    # on a slow machine the wait may be over already
+    waiting = [dial for dial in case.dials if dial.local and dial.attempt().outcome in _UNSERVED]
     taken = [one.endpoint for one in case.binds if Outcome.ADDRESS_IN_USE in (one.outcome, one.plain_outcome)]
     if not IS_LINUX or not (waiting or taken) or not isinstance(machine.tables.listeners, Known):
         return NOT_NEEDED
@@ -349,6 +350,9 @@ def _freezers(case: Case, machine: Machine) -> Fact[tuple[FrozenCgroup, ...]]:
     for dial in waiting:
         _settle_frozen(dial, machine, found)
     return found
+
+
+_UNSERVED = (Outcome.UNANSWERED, Outcome.NOT_ACCEPTED)
 
 
 def _settle_frozen(dial: Dial, machine: Machine, freezers: Fact[tuple[FrozenCgroup, ...]]) -> None:
