@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
@@ -254,7 +255,16 @@ def _bring_together(attempt: Attempt, listener: OtherListener, ours: Residence) 
     yield from _bring_out(attempt, listener)
 
 
+_TRANSIENT = re.compile(r"run-(u\d+|p\d+-i\d+|r[0-9a-f]+)\.service")
+"""What systemd-run calls a unit that it was given no name for: it has no file to edit (src/run/run.c)."""
+
+
 def _leave(one: Residence, whose: str, purpose: str) -> Remedy:
+    if one.unit is not None and _TRANSIENT.fullmatch(one.unit):
+        return Remedy(
+            summary=f"{purpose}: systemd-run started {whose} as {one.unit} in a namespace of its own. Start it again "
+            "without -p PrivateNetwork=yes."
+        )
     if one.unit is not None and is_unit(one.unit):
         both = f" The same for {', '.join(one.shared_with)}, which shares it." if one.shared_with else ""
         return Remedy(
@@ -271,6 +281,11 @@ def _leave(one: Residence, whose: str, purpose: str) -> Remedy:
 
 
 def _join(ours: Residence, theirs: Residence) -> Remedy:
+    if ours.unit and theirs.unit and _TRANSIENT.fullmatch(ours.unit) and is_unit(theirs.unit):
+        return Remedy(
+            summary=f"To bring both into one namespace, start the client with systemd-run -p PrivateNetwork=yes -p "
+            f"JoinsNamespaceOf={theirs.unit}, or set PrivateNetwork=no for the server and start the client without it."
+        )
     if ours.unit and theirs.unit and is_unit(ours.unit) and is_unit(theirs.unit):
         return Remedy(
             summary=f"To bring both into one namespace, run systemctl edit {ours.unit} and add "

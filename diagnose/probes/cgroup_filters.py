@@ -287,13 +287,14 @@ def _programs_of_bpf_module() -> Iterator[int]:
 def _may_forbid(number: int, told: bytes) -> bool:
     """Whether the program is asked for a socket, a bind or a connect, by the hook that it is attached to.
 
-    Where the kernel does not tell the hook (before Linux 6.0), systemd's own is known by its name: it is asked when a
-    file is opened (RestrictFileSystems=, src/core/bpf/restrict_fs).
+    systemd's own is known by its name: it is asked when a file is opened (RestrictFileSystems=,
+    src/core/bpf/restrict_fs). Only for others it is looked up what the hook's number means, 0.2 s. A hook that the
+    kernel does not tell (before Linux 6.0) may be one of these.
     """
+    if bpf.name(number).startswith(_RESTRICT_FILE_SYSTEMS):
+        return False
     hook = kernel_function(*_ATTACHED.unpack_from(told, _ATTACHED_AT)) if len(told) >= _ATTACHED_AT + 8 else None
-    if hook is None:
-        return not bpf.name(number).startswith(_RESTRICT_FILE_SYSTEMS)
-    return hook.removeprefix("bpf_lsm_") in _HOOKS_OF_SOCKETS
+    return hook is None or hook.removeprefix("bpf_lsm_") in _HOOKS_OF_SOCKETS
 
 
 def _ipsec() -> tuple[str, ...]:
