@@ -11,6 +11,8 @@ from diagnose.model.snapshot import Snapshot
 
 _SUDO = "sudo"
 _WAYS_TO_ROOT = (f"run it again with {_SUDO}", "run again with sudo", "run again as root", _SUDO)
+_FROM_ROOT = "even from root"
+"""What is said of descriptors that root should see, without asking why it does not."""
 
 
 def bounded_root(snapshot: Snapshot) -> Confinement | None:
@@ -24,7 +26,9 @@ def bounded_root(snapshot: Snapshot) -> Confinement | None:
 def lift_for(snapshot: Snapshot, unknown: Unknown) -> str | None:
     """What would make the fact known to the user who looked."""
     bounded = bounded_root(snapshot)
-    if bounded is None or unknown.reason is not Reason.NEEDS_ROOT or unknown.lift not in _WAYS_TO_ROOT:
+    lift = unknown.lift or ""
+    rootward = lift in _WAYS_TO_ROOT or lift.endswith(_FROM_ROOT)
+    if bounded is None or unknown.reason is not Reason.NEEDS_ROOT or not rootward:
         return unknown.lift
     return f"this root lacks {_listed(bounded.lacks())}; run it {_outside(snapshot, bounded)}"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from diagnose.probes import btf, cgroup_filters
+from diagnose.probes import bpf, btf, cgroup_filters
 
 STRINGS = b"\0int\0bpf_lsm_file_open\0bpf_lsm_socket_connect\0"
 
@@ -58,5 +58,5 @@ def test_a_program_is_suspected_by_the_hook_that_it_is_attached_to(
 ) -> None:
     told = bytearray(256)
     struct.pack_into("=II", told, 220, 1, hook)
-    monkeypatch.setattr(cgroup_filters.bpf, "name", lambda _number: called)
+    monkeypatch.setattr(bpf, "name", lambda _number: called)
     assert cgroup_filters._may_forbid(7, bytes(told)) is suspect

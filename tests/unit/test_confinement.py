@@ -14,7 +14,7 @@ from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook
 from diagnose.model.confinement import Confinement
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.finding import Confidence
-from diagnose.model.process import Container
+from diagnose.model.process import Container, Holders
 from diagnose.model.report import Report
 from diagnose.model.snapshot import Snapshot
 from tests.scenes import ALICE, POLICY, ROOT, denied, dialled, held, listening, not_accepted, rows, wanted
@@ -143,6 +143,15 @@ def test_root_without_capabilities_is_told_which_are_missing() -> None:
     cause = found.root_cause
     assert cause is not None
     assert not any(command.argv[:2] == ("netdiag", "run") for one in cause.remedies for command in one.commands)
+
+
+def test_the_owner_that_a_bounded_root_does_not_see_is_not_looked_for_outside_a_container_that_is_not_there() -> None:
+    bare = Confinement(0, 0, seccomp=False, unit="job.service")
+    hidden = Holders((), 2, "some processes hide their descriptors even from root")
+    snapshot = dialled(HERE, not_accepted(HERE), listeners=rows(listening(HERE)), holders=Known(hidden))
+    snapshot = replace(snapshot, confinement=Known(bare), vantage=replace(ROOT, privileged=False))
+    assert "container" not in lifts(report(snapshot))
+    assert "CAP_SYS_PTRACE" in lifts(report(snapshot))
 
 
 def test_the_root_of_a_container_is_sent_to_the_machine_itself() -> None:
