@@ -423,7 +423,8 @@ def _sh(words: list[str]) -> str | None:
 
 
 _FREEZER_SCRIPTS = frozenset(f'printf {word} > "$0"' for word in ("0", "1", "THAWED", "FROZEN"))
-_FREEZER_FILE = _Form(r"/.+/(cgroup\.freeze|freezer\.state)")
+_FREEZER_FILE = _Form(r"/sys/fs/cgroup/.+/(cgroup\.freeze|freezer\.state)")
+"""Where cgroups are mounted (file-hierarchy(7)): no recording has another file written to."""
 
 
 def _nsenter(words: list[str]) -> str | None:

@@ -19,7 +19,7 @@ class Residence(Struct, frozen=True, order=True):
     shared_with: Few[str] = ()
     """Other units that systemd started in it (JoinsNamespaceOf=)."""
     launcher: str = ""
-    """Where no unit did: the outermost process in it whose parent is outside (comm)."""
+    """Where no unit did: the program of the outermost process in it, whose parent is outside."""
     launcher_pid: Pid = 0
 
 

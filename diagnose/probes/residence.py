@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from diagnose.model.elsewhere import Residence
 from diagnose.parse.cgroup import membership
 from diagnose.probes.containers import in_first_pid_namespace
+from diagnose.probes.processes import describe
 
 _PROCESSES = 512
 """So many processes of one namespace are asked for their units."""
@@ -27,12 +28,13 @@ def of_process(pid: int | None, pids: Collection[int]) -> Residence:
         (unit,) = units
     mine = unit if unit in units else None
     launcher = 0 if mine or not inside else _outermost(pid if pid in inside and pid else min(inside), inside)
+    process = describe(launcher) if launcher else None
     return Residence(
         machine=machine,
         unit=mine,
         shared_with=tuple(sorted(units - {mine})) if mine else (),
-        launcher=_program(launcher) if launcher else "",
-        launcher_pid=launcher,
+        launcher=process.program if process else "",
+        launcher_pid=launcher if process else 0,
     )
 
 

@@ -105,7 +105,12 @@ def test_the_freezer_of_version_1_has_words_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("path", "wanted"),
-    [("/etc/hosts", False), ("/sys/fs/cgroup/../../etc/cgroup.freeze", False), (f"{UNIT}/cgroup.freeze", True)],
+    [
+        ("/etc/hosts", False),
+        ("/etc/app/cgroup.freeze", False),
+        ("/sys/fs/cgroup/../../etc/cgroup.freeze", False),
+        (f"{UNIT}/cgroup.freeze", True),
+    ],
 )
 def test_the_script_that_thaws_writes_no_other_file(path: str, wanted: bool) -> None:
     assert (objected([Command(("sh", "-c", 'printf 0 > "$0"', path))]) is None) is wanted
