@@ -8,6 +8,7 @@ from typing import TypeGuard
 from diagnose.analysis.acceptors import acceptors
 from diagnose.analysis.beyond import Overfull, Suspended, beyond, deciding_walk
 from diagnose.analysis.describe import describe_process, restart_remedies
+from diagnose.analysis.freezing import freezer_evidence, frozen_acceptors, frozen_name, thaw_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.succession import (
@@ -22,6 +23,7 @@ from diagnose.model.attempt import Acceptance, Attempt, Behind, Outcome, QueueWi
 from diagnose.model.check import Check
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Risk, Stage
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.network import SocketRow, TcpState, is_loopback
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
@@ -29,6 +31,9 @@ from diagnose.model.target import Intent
 
 ACCEPT_QUEUE_FULL = Cause(
     "hung/accept-queue-full", Stage.SOCKET, "The accept queue is full: the program does not accept connections"
+)
+FROZEN = Cause(
+    "hung/frozen", Stage.PROCESS, "The cgroup of the server is frozen (systemctl freeze): the kernel holds it still"
 )
 PROCESS_STOPPED = Cause("hung/process-stopped", Stage.PROCESS, "The process is stopped (Ctrl-Z, SIGSTOP)")
 NOT_ACCEPTING = Cause(
@@ -85,6 +90,8 @@ def _behind_a_rule(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     if walk is None:
         return
     match beyond(snapshot, attempt, walk):
+        case Suspended() if frozen := frozen_acceptors(snapshot, rows):
+            yield from _frozen(snapshot, attempt, rows, frozen)
         case Suspended() if stopped := _stopped(snapshot, rows):
             yield _process_stopped(snapshot, attempt, rows, stopped)
         case Overfull(row=row):
@@ -128,11 +135,17 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     stopped = _stopped(snapshot, rows)
     if stopped:
         yield _process_stopped(snapshot, attempt, rows, stopped)
+    frozen = frozen_acceptors(snapshot, _with_our_connection(snapshot, rows))
+    if frozen is not None:
+        yield from _frozen(snapshot, attempt, rows, frozen)
+    elif isinstance(snapshot.freezers, Unknown) and snapshot.freezers != NOT_NEEDED and rows:
+        yield Missing("frozen cgroups", snapshot.freezers)
     if attempt.overflowed:
         yield from _overflowed(snapshot, attempt, rows)
     elif attempt.outcome is Outcome.NOT_ACCEPTED:
-        # a stopped one ended the wait early, which proves nothing more; a half-open one is not made for the server
-        if not stopped and not attempt.half_open:
+        # a stopped or frozen one ended the wait early, which proves nothing more; a half-open one is not made for the
+        # server
+        if not stopped and frozen is None and not attempt.half_open:
             yield _not_accepting(snapshot, attempt, rows)
     elif rows:
         yield from _queue_full(snapshot, attempt)
@@ -215,6 +228,35 @@ def _is_stopped(snapshot: Snapshot, row: SocketRow) -> bool:
             return all(one.state == "T" for one in processes)
         case _:
             return False
+
+
+def _frozen(
+    snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...], frozen: FrozenCgroup
+) -> Iterator[Finding]:
+    """A frozen container is the container check's to name."""
+    if frozen.container is not None:
+        return
+    known = all(isinstance(owner(row, snapshot.holders), Owned) for row in rows)
+    by_socket = () if known else (Evidence(f"the socket was created in {frozen.directory}", "sock_diag"),)
+    yield Finding(
+        code=FROZEN.code,
+        title=title(f"{frozen_name(frozen)}, which serves {attempt.endpoint}, is frozen"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if known else Confidence.LIKELY,
+        explanation="The kernel holds every process of that cgroup still (systemctl freeze, or a write into its "
+        "freezer). It still completes connections for them until the accept queue is full, so clients connect and "
+        "then wait."
+        + (" Before that, a firewall rule stops this connection." if deciding_walk(snapshot, attempt) else ""),
+        evidence=(
+            *freezer_evidence(frozen),
+            *by_socket,
+            *(Evidence(row_text(row), "sock_diag") for row in rows),
+            *_holder_evidence(snapshot, rows),
+            connect_evidence(attempt),
+        ),
+        remedies=thaw_remedies(snapshot, frozen),
+        explains=(NOT_ACCEPTING.code, ACCEPT_QUEUE_FULL.code, *_ON_OTHER_ADDRESSES),
+    )
 
 
 def _continue(snapshot: Snapshot, stopped: tuple[Process, ...]) -> Remedy:
@@ -607,5 +649,8 @@ def _past_holders(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> tuple[Evid
 
 
 CHECK = Check(
-    "hung", (ACCEPT_QUEUE_FULL, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE), judge, premises=("names", "links")
+    "hung",
+    (ACCEPT_QUEUE_FULL, FROZEN, PROCESS_STOPPED, NOT_ACCEPTING, CLOSES_AT_ONCE),
+    judge,
+    premises=("names", "links"),
 )

@@ -16,6 +16,7 @@ from diagnose.analysis.describe import (
     stop_remedies,
     user_words,
 )
+from diagnose.analysis.freezing import freezer_of_rows, frozen_sentence, thawed_first
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, Unheld, owner
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
@@ -242,7 +243,8 @@ def _states(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[str, ...]:
     holders = _holders(snapshot, rows)
     leader = _leaders(holders)[:1]
     said = [one for one in holders if halted(one)] or [one for one in leader if state_sentence(one)]
-    return tuple(state_sentence(one) for one in said[:1])
+    frozen = frozen_sentence(snapshot, rows)
+    return (*((frozen,) if frozen else ()), *(state_sentence(one) for one in said[:1]))
 
 
 def _engine_program(snapshot: Snapshot, held: Sequence[SocketRow]) -> Process | None:
@@ -804,9 +806,10 @@ def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
     uid = snapshot.vantage.reader_uid
     match leaders:
         case (only,):
-            return stop_remedies(only, uid, tuple(one for one in holders if one != only))
+            stop = stop_remedies(only, uid, tuple(one for one in holders if one != only))
+            return thawed_first(snapshot, freezer_of_rows(snapshot, rows), stop)
         case (_, *_):
-            return (_stop_all(leaders, uid),)
+            return thawed_first(snapshot, freezer_of_rows(snapshot, rows), (_stop_all(leaders, uid),))
     if not isinstance(owner(rows[0], snapshot.holders), Hidden):
         return ()
     return (

@@ -7,12 +7,14 @@ from enum import Enum
 
 from msgspec import Struct
 
+from diagnose.analysis.argument import is_unit
 from diagnose.analysis.cgroup_program import cgroup_name, program_line, program_name, program_remedies, setting
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.wording import connect_evidence, title
 from diagnose.model.attempt import Attempt, BindAttempt, Drop, Outcome
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook
 from diagnose.model.check import Check
+from diagnose.model.confinement import Confinement
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.firewall import Shadow, Walk
@@ -26,6 +28,12 @@ CGROUP_FILTER = Cause(
 CGROUP_CONNECT = Cause(
     "sandbox/cgroup-connect", Stage.FIREWALL, "A program on our cgroup forbids the connect or bind itself (EPERM)"
 )
+ADDRESS_FAMILY = Cause(
+    "sandbox/address-family",
+    Stage.FIREWALL,
+    "This process may not create an IP socket at all (AppArmor, RestrictAddressFamilies=, seccomp)",
+)
+SECCOMP = Cause("sandbox/seccomp", Stage.FIREWALL, "A seccomp filter forbids the connect or bind itself")
 
 _EXPLAINS = ("firewall/silent", "firewall/reply-dropped", "resolution/prefers-other-family")
 _FORBIDDEN = "EPERM"
@@ -65,11 +73,15 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Which program on a cgroup stands in the way."""
     if snapshot.intent is Intent.BIND:
         for bind in snapshot.binds:
-            if bind.outcome is Outcome.DENIED and bind.errno == _FORBIDDEN:
+            if _no_socket(snapshot, bind):
+                yield from _denied_a_socket(snapshot, bind)
+            elif bind.outcome is Outcome.DENIED and bind.errno == _FORBIDDEN:
                 yield from _forbidden(snapshot, bind)
         return
     for attempt in failing(snapshot):
-        if attempt.outcome is Outcome.DENIED and attempt.errno == _FORBIDDEN:
+        if _no_socket(snapshot, attempt):
+            yield from _denied_a_socket(snapshot, attempt)
+        elif attempt.outcome is Outcome.DENIED and attempt.errno == _FORBIDDEN:
             yield from _forbidden(snapshot, attempt)
         elif attempt.local and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
             yield from _silence(snapshot, attempt)
@@ -323,6 +335,7 @@ def _forbidden(snapshot: Snapshot, attempt: Attempt | BindAttempt) -> Iterator[F
         case Known(value=CgroupFilters(ours=Known(value=cgroup), rivals=rivals)):
             programs = cgroup.at(*_hooks(attempt))
             if not programs:
+                yield from _by_seccomp(snapshot, attempt, rivals)
                 return
             if isinstance(rivals, Unknown):
                 yield Missing("what else answers EPERM", rivals)
@@ -400,6 +413,150 @@ def _forbidden_by_somebody(snapshot: Snapshot, attempt: Attempt | BindAttempt) -
     )
 
 
+def _by_seccomp(snapshot: Snapshot, attempt: Attempt | BindAttempt, rivals: Fact[tuple[str, ...]]) -> Iterator[Finding]:
+    """A filter on this process, where no program on its cgroup is asked; the rivals name whatever else says EPERM."""
+    bounds = _confinement(snapshot)
+    if bounds is None or not bounds.seccomp:
+        return
+    alone = isinstance(rivals, Known) and len(rivals.value) == 1
+    yield Finding(
+        code=SECCOMP.code,
+        title=title(f"A seccomp filter forbids this process to {_call(attempt)} to {attempt.endpoint}"),
+        severity=_severity(snapshot, attempt),
+        confidence=Confidence.LIKELY if alone else Confidence.POSSIBLE,
+        explanation=f"The {_call(attempt)} was answered with EPERM at once, no packet was sent, and no program on our "
+        "cgroup is asked for it. A seccomp filter judges the system calls of netdiag itself: other processes may not "
+        "be affected.",
+        evidence=(
+            Evidence("Seccomp: 2, a filter judges this process's system calls", "/proc/self/status"),
+            *_unit_evidence(bounds),
+            _evidence(attempt),
+        ),
+        remedies=_out_of_the_sandbox(snapshot, bounds, "SystemCallFilter="),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
+# no socket at all
+
+
+_NO_SOCKET = ("EACCES", "EPERM", "EAFNOSUPPORT")
+
+
+def _no_socket(snapshot: Snapshot, attempt: Attempt | BindAttempt) -> bool:
+    """Whether socket(2) itself was denied, and the kernel has the family."""
+    if attempt.call != "socket" or attempt.errno not in _NO_SOCKET:
+        return False
+    if attempt.errno != "EAFNOSUPPORT" or attempt.family == "ipv4":
+        return True
+    return isinstance(snapshot.policy, Known) and snapshot.policy.value.ipv6_available
+
+
+def _denied_a_socket(snapshot: Snapshot, attempt: Attempt | BindAttempt) -> Iterator[Finding | Missing]:
+    """Denied to this process; a program on its cgroup is another cause, which is named where it is seen."""
+    programs = _programs_for_sockets(snapshot) if attempt.errno == _FORBIDDEN else ()
+    if programs:
+        yield from _forbidden(snapshot, attempt)
+        return
+    bounds = _confinement(snapshot)
+    family = "IPv4" if attempt.family == "ipv4" else "IPv6"
+    yield Finding(
+        code=ADDRESS_FAMILY.code,
+        title=title(f"This process may not create {family} sockets: socket(2) gives {attempt.errno}"),
+        severity=_severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if attempt.errno != _FORBIDDEN or _programs_known(snapshot) else Confidence.LIKELY,
+        explanation=f"The kernel denies the socket itself, so nothing was sent to {attempt.endpoint}, and nothing is "
+        f"known of the server there. {_who_denies(attempt.errno or '', bounds)} Other processes may not be affected.",
+        evidence=(
+            Evidence(f"socket for {attempt.endpoint}: {attempt.errno}", "socket(2)"),
+            *_confinement_evidence(bounds),
+        ),
+        remedies=_out_of_the_sandbox(snapshot, bounds, _SETTINGS[attempt.errno or ""]),
+        explains=("resolution/prefers-other-family",),
+    )
+
+
+_SETTINGS = {"EAFNOSUPPORT": "RestrictAddressFamilies=", "EPERM": "SystemCallFilter=", "EACCES": "AppArmorProfile="}
+"""The setting of a systemd unit that mostly gives each errno (systemd.exec(5))."""
+
+
+def _programs_for_sockets(snapshot: Snapshot) -> tuple[CgroupProgram, ...]:
+    match snapshot.cgroup_filters:
+        case Known(value=CgroupFilters(ours=Known(value=cgroup))):
+            return cgroup.at(Hook.SOCK_CREATE)
+        case _:
+            return ()
+
+
+def _programs_known(snapshot: Snapshot) -> bool:
+    return isinstance(snapshot.cgroup_filters, Known) and isinstance(snapshot.cgroup_filters.value.ours, Known)
+
+
+def _confinement(snapshot: Snapshot) -> Confinement | None:
+    return snapshot.confinement.value if isinstance(snapshot.confinement, Known) else None
+
+
+def _who_denies(errno: str, bounds: Confinement | None) -> str:
+    """What the facts about this process leave as the maker of the denial."""
+    profile = bounds.enforced_profile if bounds is not None else None
+    if errno == "EACCES" and profile is not None:
+        return f"The AppArmor profile {profile} is enforced for this process, and allows no network inet stream."
+    if bounds is not None and bounds.seccomp:
+        made = " (systemd gives this errno for RestrictAddressFamilies=)" if errno == "EAFNOSUPPORT" else ""
+        return f"A seccomp filter judges the system calls of this process{made}."
+    return "A security module (AppArmor, SELinux), a seccomp filter or a program on its cgroup does that."
+
+
+def _confinement_evidence(bounds: Confinement | None) -> Iterator[Evidence]:
+    if bounds is None:
+        return
+    if bounds.seccomp:
+        yield Evidence("Seccomp: 2, a filter judges this process's system calls", "/proc/self/status")
+    if bounds.profile is not None:
+        yield Evidence(f"AppArmor profile {bounds.profile}", "/proc/self/attr/apparmor/current")
+    yield from _unit_evidence(bounds)
+
+
+def _unit_evidence(bounds: Confinement) -> tuple[Evidence, ...]:
+    return (Evidence(f"netdiag runs in {bounds.unit}", "/proc/self/cgroup"),) if bounds.unit is not None else ()
+
+
+def _out_of_the_sandbox(snapshot: Snapshot, bounds: Confinement | None, setting: str) -> tuple[Remedy, ...]:
+    """The fix is on our side: run it outside, or allow it in the profile or unit that netdiag runs in."""
+    again = f"netdiag run {snapshot.question}"
+    found = [
+        Remedy(
+            summary=f"Run {again} outside of this sandbox, in a login shell of the machine. If it works there, the "
+            "client that fails needs the same as netdiag here."
+        )
+    ]
+    profile = bounds.enforced_profile if bounds is not None else None
+    if profile is not None and setting == _SETTINGS["EACCES"]:
+        found.append(
+            Remedy(
+                summary=f"Allow it in the AppArmor profile {profile}: add the lines network inet stream, and network "
+                "inet6 stream, to its file in /etc/apparmor.d, then load it again with apparmor_parser -r. journalctl "
+                "-k shows what it denies (apparmor=DENIED)."
+            )
+        )
+    if bounds is not None and bounds.unit is not None and bounds.seccomp and is_unit(bounds.unit):
+        found.append(_look_at_the_unit(bounds, bounds.unit, setting))
+    return tuple(found)
+
+
+def _look_at_the_unit(bounds: Confinement, unit: str, setting: str) -> Remedy:
+    control = ("systemctl", "--user") if bounds.unit_owner is not None else ("systemctl",)
+    add = " Add AF_INET AF_INET6 to it" if setting == "RestrictAddressFamilies=" else " Allow @network-io in it"
+    return Remedy(
+        summary=f"See what {unit} forbids, in which netdiag runs.{add} (systemctl edit {unit}, or the -p options that "
+        "started it), then restart it.",
+        commands=(Command((*control, "show", unit, "-p", _FORBIDS)),),
+    )
+
+
+_FORBIDS = "RestrictAddressFamilies,SystemCallFilter,SystemCallErrorNumber,AppArmorProfile"
+
+
 def _severity(snapshot: Snapshot, attempt: Attempt | BindAttempt) -> Severity:
     return severity(snapshot, attempt) if isinstance(attempt, Attempt) else Severity.PROBLEM
 
@@ -410,4 +567,9 @@ def _evidence(attempt: Attempt | BindAttempt) -> Evidence:
     return Evidence(f"bind to {attempt.endpoint}: {attempt.errno}", "bind(2)")
 
 
-CHECK = Check("sandbox", (CGROUP_FILTER, CGROUP_CONNECT), judge, premises=("names", "links"))
+CHECK = Check(
+    "sandbox",
+    (CGROUP_FILTER, CGROUP_CONNECT, ADDRESS_FAMILY, SECCOMP),
+    judge,
+    premises=("names", "links", "confinement"),
+)

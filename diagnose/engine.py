@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from diagnose.analysis.argument import without_objection
 from diagnose.analysis.reach import fails_at_once
+from diagnose.analysis.rights import for_this_root, lift_for
 from diagnose.analysis.side_commands import NETDIAG_RUN, there
 from diagnose.analysis.unshared import unshared_by_us
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
@@ -230,6 +231,7 @@ def _once(findings: Iterable[Finding]) -> list[Finding]:
 
 def _runnable(finding: Finding, snapshot: Snapshot, *, of_the_machine: bool) -> Finding:
     """The finding with commands that run on this machine and act where it was looked from."""
+    asked = tuple(for_this_root(snapshot, remedy) for remedy in finding.remedies)
     remedies = tuple(
         replace(
             remedy,
@@ -237,7 +239,7 @@ def _runnable(finding: Finding, snapshot: Snapshot, *, of_the_machine: bool) -> 
             undo=tuple(_called(command, snapshot) for command in remedy.undo),
         )
         # the last gate: whatever a check has built, no name becomes more than a word of a command
-        for remedy in map(without_objection, there(finding.remedies, snapshot.vantage, of_the_machine=of_the_machine))
+        for remedy in map(without_objection, there(asked, snapshot.vantage, of_the_machine=of_the_machine))
     )
     # nothing is its own consequence, whatever a check lists
     return replace(finding, remedies=remedies, explains=tuple(c for c in finding.explains if c != finding.code))
@@ -305,4 +307,7 @@ def _not_checked(snapshot: Snapshot, missing: Sequence[Missing]) -> tuple[NotChe
             wanted.setdefault(fact, unknown)
     tried = max(len(snapshot.attempts), len(snapshot.binds))
     rest = (NotChecked("other addresses", f"the first {_JUDGED} of {tried} are judged"),) if tried > _JUDGED else ()
-    return (*(NotChecked(fact, str(unknown), unknown.lift) for fact, unknown in sorted(wanted.items())), *rest)
+    return (
+        *(NotChecked(fact, str(unknown), lift_for(snapshot, unknown)) for fact, unknown in sorted(wanted.items())),
+        *rest,
+    )

@@ -19,11 +19,13 @@ from diagnose.model.attempt import (
     ResetWitness,
 )
 from diagnose.model.cgroup import CgroupFilters
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.finding import Cause, Confidence, Evidence, Finding, Severity, Stage
 from diagnose.model.firewall import Backend, Rehearsed, RuleRef, Shadow, Step, Walk
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolvedAddress, ResolverConfig
 from diagnose.model.network import (
@@ -97,6 +99,7 @@ class Facts(TypedDict, total=False):
     bound: Fact[tuple[SocketRow, ...]]
     udp: Fact[tuple[SocketRow, ...]]
     holders: Fact[Holders]
+    freezers: Fact[tuple[FrozenCgroup, ...]]
     policy: Fact[PortPolicy]
     routing: Fact[Routing]
     hosts: Fact[HostsFile]
@@ -104,6 +107,7 @@ class Facts(TypedDict, total=False):
     elsewhere: Fact[Elsewhere]
     firewall: Fact[Shadow]
     cgroup_filters: Fact[CgroupFilters]
+    confinement: Fact[Confinement]
     containers: Fact[Containers]
     ufw: Fact[bool]
     later: Fact[Later]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from checks.container import causes, elsewhere, host_rules, outward, published, services, standing
+from checks.container import causes, elsewhere, frozen, host_rules, outward, published, services, standing
 from diagnose.model.check import Check
 from diagnose.model.fact import Missing
 from diagnose.model.finding import Finding
@@ -17,6 +17,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     if snapshot.intent is Intent.BIND:
         return
     yield from published.judge(snapshot)
+    yield from frozen.judge(snapshot)
     yield from standing.judge(snapshot)
     yield from services.judge(snapshot)
     yield from elsewhere.judge(snapshot)

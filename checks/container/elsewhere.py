@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
@@ -13,7 +14,7 @@ from diagnose.analysis.reach import failing, may_be_reached
 from diagnose.analysis.refusal import Refusal, refusal
 from diagnose.analysis.wording import connect_evidence, title
 from diagnose.model.attempt import Attempt, Outcome
-from diagnose.model.elsewhere import Elsewhere, OtherListener
+from diagnose.model.elsewhere import Elsewhere, OtherListener, Residence
 from diagnose.model.fact import Known, Missing, Reason, Unknown
 from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
 from diagnose.model.network import Endpoint, family_of, is_loopback, is_wildcard
@@ -104,20 +105,27 @@ def _other_namespace(
     first = listeners[0]
     return Finding(
         code=OTHER_NAMESPACE.code,
-        title=title(f"Port {attempt.port} is open in another network namespace: {_owner(first)}"),
+        title=title(_title(attempt, first, seen.ours)),
         severity=Severity.PROBLEM if only else Severity.INFO,
         confidence=Confidence.LIKELY if only else Confidence.POSSIBLE,
-        explanation=_why(attempt, first, candidates),
+        explanation=_why(attempt, first, candidates, seen.ours),
         evidence=(
             connect_evidence(attempt),
             Evidence(f"no TCP socket of our own namespace takes {attempt.endpoint}", "sock_diag"),
             *(_listener_evidence(each) for each in listeners),
             *_place_evidence(first),
+            *_residence_evidence(seen.ours),
             Evidence(_looked(seen, candidates), "/proc/PID/ns/net"),
         ),
-        remedies=(_dial_inside(attempt, listeners), *_bring_out(attempt, first)),
+        remedies=(_dial_inside(attempt, listeners), *_bring_together(attempt, first, seen.ours)),
         explains=("refused/nothing-listening", "refused/other-port") if only else (),
     )
+
+
+def _title(attempt: Attempt, listener: OtherListener, ours: Residence) -> str:
+    if listener.residence.machine and ours.machine is False:
+        return f"netdiag runs in its own network namespace; port {attempt.port} is open in the machine's"
+    return f"Port {attempt.port} is open in another network namespace: {_owner(listener)}"
 
 
 def _owner(listener: OtherListener) -> str:
@@ -127,6 +135,8 @@ def _owner(listener: OtherListener) -> str:
         place = f"container {_name(listener.container)}"
     elif listener.name:
         place = f"netns {listener.name}"
+    elif listener.residence.machine:
+        place = "the machine's own"
     elif listener.unit:
         place = listener.unit
     else:
@@ -138,15 +148,24 @@ def _name(container: Container) -> str:
     return container.name or container.id[:12] or container.engine
 
 
-def _why(attempt: Attempt, listener: OtherListener, candidates: int) -> str:
+def _why(attempt: Attempt, listener: OtherListener, candidates: int, ours: Residence) -> str:
     text = (
         f"A network namespace has a loopback of its own: {attempt.address} in there is another one than "
         f"{attempt.address} here, so a server inside is not reached from outside."
     )
     if candidates > 1:
         return f"{text} The port is open in {candidates} other namespaces; which one you mean, if any, is not known."
+    if listener.residence.machine and ours.machine is False:
+        return f"{text} The server is in the machine's own network namespace, and netdiag is not: {_made(ours)}."
     if listener.container:
         return f"{text} The port of a container has to be published to be reached on this machine."
+    if listener.residence.machine is False and ours.machine is False:
+        return (
+            f"{text} Neither is in the machine's own network namespace. Of netdiag's, {_made(ours)}; of the server's, "
+            f"{_made(listener.residence)}."
+        )
+    if listener.residence.machine is False:
+        return f"{text} netdiag is in the machine's own, and the server is not: {_made(listener.residence)}."
     if listener.unit:
         return f"{text} It belongs to {listener.unit}: a unit with PrivateNetwork=yes has a namespace of its own."
     return f"{text} It is the only other one in sight that has this port open."
@@ -169,6 +188,23 @@ def _place_evidence(listener: OtherListener) -> Iterator[Evidence]:
         yield Evidence(f"{listener.container.engine} container {_name(listener.container)}", "/proc/PID/cgroup")
     if listener.unit:
         yield Evidence(f"unit {listener.unit}", "/proc/PID/cgroup")
+
+
+def _made(one: Residence) -> str:
+    """What put a process into a network namespace other than the machine's, as a clause."""
+    if one.unit is not None:
+        joined = f", shared with {', '.join(one.shared_with)} (JoinsNamespaceOf=)" if one.shared_with else ""
+        return f"systemd started {one.unit} in a namespace of its own (PrivateNetwork= or its kin){joined}"
+    if one.launcher:
+        return f"{one.launcher} (pid {one.launcher_pid}) is its outermost process, and its parent is outside"
+    return "what made it could not be determined"
+
+
+def _residence_evidence(ours: Residence) -> Iterator[Evidence]:
+    if ours.machine:
+        yield Evidence("netdiag is in the network namespace of pid 1", "/proc/1/net/tcp")
+    elif ours.machine is False:
+        yield Evidence(f"netdiag is not in the network namespace of pid 1: {_made(ours)}", "/proc/1/net/tcp")
 
 
 def _looked(seen: Elsewhere, candidates: int) -> str:
@@ -202,6 +238,64 @@ def _inside(attempt: Attempt, listeners: Sequence[OtherListener]) -> Endpoint:
 def _family_dialled(listener: OtherListener, attempt: Attempt) -> str:
     """An IPv6 wildcard mostly takes IPv4 as well; its table does not tell."""
     return attempt.family if listener.local.address == "::" else family_of(listener.local.address)
+
+
+def _bring_together(attempt: Attempt, listener: OtherListener, ours: Residence) -> Iterator[Remedy]:
+    """On the side whose namespace is not the machine's; where both are not, the client joins the server."""
+    theirs = listener.residence
+    if theirs.machine and ours.machine is False:
+        yield _leave(ours, "the client", f"For {attempt.endpoint} to be the machine's own")
+        return
+    if theirs.machine is False and ours.machine is False and not listener.container:
+        yield _join(ours, theirs)
+        return
+    if theirs.machine is False and ours.machine and not listener.container and not listener.name:
+        yield _leave(theirs, "the server", f"To reach it at {attempt.endpoint}")
+        return
+    yield from _bring_out(attempt, listener)
+
+
+_TRANSIENT = re.compile(r"run-(u\d+|p\d+-i\d+|r[0-9a-f]+)\.service")
+"""What systemd-run calls a unit that it was given no name for: it has no file to edit (src/run/run.c)."""
+
+
+def _leave(one: Residence, whose: str, purpose: str) -> Remedy:
+    if one.unit is not None and _TRANSIENT.fullmatch(one.unit):
+        return Remedy(
+            summary=f"{purpose}: systemd-run started {whose} as {one.unit} in a namespace of its own. Start it again "
+            "without -p PrivateNetwork=yes."
+        )
+    if one.unit is not None and is_unit(one.unit):
+        both = f" The same for {', '.join(one.shared_with)}, which shares it." if one.shared_with else ""
+        return Remedy(
+            summary=f"{purpose}: {one.unit} runs {whose} in a namespace of its own. If it has PrivateNetwork=yes "
+            f"(systemctl show -p PrivateNetwork,NetworkNamespacePath,JoinsNamespaceOf {one.unit}), run systemctl edit "
+            f"{one.unit}, set PrivateNetwork=no in [Service], and restart it; a systemd-run command leaves out -p "
+            f"PrivateNetwork=yes.{both}"
+        )
+    by = f" {one.launcher} (pid {one.launcher_pid}) is the outermost process inside." if one.launcher else ""
+    return Remedy(
+        summary=f"{purpose}, start {whose} outside the sandbox that made its namespace (unshare -n, bwrap "
+        f"--unshare-net, ip netns exec, an agent's sandbox), or let that sandbox share the machine's network.{by}"
+    )
+
+
+def _join(ours: Residence, theirs: Residence) -> Remedy:
+    if ours.unit and theirs.unit and _TRANSIENT.fullmatch(ours.unit) and is_unit(theirs.unit):
+        return Remedy(
+            summary=f"To bring both into one namespace, start the client with systemd-run -p PrivateNetwork=yes -p "
+            f"JoinsNamespaceOf={theirs.unit}, or set PrivateNetwork=no for the server and start the client without it."
+        )
+    if ours.unit and theirs.unit and is_unit(ours.unit) and is_unit(theirs.unit):
+        return Remedy(
+            summary=f"To bring both into one namespace, run systemctl edit {ours.unit} and add "
+            f"JoinsNamespaceOf={theirs.unit} under [Unit] and PrivateNetwork=yes under [Service], then restart it; or "
+            "set PrivateNetwork=no for both."
+        )
+    return Remedy(
+        summary=f"To bring both into one namespace, start the client where the server is (nsenter), or both outside "
+        f"their sandboxes. Of the client's, {_made(ours)}; of the server's, {_made(theirs)}."
+    )
 
 
 def _bring_out(attempt: Attempt, listener: OtherListener) -> Iterator[Remedy]:

@@ -353,7 +353,7 @@ def _systemctl(words: list[str]) -> str | None:
             pass
     if rest[:1] == ["show"]:
         return _first(rest, "show", is_unit, "-p", _PROPERTIES)
-    return _first(rest, frozenset({"start", "stop", "restart"}), is_unit)
+    return _first(rest, frozenset({"start", "stop", "restart", "freeze", "thaw"}), is_unit)
 
 
 _MACHINE = _Form(r"--machine=[0-9]+@\.host")
@@ -414,7 +414,17 @@ def _ss(words: list[str]) -> str | None:
 
 
 def _sh(words: list[str]) -> str | None:
-    return _first(words, "-c", is_own_script, _is_path)
+    """A script of our own on one file: the hosts file, or the one that freezes and thaws a cgroup."""
+    match words:
+        case ["-c", script, path] if script in _FREEZER_SCRIPTS:
+            return None if _FREEZER_FILE.fullmatch(path) and "/../" not in path else path
+        case _:
+            return _first(words, "-c", is_own_script, _is_path)
+
+
+_FREEZER_SCRIPTS = frozenset(f'printf {word} > "$0"' for word in ("0", "1", "THAWED", "FROZEN"))
+_FREEZER_FILE = _Form(r"/sys/fs/cgroup/.+/(cgroup\.freeze|freezer\.state)")
+"""Where cgroups are mounted (file-hierarchy(7)): no recording has another file written to."""
 
 
 def _nsenter(words: list[str]) -> str | None:

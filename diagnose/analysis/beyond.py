@@ -8,6 +8,7 @@ from typing import assert_never
 from msgspec import Struct
 from msgspec.structs import replace
 
+from diagnose.analysis.freezing import freezer_of
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.publication import containers_of, described, is_same
 from diagnose.analysis.reach import Coverage, covers, may_be_reached, reached, unmapped
@@ -32,7 +33,7 @@ class Unserved(Struct, frozen=True):
 
 
 class Suspended(Struct, frozen=True):
-    """Every process that holds the listener is stopped, or its container is paused."""
+    """Every process that holds the listener is stopped or frozen, or its container is paused."""
 
     processes: tuple[Process, ...]
 
@@ -181,7 +182,7 @@ def _of_listeners(snapshot: Snapshot, rows: tuple[SocketRow, ...]) -> Beyond:
 
 
 def _is_suspended(snapshot: Snapshot, process: Process) -> bool:
-    if process.state == "T":
+    if process.state == "T" or freezer_of(snapshot, process) is not None:
         return True
     seen = containers_of(snapshot)
     if process.container is None or seen is None:
@@ -206,7 +207,7 @@ def in_words(found: Beyond, endpoint: Endpoint) -> str:
                 "connection would not be accepted"
             )
         case Suspended():
-            return "the program that listens there is stopped or paused, so the connection would not be accepted"
+            return "the program that listens there is stopped or frozen, so the connection would not be accepted"
         case Overfull(row=row):
             return (
                 f"the accept queue of {row.local} is full ({pending(row.queue, row.backlog)}), so the kernel would "

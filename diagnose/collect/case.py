@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from diagnose.model.attempt import Acceptance, Attempt, Behind, BindAttempt, Outcome
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.compose import ComposeProject
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Endpoint, Links, PortPolicy, Routing
@@ -71,6 +73,7 @@ class Case:
         self.later: Fact[Later] = NOT_NEEDED
         self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
         self.ufw: Fact[bool] = NOT_NEEDED
+        self.freezers: Fact[tuple[FrozenCgroup, ...]] = NOT_NEEDED
         self.behind: dict[Endpoint, Fact[Behind]] = {}
 
     @property
@@ -112,6 +115,7 @@ class Machine(Struct, frozen=True, kw_only=True):
     links: Fact[Links]
     tables: SocketTables
     holders: Fact[Holders]
+    confinement: Fact[Confinement] = NOT_NEEDED
     policy: Fact[PortPolicy] = NOT_NEEDED
     routing: Fact[Routing] = NOT_NEEDED
     hosts: Fact[HostsFile] = NOT_NEEDED

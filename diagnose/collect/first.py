@@ -18,6 +18,7 @@ from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, 
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.names import HostsFile, Resolution
 from diagnose.model.network import Endpoint, Links, Routing, SocketRow, is_loopback, is_wildcard
 from diagnose.model.snapshot import Snapshot, Vantage
@@ -66,7 +67,12 @@ class Collection:
         started, clock = datetime.now(UTC), monotonic()
         cases = self._resolved()
         machine = self._first_wave(cases)
-        if self.order.deep or any(case.troubled for case in cases):
+        troubled = self.order.deep or any(case.troubled for case in cases)
+        if IS_LINUX and (troubled or (machine.vantage.uid == 0 and not machine.vantage.privileged)):
+            from diagnose.probes import confinement  # only where it may have stood in the way
+
+            machine = replace(machine, confinement=confinement.look())
+        if troubled:
             machine = self._look_deeper(cases, machine)
         else:
             # what works asks for nothing that is bound: that an older kernel does not list it is no gap
@@ -139,6 +145,7 @@ class Collection:
             _settle_stopped(case, machine)
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
         for case in cases:
+            case.freezers = _freezers(case, machine)
             case.attempts = [dial.attempt() for dial in case.dials]
             self._look_behind(case, machine)
             case.ufw = _ufw_beside_an_engine(case, machine)
@@ -236,6 +243,7 @@ class Collection:
             udp=_on_port(machine.tables.udp, port),
             holders=machine.holders,
             policy=machine.policy,
+            confinement=machine.confinement,
             routing=_ways_to(machine.routing, case),
             hosts=_about(machine.hosts, case.target.host),
             resolver=machine.resolver,
@@ -246,6 +254,7 @@ class Collection:
             host_firewall=_walks_to(machine.host_firewall, case),
             cgroup_filters=case.cgroup_filters,
             ufw=case.ufw,
+            freezers=case.freezers,
         )
 
     def _scope(self, case: Case) -> Scope:
@@ -328,6 +337,48 @@ def _settle_stopped(case: Case, machine: Machine) -> None:
         states = [one.process.state for one in holders.found if one.inode in inodes]
         if dial.queued and states and all(state == "T" for state in states):
             dial.settle()
+
+
+def _freezers(case: Case, machine: Machine) -> Fact[tuple[FrozenCgroup, ...]]:
+    """Whether those that have the port are frozen, where one does not answer or has it; then the wait is over."""
+    # on a slow machine the wait may be over already
+    waiting = [dial for dial in case.dials if dial.local and dial.attempt().outcome in _UNSERVED]
+    taken = [one.endpoint for one in case.binds if Outcome.ADDRESS_IN_USE in (one.outcome, one.plain_outcome)]
+    if not IS_LINUX or not (waiting or taken) or not isinstance(machine.tables.listeners, Known):
+        return NOT_NEEDED
+    from diagnose.probes import freezer  # only where a server does not accept, or another has the port
+
+    port = case.target.port
+    inodes = {row.inode for row in machine.tables.listeners.value if row.local.port == port and row.inode}
+    inodes |= {row.inode for row in _known(machine.tables.bound) if row.local.port == port and row.inode}
+    holders = machine.holders.value.found if isinstance(machine.holders, Known) else ()
+    held = {one.inode: one.process.pid for one in holders}
+    pids = [one.process.pid for one in holders if one.inode in inodes]
+    found = freezer.look(pids, inodes - held.keys(), port)
+    for dial in waiting:
+        _settle_frozen(dial, machine, found)
+    return found
+
+
+_UNSERVED = (Outcome.UNANSWERED, Outcome.NOT_ACCEPTED)
+
+
+def _settle_frozen(dial: Dial, machine: Machine, freezers: Fact[tuple[FrozenCgroup, ...]]) -> None:
+    """Ends the wait for a server whose every holder is known, and frozen or stopped: it cannot accept."""
+    if not isinstance(freezers, Known) or not isinstance(machine.holders, Known) or not dial.queued:
+        return
+    if machine.holders.value.unreadable and not machine.vantage.privileged:
+        return  # another user's process may hold it as well, and accept
+    frozen = {pid for one in freezers.value for pid in one.pids}
+    rows = reached(_known(machine.tables.listeners), dial.endpoint.address, dial.endpoint.port)
+    inodes = {row.inode for row in rows}
+    holders = [one.process for one in machine.holders.value.found if one.inode in inodes]
+    if holders and all(one.pid in frozen or one.state == "T" for one in holders):
+        dial.settle()
+
+
+def _known(rows: Fact[tuple[SocketRow, ...]]) -> tuple[SocketRow, ...]:
+    return rows.value if isinstance(rows, Known) else ()
 
 
 def _forwarding(attempt: Attempt, machine: Machine) -> int | None:

@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from diagnose.model.bounds import Count, Handle, Pid, Some
+from diagnose.model.bounds import Count, Few, Handle, Pid, Some
 from diagnose.model.network import Endpoint
 from diagnose.model.process import Container, Process
+
+
+class Residence(Struct, frozen=True, order=True):
+    """Whose network namespace a process is in, and what put it there."""
+
+    machine: bool | None = None
+    """Whether it is the one of the machine's first process; None: could not be determined."""
+    unit: str | None = None
+    """The process's systemd unit, where systemd started it in this namespace (PrivateNetwork= and its kin)."""
+    shared_with: Few[str] = ()
+    """Other units that systemd started in it (JoinsNamespaceOf=)."""
+    launcher: str = ""
+    """Where no unit did: the program of the outermost process in it, whose parent is outside."""
+    launcher_pid: Pid = 0
 
 
 class OtherListener(Struct, frozen=True, order=True):
@@ -25,6 +39,8 @@ class OtherListener(Struct, frozen=True, order=True):
     """A pid inside that namespace: the lowest seen."""
     init_program: str = ""
     """What runs as that pid (comm): any user may read it, the listener's holder not."""
+    residence: Residence = Residence()
+    """Of the holder; where it is hidden, of the namespace as far as all its processes agree."""
 
 
 class Elsewhere(Struct, frozen=True):
@@ -35,3 +51,5 @@ class Elsewhere(Struct, frozen=True):
     """How many other namespaces were looked into."""
     unreadable: Count = 0
     """Processes whose namespace could not be told, and named namespaces without a process to read them through."""
+    ours: Residence = Residence()
+    """Of the process that looked."""

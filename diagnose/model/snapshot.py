@@ -10,10 +10,12 @@ from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.bounds import Few, Handle, Milliseconds, Some, Uid
 from diagnose.model.cgroup import CgroupFilters
 from diagnose.model.compose import ComposeProject
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Containers
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_NEEDED, Fact, Unknown
 from diagnose.model.firewall import Shadow
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.later import Later
 from diagnose.model.names import HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
@@ -92,6 +94,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     udp: Fact[Some[SocketRow]] = NOT_NEEDED
     """UDP sockets on the port."""
     holders: Fact[Holders] = NOT_NEEDED
+    freezers: Fact[Some[FrozenCgroup]] = NOT_NEEDED
+    """The frozen cgroups of those that have the port; asked for where a server does not accept, or has the port."""
     policy: Fact[PortPolicy] = NOT_NEEDED
     routing: Fact[Routing] = NOT_NEEDED
     hosts: Fact[HostsFile] = NOT_NEEDED
@@ -104,6 +108,8 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     host_firewall: Fact[Shadow] = NOT_NEEDED
     """What the host's rules do to a connect that comes from the side of --from."""
     cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
+    confinement: Fact[Confinement] = NOT_NEEDED
+    """What bounds the process that looked; asked for where something failed, or root lacks a capability."""
     ufw: Fact[bool] = NOT_NEEDED
     """Whether ufw is on; asked for where a container engine has opened the port on every address."""
     candidates: Few[Attempt] = ()
@@ -137,6 +143,7 @@ FACTS = {
     "bound": "bound sockets",
     "udp": "UDP sockets",
     "holders": "socket owners",
+    "freezers": "frozen cgroups",
     "policy": "port sysctls",
     "routing": "routes",
     "hosts": "hosts file",
@@ -147,6 +154,7 @@ FACTS = {
     "firewall": "firewall rules",
     "host_firewall": "the host's firewall rules",
     "cgroup_filters": "cgroup filters",
+    "confinement": "own confinement",
     "ufw": "ufw",
     "later": "the listeners a moment later",
 }

@@ -41,6 +41,7 @@ LIFTS = frozenset(
         "mount -t tracefs tracefs /sys/kernel/tracing, as root",
         "pip install netifaces2",
         "raise it (ulimit -u, ulimit -v)",
+        "raise user.max_net_namespaces",
         "run again",
         "run again as root",
         "run again with sudo",

@@ -19,6 +19,7 @@ from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook, Li
 from diagnose.model.fact import NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.parse.unified import Mount, directory, mounts, place
 from diagnose.probes import bpf
+from diagnose.probes.btf import kernel_function
 from diagnose.probes.netlink import Netlink, attributes
 from diagnose.probes.sockets import listener_cgroups
 from diagnose.probes.syscalls import duplicate
@@ -41,6 +42,13 @@ _PROGRAMS = 256
 _CGROUPS = 20_000
 """Directories that are looked through for a cgroup that is known by its number only."""
 _SO_GET_FILTER = 26
+_ATTACHED, _ATTACHED_AT = struct.Struct("=II"), 220
+"""attach_btf_obj_id and attach_btf_id of struct bpf_prog_info, since Linux 6.0; 0 before."""
+_RESTRICT_FILE_SYSTEMS = "restrict_files"
+_HOOKS_OF_SOCKETS = frozenset(
+    ("socket_create", "socket_post_create", "socket_bind", "socket_connect", "sk_alloc_security")
+)
+"""The hooks of security modules that can answer socket(2), bind(2) or connect(2) of TCP (linux/lsm_hook_defs.h)."""
 
 _NETLINK_XFRM, _GET_SPD_INFO, _SPD_INFO = 6, 0x25, 1
 _SPD_COUNTS = struct.Struct("=6I")
@@ -270,8 +278,22 @@ def _programs_of_bpf_module() -> Iterator[int]:
         except FileNotFoundError:
             return
         number = struct.unpack_from("=I", answer, 4)[0]
-        if bpf.info(number)[:4] == _TYPE_LSM:
+        told = bpf.info(number)
+        if told[:4] == _TYPE_LSM and _may_forbid(number, told):
             yield number
+
+
+def _may_forbid(number: int, told: bytes) -> bool:
+    """Whether the program is asked for a socket, a bind or a connect, by the hook that it is attached to.
+
+    systemd's own is known by its name: it is asked when a file is opened (RestrictFileSystems=,
+    src/core/bpf/restrict_fs). Only for others it is looked up what the hook's number means, 0.2 s. A hook that the
+    kernel does not tell (before Linux 6.0) may be one of these.
+    """
+    if bpf.name(number).startswith(_RESTRICT_FILE_SYSTEMS):
+        return False
+    hook = kernel_function(*_ATTACHED.unpack_from(told, _ATTACHED_AT)) if len(told) >= _ATTACHED_AT + 8 else None
+    return hook is None or hook.removeprefix("bpf_lsm_") in _HOOKS_OF_SOCKETS
 
 
 def _ipsec() -> tuple[str, ...]:

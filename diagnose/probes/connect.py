@@ -153,6 +153,7 @@ class Dial:
         self._source: Endpoint | None = None
         self._outcome = Outcome.UNANSWERED
         self._errno: int | None = None
+        self._call: Literal["socket", "connect"] = "connect"
         self._icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
         self._acceptance: Fact[Acceptance] = NOT_NEEDED
         self._ack: Fact[AckWitness] = NOT_NEEDED
@@ -236,6 +237,7 @@ class Dial:
             outcome=self._outcome,
             ms=round((self._answered - self._started) * 1000, 3),
             errno=errno_name(self._errno) if self._errno else None,
+            call=self._call,
             source=self._source,
             local=self.local,
             self_connected=self._self_connected,
@@ -271,8 +273,10 @@ class Dial:
 
     def _begin(self) -> None:
         family = socket.AF_INET6 if ":" in self.endpoint.address else socket.AF_INET
+        self._call = "socket"
         try:
             self._sock = socket.socket(family, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
+            self._call = "connect"
             self._sock.setblocking(False)
             report_icmp_errors(self._sock)
             number = self._sock.connect_ex(sockaddr(family, self.endpoint))

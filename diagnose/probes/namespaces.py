@@ -10,11 +10,12 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from diagnose import seccomp
-from diagnose.model.elsewhere import Elsewhere, OtherListener
+from diagnose.model.elsewhere import Elsewhere, OtherListener, Residence
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
 from diagnose.model.network import Family, SocketRow, TcpState
 from diagnose.parse import proc_net
 from diagnose.parse.cgroup import Membership, membership
+from diagnose.probes import residence
 from diagnose.probes.processes import describe
 
 NAMES = "/run/netns"
@@ -68,9 +69,9 @@ class _Survey:
         try:
             pids = sorted(int(name) for name in os.listdir(directory) if name.isdigit())
             told, hidden = self._by_link(pids, directory)
-            told.pop(os.stat("/proc/self/ns/net").st_ino, None)
+            own = told.pop(os.stat("/proc/self/ns/net").st_ino, [])
             tables = self._by_table(hidden, directory)
-            tables.pop(os.stat("/proc/self/net/tcp").st_ino, None)
+            self.own = (*own, *tables.pop(os.stat("/proc/self/net/tcp").st_ino, []))
             if tables:
                 self._join(told, tables, directory)
         finally:
@@ -167,8 +168,10 @@ def _look(ports: frozenset[int], survey: _Survey) -> Others:
         read.append(namespace._replace(listeners=tuple(rows)))
         for listener in _described(namespace, [row for row in rows if row.local.port in ports], survey):
             found[listener.local.port].append(listener)
+    ours = residence.of_process(os.getpid(), survey.own) if any(found.values()) else Residence()
     elsewhere = {
-        port: Elsewhere(tuple(sorted(each, key=_order)), len(read), survey.unreadable) for port, each in found.items()
+        port: Elsewhere(tuple(sorted(each, key=_order)), len(read), survey.unreadable, ours)
+        for port, each in found.items()
     }
     return Others(elsewhere, tuple(read))
 
@@ -230,7 +233,7 @@ def _described(namespace: Namespace, rows: list[SocketRow], survey: _Survey) -> 
     for row in rows:
         holder = holders.get(row.inode)
         process = describe(holder) if holder is not None else None
-        lives = Membership(process.unit, None, process.container) if process else _membership(namespace.pids[0])
+        lives = Membership(process.unit, None, process.container) if process else _shared_by_all(namespace.pids)
         yield OtherListener(
             namespace.inode,
             row.local,
@@ -240,6 +243,7 @@ def _described(namespace: Namespace, rows: list[SocketRow], survey: _Survey) -> 
             unit=lives.unit,
             init=namespace.pids[0],
             init_program=_program(namespace.pids[0]),
+            residence=residence.of_process(holder, namespace.pids),
         )
 
 
@@ -268,6 +272,12 @@ def _descriptors(pid: int) -> Iterator[str]:
             yield os.readlink(f"/proc/{pid}/fd/{name}")
         except OSError:
             continue  # closed meanwhile
+
+
+def _shared_by_all(pids: Iterable[int]) -> Membership:
+    """Where the hidden holder lives, as far as every process of its namespace lives there."""
+    lives = {_membership(pid) for pid in pids}
+    return lives.pop() if len(lives) == 1 else Membership()
 
 
 def _membership(pid: int) -> Membership:

@@ -106,10 +106,10 @@ class Scenario:
         assert any(one.is_said_by(answer) for one in allowed), f"as user {uid}: wanted\n  {wanted}\nbut\n{answer}"
         return answer
 
-    def keep_as_root(self, *asked: str) -> None:
-        """Record the machine as root sees it."""
+    def keep_as_root(self, *asked: str, before: tuple[str, ...] = ()) -> None:
+        """Record the machine as root sees it; `before`: a command that runs netdiag."""
         if self.recordings is not None:
-            record(self.machine, self.recordings, self.name, asked, ROOT)
+            record(self.machine, self.recordings, self.name, asked, ROOT, before)
 
     def keep(self, asked: tuple[str, ...], as_root: Answer, as_nobody: Answer, rooted: tuple[str, ...] = ()) -> None:
         """Record the machine, and once more as an ordinary user where that user sees it otherwise."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tests.lab.machine import Machine
 
 
-def record(machine: Machine, folder: Path, sentence: str, asked: tuple[str, ...], uid: int) -> None:
+def record(
+    machine: Machine, folder: Path, sentence: str, asked: tuple[str, ...], uid: int, before: tuple[str, ...] = ()
+) -> None:
     """Run once more with --record, and keep the snapshot with what was said of it.
 
     A variant of a scenario that says what another variant of it says already is not kept.
@@ -23,7 +25,7 @@ def record(machine: Machine, folder: Path, sentence: str, asked: tuple[str, ...]
     there.mkdir(exist_ok=True)
     there.chmod(0o777)
     file = there / "snapshot.json"
-    answer = machine.netdiag("run", "--json", *asked, "--record", str(file), uid=uid)
+    answer = machine.netdiag("run", "--json", *asked, "--record", str(file), uid=uid, before=before)
     snapshot = file.read_bytes()
     file.unlink()
     expected = json.dumps(summary(answer.report, answer.exit_code), indent=2) + "\n"

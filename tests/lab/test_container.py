@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from tests.lab.machine import Machine
-from tests.lab.protocol import Scenario, likely, no_cause, proven
+import os
+import socket
+from contextlib import suppress
+from threading import Thread
+
+import pytest
+
+from tests.lab.machine import NOBODY, ROOT, Machine
+from tests.lab.protocol import Scenario, likely, no_cause, proven, works
 
 
 def test_a_server_in_another_namespace_is_found_from_here(
@@ -52,3 +59,32 @@ def test_inside_a_container_its_own_stopped_server_is_the_cause(machine: Machine
     machine.write("/run/.containerenv", "")
     machine.serve().stop()
     scenario.says(proven("hung/process-stopped"), as_nobody=proven("hung/not-accepting"))
+
+
+def test_a_client_in_a_sandbox_of_its_own_is_sent_out_of_it_and_not_to_the_server_s_unit(
+    machine: Machine, scenario: Scenario
+) -> None:
+    server = socket.create_server(("127.0.0.1", 0))  # in the network namespace of the test itself: the machine's own
+    target = f"127.0.0.1:{server.getsockname()[1]}"
+    if os.stat("/proc/self/net/tcp").st_ino != os.stat("/proc/1/net/tcp").st_ino:
+        pytest.skip("the tests run in a network namespace of their own")
+    expected = likely("container/other-namespace")
+
+    kept: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                kept.append(server.accept()[0])
+
+    Thread(target=accept, daemon=True).start()
+    try:
+        for uid in (ROOT, NOBODY):
+            answer = scenario.diagnose((target,), uid, expected)
+            assert answer.cause
+            assert answer.cause["title"].startswith("netdiag runs in its own network namespace"), str(answer)
+            assert "systemctl" not in str(answer.cause["remedies"])
+        scenario.mend(scenario.diagnose((target,), ROOT, expected), (target,), None, works())
+    finally:
+        for one in (server, *kept):
+            one.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from tests.lab.cgroups import Cgroup, cgroup, unified
-from tests.lab.machine import NOBODY, ROOT, Machine, Server, start
+from tests.lab.machine import NOBODY, ROOT, Answer, Machine, Server, start
 from tests.lab.protocol import Diagnosis, Scenario, likely, no_cause, proven, works
 
 FILTER, CONNECT = proven("sandbox/cgroup-filter"), proven("sandbox/cgroup-connect")
@@ -205,3 +206,57 @@ def test_the_filter_of_the_socket_itself_is_never_proven_to_be_the_cgroup_s(
     for uid, diagnoses in allowed.items():
         answer = machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=uid)
         assert any(one.is_said_by(answer) for one in diagnoses), str(answer)
+
+
+DENYING = """
+import ctypes, os, struct, sys
+number, argument, errno = map(int, sys.argv[1:4])
+LOAD, IF_EQUAL, RETURN = 0x20, 0x15, 0x06
+ALLOW, DENY = 0x7FFF0000, 0x00050000 | errno
+code = [
+    (LOAD, 0, 0, 0), (IF_EQUAL, 0, 3, number),
+    *([(LOAD, 0, 0, 16), (IF_EQUAL, 0, 1, argument)] if argument >= 0 else [(LOAD, 0, 0, 0), (IF_EQUAL, 0, 1, number)]),
+    (RETURN, 0, 0, DENY), (RETURN, 0, 0, ALLOW),
+]
+packed = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *one) for one in code))
+program = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(packed)))
+prctl = ctypes.CDLL(None).prctl
+assert prctl(38, 1, 0, 0, 0) == 0 and prctl(22, 2, program, 0, 0) == 0
+os.execvp(sys.argv[4], sys.argv[4:])
+"""
+"""Runs a command under a seccomp filter that answers one system call, with one first argument or any, with an errno."""
+SOCKET, CONNECT_CALL = (
+    {"x86_64": 41, "aarch64": 198}[os.uname().machine],
+    {"x86_64": 42, "aarch64": 203}[os.uname().machine],
+)
+
+
+def under_seccomp(call: int, argument: int, errno: int) -> tuple[str, ...]:
+    return ("/run/python3", "-I", "-S", "-c", DENYING, str(call), str(argument), str(errno))
+
+
+def denied_by_seccomp(machine: Machine, call: int, argument: int, errno: int, uid: int = ROOT) -> Answer:
+    wrapped = under_seccomp(call, argument, errno)
+    return machine.netdiag("run", "--json", f"127.0.0.1:{machine.port}", uid=uid, before=wrapped)
+
+
+@pytest.mark.parametrize("errno", [1, 13, 97], ids=["EPERM", "EACCES", "EAFNOSUPPORT"])
+def test_a_client_that_may_not_create_ip_sockets_is_told_so_and_the_server_is_not_blamed(
+    machine: Machine, scenario: Scenario, errno: int
+) -> None:
+    machine.serve()
+    for uid in (ROOT, NOBODY):
+        answer = denied_by_seccomp(machine, SOCKET, 2, errno, uid)
+        sure = likely if errno == 1 and uid == NOBODY else proven
+        assert sure("sandbox/address-family").is_said_by(answer), str(answer)
+        assert answer.cause
+        assert "Seccomp: 2" in str(answer.cause["evidence"])
+    scenario.keep_as_root(f"127.0.0.1:{machine.port}", before=under_seccomp(SOCKET, 2, errno))
+
+
+def test_a_connect_that_a_seccomp_filter_forbids_is_the_filter_s(machine: Machine, scenario: Scenario) -> None:
+    machine.serve()
+    answer = denied_by_seccomp(machine, CONNECT_CALL, -1, 1)
+    assert (likely("sandbox/seccomp").is_said_by(answer)) or no_cause().is_said_by(answer), str(answer)
+    assert "sandbox/seccomp" in answer.codes, str(answer)
+    scenario.keep_as_root(f"127.0.0.1:{machine.port}", before=under_seccomp(CONNECT_CALL, -1, 1))

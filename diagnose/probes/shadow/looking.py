@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from diagnose.probes.shadow.words import Words
 
 _LIFT = "run it again with sudo"
+_NAMESPACES = "raise user.max_net_namespaces"
 _CHOSEN_AGAIN: Mapping[Endpoint, int] = MappingProxyType({})
 _TOO_LATE = Unknown(Reason.DEADLINE, "no time was left to try the remedies in the copy")
 _RESERVE = 0.1
@@ -184,6 +185,9 @@ class _Expedition:
         except TimeoutError:
             return Unknown(Reason.DEADLINE, "the copy of the rule sets was not ready in time")
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EUSERS):  # unshare(2): a limit of /proc/sys/user (namespaces(7))
+                detail = "no network namespace for the copy of the rule sets is to be had (user.max_net_namespaces)"
+                return Unknown(Reason.FAILED, detail, _NAMESPACES)
             name = errno.errorcode.get(error.errno or 0, "")
             return Unknown(Reason.FAILED, f"the copy of the rule sets could not be made: {error.strerror} {name}")
         except ValueError as error:
