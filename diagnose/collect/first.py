@@ -226,6 +226,7 @@ class Collection:
             binds=case.binds,
             candidates=case.candidates,
             later=case.later,
+            units=case.units,
             links=machine.links,
             sockets=_on_port(machine.tables.tcp, port),
             listeners=machine.tables.listeners,
