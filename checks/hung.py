@@ -649,11 +649,12 @@ def _closed_by_service(snapshot: Snapshot, attempt: Attempt, found: Activation) 
         return None
     how = "reset" if attempt.outcome is Outcome.RESET else "closed"
     name = unit_words.name(service or socket)
+    short = unit_words.short_name(service or socket)
     if full:
         titled = f"{unit_words.name(socket)} has reached MaxConnections={socket.most_connections}"
         text = f"{unit_words.name(socket)} runs {socket.connections} instances, and closes further connections at once."
     else:
-        titled = f"{name} fails, and the connection to {attempt.endpoint} was {how}"
+        titled = f"{short} fails, and the connection to {attempt.endpoint} was {how}"
         text = f"{name}, which should serve it, {unit_words.state(service or socket)}."
     if service is not None and socket.active == "failed":
         text += f" By that {unit_words.name(socket)} {unit_words.state(socket)}, and the port is closed now."

@@ -28,8 +28,10 @@ def activation(units: Fact[Units], endpoint: Endpoint, source: Endpoint | None =
     if not isinstance(units, Known):
         return None
     for one in units.value.found:
-        if one.tie is Tie.LISTENS and one.active == "active" and _covers(one, endpoint):
-            return Activation(one, _service(units.value, one, source))
+        if one.tie is Tie.LISTENS and _covers(one, endpoint):
+            service = _service(units.value, one, source)
+            if one.active == "active" or (service is not None and service.active == "active"):
+                return Activation(one, service)  # a service keeps the socket when its socket unit is stopped
     return None
 
 

@@ -113,7 +113,8 @@ def stop_remedies(
 
 def is_service_manager(process: Process) -> bool:
     """Whether it is systemd, which opens sockets for units and serves none of them itself."""
-    return process.program in _SERVICE_MANAGERS and (process.pid == 1 or process.parent == 1)
+    executor = (process.executable or "").endswith("/systemd-executor")  # on its way to be a service
+    return executor or (process.program in _SERVICE_MANAGERS and (process.pid == 1 or process.parent == 1))
 
 
 def _stop_sockets(process: Process, uid: int, units: Fact[Units]) -> tuple[Remedy, ...]:

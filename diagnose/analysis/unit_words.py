@@ -47,6 +47,11 @@ def name(unit: Unit) -> str:
     return quoted(unit.name)
 
 
+def short_name(unit: Unit) -> str:
+    """The same for a title: an instance for one connection has the name of its template."""
+    return f"An instance of {quoted(unit.name.partition('@')[0])}@.service" if _is_instance(unit) else name(unit)
+
+
 def state(unit: Unit) -> str:
     """What it does, without its name: "has failed (its main process exited with status 1)"."""
     why = _why(unit)

@@ -27,7 +27,8 @@ ACTIVATION_SECONDS = 10.0
 """How long a connection may wait for the service of a socket unit while systemd starts it."""
 _BOOTED = "/run/systemd/system"
 """It is there where systemd is pid 1 (sd_booted(3))."""
-_SECONDS = 3.0
+_SECONDS = 10.0
+"""For systemd to answer, which takes milliseconds but on the slowest of machines."""
 _POLL = 0.05
 _MOST_PORTS = 8
 _ASKED_ABOUT = (Outcome.REFUSED, Outcome.RESET, Outcome.CLOSED, Outcome.NOT_ACCEPTED)

@@ -136,7 +136,8 @@ class Manager:
             self._within()
             self._socket.connect(path)
             who = str(os.geteuid()).encode().hex().encode()
-            self._socket.sendall(b"\0AUTH EXTERNAL " + who + b"\r\n")
+            # BEGIN at once: where it comes in one piece with the first call, systemd leaves that call unread
+            self._socket.sendall(b"\0AUTH EXTERNAL " + who + b"\r\nBEGIN\r\n")
             answer = b""
             while not answer.endswith(b"\r\n"):
                 self._within()
@@ -146,7 +147,6 @@ class Manager:
                     raise NoAnswerError("it does not speak D-Bus")
             if not answer.startswith(b"OK"):
                 raise NoAnswerError("it does not accept this user")
-            self._socket.sendall(b"BEGIN\r\n")
             self._bus, self._reader = (path if bus else None), Reader()
             if bus:
                 serial = self._next()
@@ -161,7 +161,7 @@ def _places(owner: int | None) -> tuple[tuple[str, bool], ...]:
     """Where it is reached, and whether that is a bus with others on it."""
     if owner is not None:
         return ((f"/run/user/{owner}/systemd/private", False), (f"/run/user/{owner}/bus", True))
-    return ((_PRIVATE, False), (_BUS, True)) if os.geteuid() == 0 else ((_BUS, True),)
+    return ((_BUS, True), (_PRIVATE, False)) if os.geteuid() == 0 else ((_BUS, True),)
 
 
 def _get(name: str, interface: str, key: str) -> tuple[tuple[str, str, str], tuple[str, ...]]:
