@@ -192,7 +192,7 @@ def _stop_unit(process: Process, uid: int, units: Fact[Units]) -> Remedy | None:
     return Remedy(
         summary=f"Stop the unit {unit} that it belongs to",
         commands=(systemctl(process.unit_owner, uid, "stop", unit),),
-        undo=(systemctl(process.unit_owner, uid, "start", unit),),
+        undo=() if _is_transient(process, units) else (systemctl(process.unit_owner, uid, "start", unit),),
         risk=Risk.DISRUPTIVE,
         survives_reboot=False,
     )
@@ -201,6 +201,12 @@ def _stop_unit(process: Process, uid: int, units: Fact[Units]) -> Remedy | None:
 def _is_main(process: Process, units: Fact[Units]) -> bool:
     lodgers = units.value.lodgers if isinstance(units, Known) else ()
     return any(one.process == process.pid == one.main for one in lodgers)
+
+
+def _is_transient(process: Process, units: Fact[Units]) -> bool:
+    """Whether the unit was made by a command, and is gone when it is stopped."""
+    lodgers = units.value.lodgers if isinstance(units, Known) else ()
+    return any(one.process == process.pid and one.transient for one in lodgers)
 
 
 def _is_ours(unit: str, owner: int | None, units: Fact[Units]) -> bool:

@@ -104,6 +104,8 @@ class Lodger(Struct, frozen=True):
     """The unit's MainPID; 0: it has none, or it was not told."""
     ancestors: Few[Ancestor] = ()
     """Its parent, the parent's parent and so on, as far as they are in the same unit."""
+    transient: bool = False
+    """The unit was made by a command and has no file that lasts."""
 
 
 class Units(Struct, frozen=True):

@@ -15,6 +15,7 @@ from diagnose.parse.cgroup import membership
 from diagnose.parse.mask import mask_path
 from diagnose.parse.unit import (
     SERVICE,
+    UNIT,
     WORDS,
     Listed,
     described,
@@ -206,10 +207,16 @@ def _lodgers(manager: Manager, holders: Sequence[Process]) -> list[Lodger]:
     """The holders in services of this manager, each with the main process of its unit."""
     found = [one for one in holders if one.unit and one.unit_owner == manager.owner and one.container is None]
     services = tuple(dict.fromkeys(one.unit for one in found if one.unit))
-    said = manager.properties(services, ((SERVICE, "MainPID"),))
-    mains = {name: int(one.get("MainPID", 0)) for name, one in zip(services, said, strict=True)}
+    said = dict(zip(services, manager.properties(services, ((SERVICE, "MainPID"), (UNIT, "Transient"))), strict=True))
     return [
-        Lodger(one.pid, one.unit, one.unit_owner, mains[one.unit], tuple(_ancestors(one)))
+        Lodger(
+            one.pid,
+            one.unit,
+            one.unit_owner,
+            int(said[one.unit].get("MainPID", 0)),
+            tuple(_ancestors(one)),
+            bool(said[one.unit].get("Transient", False)),
+        )
         for one in found[:_LODGERS]
         if one.unit
     ]
