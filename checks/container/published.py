@@ -287,6 +287,8 @@ def _leads_there(snapshot: Snapshot, attempt: Attempt, one: Publication) -> bool
         return True  # hidden: the engine's word, or the forwarder's own, stands alone
     if one.forwarder is not None and holder.pid == one.forwarder.pid:
         return True
+    if one.source is Source.CONNECTION:
+        return True  # it was seen to arrive there
     return one.source is Source.ENGINE and holder.program in DIALS_INSIDE | RESERVES
 
 
@@ -355,7 +357,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
             *((Evidence("status paused", inspecting(one.container)),) if by_engine else ()),
             *((Evidence("its cgroup is frozen", "cgroup freezer"),) if frozen else ()),
         ),
-        remedies=remedies.unpause(one, by_engine=by_engine, asked=one.described is not None),
+        remedies=remedies.unpause(snapshot, one, by_engine=by_engine, asked=one.described is not None),
         explains=(*_SILENCE, "hung/process-stopped"),
     )
 
@@ -494,6 +496,8 @@ def _linked(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Confidenc
         return Confidence.PROVEN
     holder = holder_of(snapshot, attempt.address, attempt.port)
     holds = holder is not None and one.forwarder is not None and holder.pid == one.forwarder.pid
+    if one.source is Source.CONNECTION:
+        return Confidence.PROVEN
     by_engine = one.source is Source.ENGINE and holder is not None and holder.program in DIALS_INSIDE
     return Confidence.PROVEN if holds or by_engine else Confidence.LIKELY
 

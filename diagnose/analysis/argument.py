@@ -356,6 +356,15 @@ def _systemctl(words: list[str]) -> str | None:
     return _first(rest, frozenset({"start", "stop", "restart"}), is_unit)
 
 
+def _systemd_run(words: list[str]) -> str | None:
+    """`--machine=UID@.host --user --quiet --wait --collect podman ...`: in that user's own service manager."""
+    match words:
+        case [machine, "--user", "--quiet", "--wait", "--collect", "podman", *rest]:
+            return _either(_first((machine,), _MACHINE), _engine(rest))
+        case _:
+            return " ".join(words)
+
+
 _MACHINE = _Form(r"--machine=[0-9]+@\.host")
 _PROPERTIES = _Form(r"[A-Za-z,]+")
 
@@ -446,6 +455,7 @@ _GRAMMARS: dict[str, _Grammar] = {
     "firewall-cmd": _firewall_cmd,
     "fail2ban-client": _fail2ban,
     "systemctl": _systemctl,
+    "systemd-run": _systemd_run,
     "docker": _engine,
     "podman": _engine,
     "docker-compose": _compose,
