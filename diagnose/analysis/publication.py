@@ -237,15 +237,21 @@ def holder_of(snapshot: Snapshot, address: str, port: int) -> Process | None:
 def may_be_translated(snapshot: Snapshot, address: str, port: int) -> bool:
     """Whether a NAT rule may lead this port into a container, where the rules are not known.
 
-    An engine is here, or that could not be seen, and what keeps the port is hidden from us or only keeps it.
+    An engine is here, or that could not be seen; an interface of ours leads into another namespace, without which no
+    container is to be reached; and what keeps the port is hidden from us or only keeps it. An engine that makes NAT
+    rules here is root's, and so is the socket that keeps the port.
     """
     match snapshot.containers:
         case Unknown(reason=reason) if reason in (Reason.NOT_NEEDED, Reason.NOT_LINUX):
             return False
-        case Known(value=seen) if not (seen.engines or seen.insides):
+        case Known(value=seen) if not (seen.engines or seen.insides) or seen.cabled == Known(False):
             return False
         case _:
             pass
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    users = {row.uid for row in reached(rows, address, port)}
+    if users and not users & {0, -1}:
+        return False
     holder = holder_of(snapshot, address, port)
     return holder is None or holder.program in RESERVES
 

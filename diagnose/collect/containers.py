@@ -66,15 +66,16 @@ class ContainerLook:
         if self._side is not None:
             self._side.leave()  # the engines are ours, wherever we look from
         # here only: what works, and other platforms, need none of them
-        from diagnose.probes import engines, forwarders
+        from diagnose.probes import engines, forwarders, insides
 
         ports = self._ports()
         forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), SECONDS)
         told = engines.look(self._questions, _ENGINE_SECONDS, ask=self._ask)
         seen = forwarding.fact()
         host = self._host(os.stat("/proc/thread-self/ns/net").st_ino if self._side is not None else None)
+        cabled = insides.cabled()
         return Known(
-            {port: Containers(told[port], self._insides(port, told[port], seen), seen, host) for port in ports}
+            {port: Containers(told[port], self._insides(port, told[port], seen), seen, host, cabled) for port in ports}
         )
 
     def _host(self, home: int | None) -> Inside | None:

@@ -134,3 +134,5 @@ class Containers(Struct, frozen=True):
     forwarders: Fact[Some[Forwarder]] = NOT_NEEDED
     host: Inside | None = None
     """The network namespace of the host, where we look from a container's or another's."""
+    cabled: Fact[bool] = NOT_NEEDED
+    """Whether an interface of ours has its other end in another namespace: without one NAT leads into no container."""

@@ -22,6 +22,9 @@ _TEXT_LIMIT = 1 << 20
 _GET_NSID, _NSID, _NSID_OF_PID = 90, 1, 2
 """RTM_GETNSID and its attributes (linux/rtnetlink.h, linux/net_namespace.h)."""
 _RTGENMSG = bytes(4)
+_GET_LINK, _LINK_NETNSID = 18, 37
+"""RTM_GETLINK and IFLA_LINK_NETNSID (linux/if_link.h)."""
+_IFINFOMSG = bytes(16)
 _NUMBER = struct.Struct("=i")
 _PROCESSES = 512
 """So many processes of one namespace are asked which container they are of."""
@@ -129,6 +132,16 @@ def _addresses(pids: Iterable[int]) -> tuple[str, ...]:
         if table := _text(f"/proc/{pid}/net/fib_trie"):
             return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
     return ()
+
+
+def cabled() -> Fact[bool]:
+    """Whether an interface of our namespace has its other end in another one (a veth pair): any user may ask."""
+    try:
+        with Netlink(ROUTE) as kernel:
+            links = kernel.dump(_GET_LINK, _IFINFOMSG)
+        return Known(any(_LINK_NETNSID in attributes(body, len(_IFINFOMSG)) for _, body in links))
+    except (OSError, ValueError, struct.error) as error:
+        return Unknown(Reason.FAILED, f"interfaces: {error}")
 
 
 def _is_cabled(pid: int) -> bool:

@@ -158,3 +158,32 @@ def test_a_user_s_service_manager_is_asked_for_nothing_but_that_user_s_podman(
     argv: tuple[str, ...], is_given: bool
 ) -> None:
     assert (objection(Command(argv)) is None) is is_given
+
+
+# ------ what an installed engine could hide
+
+
+def silent(cabled: Fact[bool], *, uid: int = 0) -> Snapshot:
+    """A drop as an ordinary user meets it, next to a podman that may not be asked."""
+    podman = Engine("podman", "unix:///run/podman/podman.sock", Unknown(Reason.NEEDS_ROOT))
+    listener = replace(listening(TARGET, inode=1), uid=uid)
+    facts = dialled(TARGET, unanswered(TARGET), listeners=rows(listener), holders=held(hidden=1))
+    return replace(facts, containers=Known(Containers((podman,), cabled=cabled)))
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "may_be"),
+    [
+        (silent(Known(False)), False),  # no interface leads to any container
+        (silent(Known(True)), True),
+        (silent(Unknown(Reason.FAILED)), True),
+        (silent(NOT_NEEDED), True),  # an older recording
+        (silent(Known(True), uid=1000), False),  # no engine that makes NAT rules is this user's
+    ],
+)
+def test_a_nat_rule_into_a_container_is_possible_only_where_something_leads_there(
+    snapshot: Snapshot, may_be: bool
+) -> None:
+    assert may_be_translated(snapshot, "127.0.0.1", 8080) is may_be
+    missing = [one.fact for one in container.judge(snapshot) if isinstance(one, Missing)]
+    assert missing == (["containers of podman"] if may_be else [])
