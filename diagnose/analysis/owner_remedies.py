@@ -8,6 +8,7 @@ from diagnose.analysis.owner_places import entered, owner_effect, server_seen, u
 from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.analysis.rule_owner import Owner, maker_on
 from diagnose.analysis.walk import ban_jail
+from diagnose.model.fact import Reason, Unknown
 from diagnose.model.finding import Command, Rehearsal, Remedy
 from diagnose.model.firewall import RuleRef, Walk
 from diagnose.model.network import is_loopback
@@ -36,13 +37,14 @@ def _ufw(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     server = server_seen(walk)
     direction = _DIRECTIONS.get(walk.hook, "")
     tried = _rehearsed(walk)
-    if tried is None and not (_accept_suffices(walk) and entered(walk, decider, ufw_chain(walk))):
+    if tried is None and not (entered(walk, decider, ufw_chain(walk)) and (_accept_suffices(walk) or _untried(walk))):
         return
     interface = walk.came.interface if walk.came is not None else "lo"
+    how = _untried(walk) or (_UFW_TRIED if tried else _UNTRIED)
     rule = ("allow", direction, "on", interface, "to", server.address, "port", str(server.port), "proto", "tcp")
     yield Remedy(
         summary="Allow this connection in ufw, before its other rules. ufw keeps it over a reboot. "
-        f"{_UFW_TRIED if tried else _UNTRIED} If a rule of ufw denies the port (`ufw status numbered` lists them), "
+        f"{how} If a rule of ufw denies the port (`ufw status numbered` lists them), "
         "`ufw delete` with its number takes that back, but for everybody.",
         commands=(Command(("ufw", "prepend", *rule), needs_root=True),),
         undo=(Command(("ufw", "delete", *rule), needs_root=True),),
@@ -61,7 +63,7 @@ def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     """An accept in the first chain of the zone, where the packet has been in it."""
     first = zone_chain(walk, decider)
     tried = _rehearsed(walk)
-    if first is None or (tried is None and not _accept_suffices(walk)):
+    if first is None or (tried is None and not (_accept_suffices(walk) or _untried(walk))):
         return
     server = server_seen(walk)
     family = "ipv6" if ":" in server.address else "ipv4"
@@ -72,9 +74,10 @@ def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         f'port port="{server.port}" protocol="tcp" accept'
     )
     zoned = f"--zone={first.zone}"
+    how = _untried(walk) or (_ZONE_TRIED if tried else _ZONE_UNTRIED)
     yield Remedy(
         summary=f"Accept this connection in firewalld's zone {first.zone}: the first command at once, the second for "
-        f"after a reboot or reload. {_ZONE_TRIED if tried else _ZONE_UNTRIED} To let other machines in as well: "
+        f"after a reboot or reload. {how} To let other machines in as well: "
         f"`firewall-cmd {zoned} --add-port={server.port}/tcp`, and again with `--permanent`.",
         commands=tuple(
             Command(("firewall-cmd", *when, zoned, f"--add-rich-rule={rule}"), needs_root=True) for when in _BOTH
@@ -142,6 +145,18 @@ def _takes_away(tried: Derived) -> bool:
         command.argv[:2] in (("nft", "delete"), ("ipset", "del")) or "-D" in command.argv[:4]
         for command in tried.remedy.commands
     )
+
+
+def _untried(walk: Walk) -> str:
+    """Why nothing was tried in the copy, as a sentence, where the packet alone shows that the accept ends its chain."""
+    match walk.rehearsals:
+        case Unknown(reason=reason, detail=why) if walk.packet == "syn" and reason is not Reason.NOT_NEEDED:
+            because = f" ({why})" if why else ""
+            return (
+                f"It was not tried in a copy of the rules{because}: whether another rule stops the packet is not known."
+            )
+        case _:
+            return ""
 
 
 def _rehearsed(walk: Walk) -> Rehearsal | None:

@@ -219,7 +219,9 @@ def is_fixed_by_its_owner(machine: Machine, scenario: Scenario, target: str, pro
     assert answer.cause is not None, answer
     assert (answer.cause["code"], answer.exit_code) == ("container/host-firewall", 1), answer
     assert {command["argv"][0] for command in first(answer)["commands"]} == {program}, answer
-    assert first(answer)["rehearsal"]["mended"], answer
+    # under a load that leaves no time to try it, the report says so
+    untried = "It was not tried in a copy of the rules" in first(answer)["summary"]
+    assert untried if first(answer)["rehearsal"] is None else first(answer)["rehearsal"]["mended"], answer
     assert first(answer)["survives_reboot"]
     assert "tables-nft-save" not in str(answer.cause["remedies"]), answer
     scenario.execute(first(answer)["commands"])

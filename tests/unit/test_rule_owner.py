@@ -144,12 +144,21 @@ def _with(walk: Walk, **changes: Any) -> Walk:
         _with(ufw_walk(xt("ufw-user-input"), ACCEPT), commands=(Command(("sh",)),)),
         ufw_walk(xt("ufw-before-input"), ACCEPT, entered="ufw-not-local"),
         ufw_walk(xt("INPUT"), ACCEPT),
-        replace(ufw_walk(xt("ufw-user-input"), ACCEPT), rehearsals=Unknown(Reason.DEADLINE)),
         replace(ufw_walk(xt("ufw-user-input"), ACCEPT), packet="reply"),
     ],
 )
 def test_ufws_own_command_is_not_offered_where_it_was_not_seen_to_help(walk: Walk) -> None:
     assert not list(owner_remedies(walk, ("ufw",)))
+
+
+def test_where_nothing_could_be_tried_ufws_own_command_still_comes_first_and_says_so() -> None:
+    walk = replace(ufw_walk(POLICY), rehearsals=Unknown(Reason.DEADLINE, "no time was left"))
+    first, *_ = mending(walk, "127.0.0.1", ("ufw",))
+    assert first.commands[0].argv[:3] == ("ufw", "prepend", "allow")
+    assert first.rehearsal is None
+    assert "It was not tried in a copy of the rules (no time was left)" in first.summary
+    elsewhere = ufw_walk(xt("ufw-before-input"), entered="ufw-not-local")
+    assert not list(owner_remedies(replace(elsewhere, rehearsals=Unknown(Reason.DEADLINE)), ("ufw",)))
 
 
 def test_no_command_is_offered_of_an_owner_that_is_not_at_work() -> None:
