@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from diagnose.analysis.publication import Publication, bridge_address, holder_of
+from diagnose.analysis.publication import DIALS_INSIDE, Publication, bridge_address, holder_of
 from diagnose.model.attempt import Attempt
 from diagnose.model.fact import Known
 from diagnose.model.finding import Evidence
@@ -37,7 +37,8 @@ def _ways(snapshot: Snapshot, attempt: Attempt, one: Publication, walk: Walk | N
     elif walk is not None and walk.arrives is not None:
         yield f"NAT to {walk.arrives}"
     elif holder is not None:
-        yield f"{holder.program} (pid {holder.pid}), which keeps the port"
+        relays = holder.program in DIALS_INSIDE
+        yield f"{holder.program} (pid {holder.pid})" + ("" if relays else ", which keeps the port")
 
 
 def _bridges(snapshot: Snapshot, one: Publication) -> Iterator[str]:

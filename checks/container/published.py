@@ -34,6 +34,7 @@ from diagnose.analysis.publication import (
     inside_of,
     inspecting,
     listening_inside,
+    may_be_translated,
     only_on_loopback,
     open_inside,
     ports_are_published_here,
@@ -64,7 +65,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     failed = [one for one in failing(snapshot) if one.local]
     if not failed or not ports_are_published_here(snapshot):
         return
-    yield from _missing(snapshot)
+    yield from _missing(snapshot, failed)
     said: set[str] = set()
     for attempt in failed:
         for one in _broken_link(snapshot, attempt):
@@ -73,7 +74,7 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
             said.add(one.title if isinstance(one, Finding) else "")
 
 
-def _missing(snapshot: Snapshot) -> Iterator[Missing]:
+def _missing(snapshot: Snapshot, failed: Sequence[Attempt]) -> Iterator[Missing]:
     project = compose.project_of(snapshot)
     for unread in project.unread if project is not None else ():
         place = f"{unread.file}:{unread.line}" if unread.line else unread.file
@@ -83,12 +84,25 @@ def _missing(snapshot: Snapshot) -> Iterator[Missing]:
             if unknown != NOT_NEEDED:
                 yield Missing("containers", unknown)
         case Known(value=seen):
-            for engine in seen.engines:
+            wanted = any(_may_be_an_engine_s(snapshot, one) for one in failed)
+            for engine in seen.engines if wanted else ():
                 if isinstance(engine.containers, Unknown):
                     yield Missing(f"containers of {engine.name}", engine.containers)
                 elif engine.unseen:
                     many = f"{engine.unseen} that do not run were not asked what they publish"
                     yield Missing(f"containers of {engine.name}", Unknown(Reason.DEADLINE, many))
+
+
+def _may_be_an_engine_s(snapshot: Snapshot, attempt: Attempt) -> bool:
+    """Whether an engine could tell why this failed: nobody listens, or it may be the engine's that has the port."""
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    if _nobody_listens(snapshot, attempt) or not may_be_reached(rows, attempt.address, attempt.port):
+        return True
+    if may_be_translated(snapshot, attempt.address, attempt.port) or publications(snapshot, attempt.port):
+        return True
+    holder = holder_of(snapshot, attempt.address, attempt.port)
+    hidden = holder is None and attempt.outcome not in (Outcome.REFUSED, Outcome.UNANSWERED)
+    return hidden or (holder is not None and holder.program in DIALS_INSIDE | RESERVES)
 
 
 def _broken_link(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
@@ -287,6 +301,8 @@ def _leads_there(snapshot: Snapshot, attempt: Attempt, one: Publication) -> bool
         return True  # hidden: the engine's word, or the forwarder's own, stands alone
     if one.forwarder is not None and holder.pid == one.forwarder.pid:
         return True
+    if one.source is Source.CONNECTION:
+        return True  # it was seen to arrive there
     return one.source is Source.ENGINE and holder.program in DIALS_INSIDE | RESERVES
 
 
@@ -355,7 +371,7 @@ def _paused(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Finding:
             *((Evidence("status paused", inspecting(one.container)),) if by_engine else ()),
             *((Evidence("its cgroup is frozen", "cgroup freezer"),) if frozen else ()),
         ),
-        remedies=remedies.unpause(one, by_engine=by_engine, asked=one.described is not None),
+        remedies=remedies.unpause(snapshot, one, by_engine=by_engine, asked=one.described is not None),
         explains=(*_SILENCE, "hung/process-stopped"),
     )
 
@@ -494,6 +510,8 @@ def _linked(snapshot: Snapshot, attempt: Attempt, one: Publication) -> Confidenc
         return Confidence.PROVEN
     holder = holder_of(snapshot, attempt.address, attempt.port)
     holds = holder is not None and one.forwarder is not None and holder.pid == one.forwarder.pid
+    if one.source is Source.CONNECTION:
+        return Confidence.PROVEN
     by_engine = one.source is Source.ENGINE and holder is not None and holder.program in DIALS_INSIDE
     return Confidence.PROVEN if holds or by_engine else Confidence.LIKELY
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from diagnose.analysis import compose
 from diagnose.analysis.compose_target import declared_entry
@@ -16,10 +17,33 @@ from diagnose.model.process import Container, Process
 from diagnose.model.snapshot import Snapshot
 
 
-def _engine(container: Container, *words: str) -> Command:
-    """A command of the engine, which runs as root: a member of the group docker needs no sudo."""
+class _Caller(NamedTuple):
+    """Whose engine is asked, and by whom: root's own podman does not know the containers of another user's."""
+
+    owner: int = 0
+    reader: int = 0
+
+
+_ROOT = _Caller()
+
+
+def _engine(container: Container, *words: str, caller: _Caller = _ROOT) -> Command:
+    """A command of the engine, which runs as root: a member of the group docker needs no sudo.
+
+    An engine without root is asked by its user, or by root in that user's own service manager.
+    """
     name = callable_name(container) or container_name(container)
-    return Command((container.engine, *words, name), needs_root=True)
+    argv = (container.engine, *words, name)
+    if caller.owner == 0:
+        return Command(argv, needs_root=True)
+    if caller.owner == caller.reader:
+        return Command(argv)
+    manager = ("systemd-run", f"--machine={caller.owner}@.host", "--user", "--quiet", "--wait", "--collect")
+    return Command((*manager, *argv), needs_root=True)
+
+
+def _caller(snapshot: Snapshot, one: Publication) -> _Caller:
+    return _Caller(one.inside.owner if one.inside is not None else 0, snapshot.vantage.reader_uid)
 
 
 def start_again(told: EngineContainer) -> tuple[Remedy, ...]:
@@ -39,19 +63,20 @@ def start_again(told: EngineContainer) -> tuple[Remedy, ...]:
     return (start, log) if told.exit_code else (start,)
 
 
-def unpause(one: Publication, *, by_engine: bool, asked: bool) -> tuple[Remedy, ...]:
+def unpause(snapshot: Snapshot, one: Publication, *, by_engine: bool, asked: bool) -> tuple[Remedy, ...]:
     """Let it go on; `asked`: the engine has told whether it was its doing."""
     if asked and not by_engine:
         return (Remedy(summary=f"Thaw the cgroup of {one.name}: whoever froze it did not tell the engine."),)
-    return (go_on(one.container, "" if asked else ", if it was the engine that paused it"),)
+    where = "" if asked else ", if it was the engine that paused it"
+    return (go_on(one.container, where, _caller(snapshot, one)),)
 
 
-def go_on(container: Container, where: str = "") -> Remedy:
+def go_on(container: Container, where: str = "", caller: _Caller = _ROOT) -> Remedy:
     """Let it go on by its engine."""
     return Remedy(
         summary=f"Let container {container_name(container)} go on{where}",
-        commands=(_engine(container, "unpause"),),
-        undo=(_engine(container, "pause"),),
+        commands=(_engine(container, "unpause", caller=caller),),
+        undo=(_engine(container, "pause", caller=caller),),
         survives_reboot=None,
     )
 
@@ -109,7 +134,7 @@ def right_port(snapshot: Snapshot, one: Publication, ports: Sequence[int]) -> tu
         found.append(
             Remedy(
                 summary="Read the end of its log: the server in it has not come up",
-                commands=(_engine(one.container, "logs", "--tail", "50"),),
+                commands=(_engine(one.container, "logs", "--tail", "50", caller=_caller(snapshot, one)),),
             )
         )
     return tuple(found)

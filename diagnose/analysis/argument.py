@@ -367,6 +367,15 @@ def _journalctl(words: list[str]) -> str | None:
     return _first(rest, "-u", is_unit, "-n", _NUMBER, "--no-pager")
 
 
+def _systemd_run(words: list[str]) -> str | None:
+    """`--machine=UID@.host --user --quiet --wait --collect podman ...`: in that user's own service manager."""
+    match words:
+        case [machine, "--user", "--quiet", "--wait", "--collect", "podman", *rest]:
+            return _either(_first((machine,), _MACHINE), _engine(rest))
+        case _:
+            return " ".join(words)
+
+
 _MACHINE = _Form(r"--machine=[0-9]+@\.host")
 _PROPERTIES = _Form(r"[A-Za-z,]+")
 
@@ -468,6 +477,7 @@ _GRAMMARS: dict[str, _Grammar] = {
     "fail2ban-client": _fail2ban,
     "systemctl": _systemctl,
     "journalctl": _journalctl,
+    "systemd-run": _systemd_run,
     "docker": _engine,
     "podman": _engine,
     "docker-compose": _compose,

@@ -9,7 +9,8 @@ from ipaddress import ip_address
 from msgspec.structs import replace
 
 from diagnose.analysis.argument import Objection, objected
-from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker
+from diagnose.analysis.owner_places import owner_effect
+from diagnose.analysis.rule_owner import Maker, Owner, brings_back, keeps, maker, maker_on
 from diagnose.analysis.walk import destination_rewrite
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.firewall import Backend, RuleRef, Walk
@@ -49,7 +50,15 @@ def _conceivable(walk: Walk) -> Iterator[Remedy]:
         return iter(()) if rewrite is None else _for_rule(replace(walk, hook=rewrite.hook), rewrite.rule)
     if walk.verdict not in ("drop", "reject") and walk.reader is None:
         return iter(())
-    return _for_policy(walk, decider) if decider.policy else _for_rule(walk, decider)
+    return _with_effect(walk, _for_policy(walk, decider) if decider.policy else _for_rule(walk, decider))
+
+
+def _with_effect(walk: Walk, remedies: Iterator[Remedy]) -> Iterator[Remedy]:
+    """With what the owner's own command adds, as the second: the first is what follows from the decider alone."""
+    general = tuple(remedies)
+    effect = owner_effect(walk)
+    own = () if effect is None or effect.commands in [one.commands for one in general] else (effect,)
+    yield from (*general[:1], *own, *general[1:])
 
 
 def combined(remedies: Sequence[Remedy], *, astray: bool = False) -> Remedy:
@@ -64,13 +73,19 @@ def combined(remedies: Sequence[Remedy], *, astray: bool = False) -> Remedy:
     actions = [remedy.summary.partition(". ")[0] for remedy in remedies]
     return Remedy(
         summary=f"{len(remedies)} rules {do} one after the other, so all of this is needed: {'; '.join(actions)}. "
-        + remedies[-1].summary.partition(". ")[2],
+        + _lasting(remedies),
         # one may have to be given again: further up the chain it lets through another packet
         commands=tuple(command for remedy in remedies for command in remedy.commands),
         undo=tuple(command for remedy in reversed(remedies) for command in remedy.undo) if undoable else (),
         risk=max((remedy.risk for remedy in remedies), key=tuple(Risk).index),
         survives_reboot=False,
     )
+
+
+def _lasting(remedies: Sequence[Remedy]) -> str:
+    """What is said of how to keep it: by the last of them that names the owner of a rule, else by the last."""
+    said = [remedy.summary.partition(". ")[2] for remedy in reversed(remedies)]
+    return next((one for one in said if not one.startswith(_UNTIL_LOADED)), said[0])
 
 
 def without_undo(remedy: Remedy) -> Remedy:
@@ -84,15 +99,16 @@ def without_undo(remedy: Remedy) -> Remedy:
 
 
 def _for_policy(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
-    yield _accept(decider, _flow(walk, decider), _traffic(walk))
+    yield _accept(decider, _flow(walk, decider), _traffic(walk), maker_on(walk))
     if walk.hook in ("input", "output") and walk.came is None:
         # what a rule set with this policy usually lacks
-        yield _accept(decider, _interface(walk, decider), "everything on the loopback interface")
+        yield _accept(decider, _interface(walk, decider), "everything on the loopback interface", maker_on(walk))
 
 
 def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
-    accept = _accept(decider, _flow(walk, decider), _traffic(walk))
-    removed = removal(decider)
+    made = maker_on(walk)
+    accept = _accept(decider, _flow(walk, decider), _traffic(walk), made)
+    removed = removal(decider, made)
     element = _port_of_set(walk, decider)
     if element is not None:
         yield element
@@ -109,11 +125,12 @@ def _for_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
 # ------ an accept before it
 
 
-def _accept(decider: RuleRef, match: tuple[str, ...], what: str) -> Remedy:
+def _accept(decider: RuleRef, match: tuple[str, ...], what: str, made: Maker | None = None) -> Remedy:
+    """`made`: whose rule it is, where the rule alone does not show it."""
     place = f"chain {decider.chain} of table {_table(decider)}"
     where = f"at the top of {place}" if decider.policy else f"in {place}, just before the rule that {_acts(decider)}"
     command, undo = _accept_nft(decider, match) if decider.backend is Backend.NFT else _accept_xt(decider, match)
-    summary = f"Accept {what} {where}. {_keep(decider)}"
+    summary = f"Accept {what} {where}. {_keep(decider, made)}"
     if not undo:
         listing = f"nft -a list chain {decider.family} {decider.table} {decider.chain}"
         summary += (
@@ -174,8 +191,8 @@ def _flow(walk: Walk, decider: RuleRef) -> tuple[str, ...]:
 # ------ the rule removed
 
 
-def removal(decider: RuleRef) -> Remedy | None:
-    """The removal of that very rule; None when it cannot be named in one command."""
+def removal(decider: RuleRef, made: Maker | None = None) -> Remedy | None:
+    """The removal of that very rule; None when it cannot be named in one command. `made`: whose it is, if known."""
     if not decider.text or "\n" in decider.text:
         return None
     commands = _removal_nft(decider) if decider.backend is Backend.NFT else _removal_xt(decider)
@@ -184,7 +201,8 @@ def removal(decider: RuleRef) -> Remedy | None:
     command, undo = commands
     hidden = " Its comment is not shown here, and the undo adds the rule without it." if MASK in decider.text else ""
     return Remedy(
-        summary=f"Remove the rule from chain {decider.chain} of table {_table(decider)}. {_keep(decider)}{hidden}",
+        summary=f"Remove the rule from chain {decider.chain} of table {_table(decider)}. "
+        f"{_keep(decider, made)}{hidden}",
         commands=(command,),
         undo=(undo,),
         survives_reboot=False,
@@ -306,21 +324,22 @@ def _table(rule: RuleRef) -> str:
     return f"{rule.family} {rule.table}" if rule.backend is Backend.NFT else f"{rule.table} ({rule.backend.value})"
 
 
-def _keep(rule: RuleRef) -> str:
-    made = maker(rule)
+def _keep(rule: RuleRef, made: Maker | None = None) -> str:
+    made = made or maker(rule)
     if made.owner is not Owner.PLAIN:
         return f"{brings_back(made)}. {keeps(made)}"
     if rule.backend is Backend.NFT:
         return (
-            "It lasts until the rules are loaded again: to keep it, change the file or the program that writes this "
+            f"{_UNTIL_LOADED}: to keep it, change the file or the program that writes this "
             "table as well (often /etc/nftables.conf)."
         )
     return (
-        "It lasts until the rules are loaded again: to keep it, change what loads them as well "
+        f"{_UNTIL_LOADED}: to keep it, change what loads them as well "
         f"(the program that owns the rules, or {_SAVE[rule.backend]} into the file that is restored at boot)."
     )
 
 
+_UNTIL_LOADED = "It lasts until the rules are loaded again"
 _SAVE = {
     Backend.NFT: "nft list ruleset",
     Backend.IPTABLES_NFT: "iptables-nft-save",

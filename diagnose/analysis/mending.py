@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from diagnose.analysis.firewall_remedies import candidates, unspeakable
+from diagnose.analysis.owner_places import owner_effect
 from diagnose.analysis.owner_remedies import FAIL2BAN_CLIENT, owner_remedies, unban
 from diagnose.analysis.rehearsal import Derived, derived
 from diagnose.analysis.walk import queue_rule
@@ -18,10 +19,13 @@ def mending(walk: Walk, banned: str, tools: tuple[str, ...]) -> tuple[Remedy, ..
 
     `banned`: the address that a ban would be about. `tools`: the owners' commands that are at work.
     """
-    lifted, general = unban(walk, banned, tools), tried_remedies(walk)
+    lifted, owned = unban(walk, banned, tools), tuple(owner_remedies(walk, tools))
+    general = tried_remedies(walk, owned=bool(owned))
     if FAIL2BAN_CLIENT in tools:
         return (*lifted, *general)
-    return (*owner_remedies(walk, tools), *_reader_first(walk), *general, *lifted)
+    if owned and general[0] in NO_COMMAND:
+        general = ()  # the owner's command is the one that fixes it
+    return (*owned, *_reader_first(walk), *general, *lifted)
 
 
 def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
@@ -35,18 +39,29 @@ def _reader_first(walk: Walk) -> tuple[Remedy, ...]:
     )
 
 
-def tried_remedies(walk: Walk) -> tuple[Remedy, ...]:
-    """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed."""
+def tried_remedies(walk: Walk, *, owned: bool = False) -> tuple[Remedy, ...]:
+    """The candidates that mended the copy, the smallest opening first; without a rehearsal, none is claimed.
+
+    `owned`: what the owner's command adds is left out, because that command is given.
+    """
     match walk.rehearsals:
         case Known(value=tried):
             kept = derived(walk)
-            mended = sorted((one for one in kept if one.mended), key=lambda one: len(one.opens))
+            effect = owner_effect(walk) if owned else None
+            shown = (one for one in kept if effect is None or one.remedy.commands != effect.commands)
+            mended = sorted((one for one in shown if one.mended), key=lambda one: len(one.opens))
             none = by_hand(walk) if len(kept) == len(tried) else UNFOUNDED
             return tuple(_rehearsed(one) for one in mended) or (none,)
         case Unknown(reason=Reason.TOOL_MISSING) as unknown:
-            return tuple(_described(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
+            return tuple(_described(remedy, unknown) for remedy in _general(walk)) or (by_hand(walk),)
         case Unknown() as unknown:
-            return tuple(_untried(remedy, unknown) for remedy in candidates(walk)) or (by_hand(walk),)
+            return tuple(_untried(remedy, unknown) for remedy in _general(walk)) or (by_hand(walk),)
+
+
+def _general(walk: Walk) -> tuple[Remedy, ...]:
+    """The candidates without what the owner's own command adds."""
+    effect = owner_effect(walk)
+    return tuple(one for one in candidates(walk) if effect is None or one.commands != effect.commands)
 
 
 def _rehearsed(tried: Derived) -> Remedy:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
+from diagnose.analysis.owner_places import entered, owner_effect, server_seen, ufw_chain, zone_chain
 from diagnose.analysis.rehearsal import Derived, derived
-from diagnose.analysis.rule_owner import Owner, called_chain, maker_on
+from diagnose.analysis.rule_owner import Owner, maker_on
 from diagnose.analysis.walk import ban_jail
-from diagnose.model.finding import Command, Remedy
+from diagnose.model.fact import Reason, Unknown
+from diagnose.model.finding import Command, Rehearsal, Remedy
 from diagnose.model.firewall import RuleRef, Walk
-from diagnose.model.network import Endpoint, is_loopback
+from diagnose.model.network import is_loopback
 
 UFW, FIREWALL_CMD, FAIL2BAN_CLIENT = "ufw", "firewall-cmd", "fail2ban-client"
 _DIRECTIONS = {"input": "in", "output": "out"}
 _PANIC = "firewalld_policy_drop"
-_ZONE_FIRST = re.compile(r"(?:filter_)?IN_(?!policy_)(?P<zone>[\w-]+)_pre")
-"""firewalld's first chain of a zone: its rules of negative priority (firewalld.richlanguage(5))."""
 
 
 def owner_remedies(walk: Walk, tools: tuple[str, ...]) -> Iterator[Remedy]:
@@ -35,23 +34,26 @@ def owner_remedies(walk: Walk, tools: tuple[str, ...]) -> Iterator[Remedy]:
 
 def _ufw(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     """An accept at the top of ufw's own chain for user rules, where the packet has been in it."""
-    server = _server(walk)
-    six = "6" if ":" in server.address else ""
+    server = server_seen(walk)
     direction = _DIRECTIONS.get(walk.hook, "")
-    if not (_accept_suffices(walk) and _entered(walk, decider, f"ufw{six}-user-{walk.hook}")):
+    tried = _rehearsed(walk)
+    if tried is None and not (entered(walk, decider, ufw_chain(walk)) and (_accept_suffices(walk) or _untried(walk))):
         return
     interface = walk.came.interface if walk.came is not None else "lo"
+    how = _untried(walk) or (_UFW_TRIED if tried else _UNTRIED)
     rule = ("allow", direction, "on", interface, "to", server.address, "port", str(server.port), "proto", "tcp")
     yield Remedy(
-        summary=f"Allow this connection in ufw, before its other rules. ufw keeps it over a reboot. {_UNTRIED} If a "
-        "rule of ufw denies the port (`ufw status numbered` lists them), `ufw delete` with its number takes that back, "
-        "but for everybody.",
+        summary="Allow this connection in ufw, before its other rules. ufw keeps it over a reboot. "
+        f"{how} If a rule of ufw denies the port (`ufw status numbered` lists them), "
+        "`ufw delete` with its number takes that back, but for everybody.",
         commands=(Command(("ufw", "prepend", *rule), needs_root=True),),
         undo=(Command(("ufw", "delete", *rule), needs_root=True),),
         survives_reboot=True,
+        rehearsal=tried,
     )
 
 
+_UFW_TRIED = "The accept that it adds was tried in the copy of the rules, at the place where ufw puts it."
 _UNTRIED = (
     "ufw itself was not tried in the copy of the rules, since it would write its files; the accept that it adds was."
 )
@@ -59,11 +61,11 @@ _UNTRIED = (
 
 def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
     """An accept in the first chain of the zone, where the packet has been in it."""
-    entered = (_ZONE_FIRST.fullmatch(called_chain(step)) for step in walk.steps if step.rule.table == decider.table)
-    zone = next((found["zone"] for found in entered if found and found[0] != decider.chain), None)
-    if zone is None or walk.hook != "input" or not _accept_suffices(walk):
+    first = zone_chain(walk, decider)
+    tried = _rehearsed(walk)
+    if first is None or (tried is None and not (_accept_suffices(walk) or _untried(walk))):
         return
-    server = _server(walk)
+    server = server_seen(walk)
     family = "ipv6" if ":" in server.address else "ipv4"
     ours = walk.came is not None or is_loopback(server.address)
     source = "" if ours else f'source address="{server.address}" '
@@ -71,12 +73,12 @@ def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
         f'rule priority="-1" family="{family}" {source}destination address="{server.address}" '
         f'port port="{server.port}" protocol="tcp" accept'
     )
-    zoned = f"--zone={zone}"
+    zoned = f"--zone={first.zone}"
+    how = _untried(walk) or (_ZONE_TRIED if tried else _ZONE_UNTRIED)
     yield Remedy(
-        summary=f"Accept this connection in firewalld's zone {zone}: the first command at once, the second for after a "
-        "reboot or reload. firewalld itself could not be tried in the copy of the rules; the accept that it adds was. "
-        f"To let other machines in as well: `firewall-cmd {zoned} --add-port={server.port}/tcp`, and again with "
-        "`--permanent`.",
+        summary=f"Accept this connection in firewalld's zone {first.zone}: the first command at once, the second for "
+        f"after a reboot or reload. {how} To let other machines in as well: "
+        f"`firewall-cmd {zoned} --add-port={server.port}/tcp`, and again with `--permanent`.",
         commands=tuple(
             Command(("firewall-cmd", *when, zoned, f"--add-rich-rule={rule}"), needs_root=True) for when in _BOTH
         ),
@@ -84,9 +86,12 @@ def _rich_rule(walk: Walk, decider: RuleRef) -> Iterator[Remedy]:
             Command(("firewall-cmd", *when, zoned, f"--remove-rich-rule={rule}"), needs_root=True) for when in _BOTH
         ),
         survives_reboot=True,
+        rehearsal=tried,
     )
 
 
+_ZONE_TRIED = "The accept that it adds was tried in the copy of the rules, at the place where firewalld puts it."
+_ZONE_UNTRIED = "firewalld itself could not be tried in the copy of the rules; the accept that it adds was."
 _BOTH: tuple[tuple[str, ...], ...] = ((), ("--permanent",))
 
 
@@ -142,22 +147,29 @@ def _takes_away(tried: Derived) -> bool:
     )
 
 
-def _entered(walk: Walk, decider: RuleRef, chain: str) -> bool:
-    """Whether the packet came through this chain of the decider's table, at the decider's hook, before it was stopped.
+def _untried(walk: Walk) -> str:
+    """Why nothing was tried in the copy, as a sentence, where the packet alone shows that the accept ends its chain."""
+    match walk.rehearsals:
+        case Unknown(reason=reason, detail=why) if walk.packet == "syn" and reason is not Reason.NOT_NEEDED:
+            because = f" ({why})" if why else ""
+            return (
+                f"It was not tried in a copy of the rules{because}: whether another rule stops the packet is not known."
+            )
+        case _:
+            return ""
 
-    Then an accept there ends the base chain just as one before the decider does.
-    """
-    return walk.packet == "syn" and any(
-        called_chain(step) == chain
-        and step.hook in (walk.hook, "")  # of iptables-legacy no hook is told for a chain that is jumped to
-        and (step.rule.backend, step.rule.table) == (decider.backend, decider.table)
-        for step in walk.steps
-    )
+
+def _rehearsed(walk: Walk) -> Rehearsal | None:
+    """What the owner's accept did in the copy, at its own place; None where it was not tried, or does not fix it."""
+    effect = owner_effect(walk)
+    wanted = effect.commands if effect is not None else ()
+    tried = next((one for one in derived(walk) if one.mended and one.remedy.commands == wanted), None)
+    return Rehearsal(True, tried.opens) if tried is not None else None
 
 
 def _accept_suffices(walk: Walk) -> bool:
     """Whether nothing else stops this flow: in the copy one accept for its port alone has mended it."""
-    port = str(_server(walk).port)
+    port = str(server_seen(walk).port)
     return walk.packet == "syn" and any(
         one.mended and len(one.remedy.commands) == 1 and _accepts(one.remedy.commands[0], port) for one in derived(walk)
     )
@@ -167,9 +179,3 @@ def _accepts(command: Command, port: str) -> bool:
     words = [word.lower() for word in command.argv]
     adds = "-i" in words[:4] or "insert" in words[:2]
     return adds and "accept" in words and port in words
-
-
-def _server(walk: Walk) -> Endpoint:
-    """The server's end as the decider saw it; the address without its zone."""
-    server = walk.seen_as or Endpoint(walk.address, walk.port)
-    return Endpoint(server.address.partition("%")[0], server.port)

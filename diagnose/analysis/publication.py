@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -19,6 +19,8 @@ from diagnose.model.snapshot import Snapshot
 
 DIALS_INSIDE = frozenset({"docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns", "rootlesskit"})
 """Programs that take a published port's connections and dial the container for each."""
+INSIDE_ITS_NAMESPACE = DIALS_INSIDE - {"docker-proxy"}
+"""Of these the ones that connect inside the container's network namespace, and not from ours."""
 RESERVES = frozenset({"dockerd", "conmon", "podman"})
 """Programs that only keep the port from others: a NAT rule is what leads into the container."""
 PAST_UFW = frozenset({"docker-proxy", "dockerd", "conmon"})
@@ -41,6 +43,8 @@ class Source(StrEnum):
     ENGINE = "engine"
     FORWARDER = "forwarder"
     """The command line of the process that holds the host's port."""
+    CONNECTION = "connection"
+    """Our own connection, whose other end was seen in the container's network namespace."""
 
 
 class Publication(Struct, frozen=True):
@@ -152,8 +156,32 @@ def publications(snapshot: Snapshot, port: int) -> tuple[Publication, ...]:
     known = {(one.entry.address, one.entry.port) for one in told if one.is_running}
     for one in forwarders:
         if one.listens.port == port and (one.listens.address, port) not in known:
-            told += _by_forwarder(addressed.get(one.target.address, ()), one)
-    return tuple(told)
+            told += _by_forwarder(_where_it_connects(seen, addressed, one), one)
+    covered = [one for one in told if one.is_running]
+    return (*told, *_by_connection(snapshot, seen, port, covered))
+
+
+def _where_it_connects(
+    seen: Containers, addressed: Mapping[str, list[Inside]], forwarder: Forwarder
+) -> Sequence[Inside]:
+    """By the namespace where it is another than ours; its target is no address of ours then."""
+    if forwarder.program in INSIDE_ITS_NAMESPACE:
+        return [one for one in seen.insides if forwarder.namespace and one.namespace == forwarder.namespace]
+    return addressed.get(forwarder.target.address, ())
+
+
+def _by_connection(
+    snapshot: Snapshot, seen: Containers, port: int, known: Sequence[Publication]
+) -> Iterator[Publication]:
+    """Where our own connections ended, if no engine and no command line tells of it."""
+    for attempt in snapshot.attempts:
+        if attempt.port != port or not isinstance(attempt.behind, Known):
+            continue
+        end = attempt.behind.value
+        there = [one for one in seen.insides if end.namespace and one.namespace == end.namespace]
+        if len(there) == 1 and not any(one.covers(attempt.address) for one in known):
+            entry = Published(unmapped(attempt.address).partition("%")[0], port, end.server.port)
+            yield Publication(there[0].container, entry, Source.CONNECTION, None, there[0])
 
 
 def inside_of(seen: Containers, container: Container) -> Inside | None:
@@ -209,15 +237,21 @@ def holder_of(snapshot: Snapshot, address: str, port: int) -> Process | None:
 def may_be_translated(snapshot: Snapshot, address: str, port: int) -> bool:
     """Whether a NAT rule may lead this port into a container, where the rules are not known.
 
-    An engine is here, or that could not be seen, and what keeps the port is hidden from us or only keeps it.
+    An engine is here, or that could not be seen; an interface of ours leads into another namespace, without which no
+    container is to be reached; and what keeps the port is hidden from us or only keeps it. An engine that makes NAT
+    rules here is root's, and so is the socket that keeps the port.
     """
     match snapshot.containers:
         case Unknown(reason=reason) if reason in (Reason.NOT_NEEDED, Reason.NOT_LINUX):
             return False
-        case Known(value=seen) if not (seen.engines or seen.insides):
+        case Known(value=seen) if not (seen.engines or seen.insides) or seen.cabled == Known(False):
             return False
         case _:
             pass
+    rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
+    users = {row.uid for row in reached(rows, address, port)}
+    if users and not users & {0, -1}:
+        return False
     holder = holder_of(snapshot, address, port)
     return holder is None or holder.program in RESERVES
 
@@ -242,7 +276,7 @@ def only_on_loopback(rows: Iterable[SocketRow]) -> bool:
 def bridge_address(one: Publication) -> Endpoint | None:
     """Where the host itself reaches the container without the published port: its address on the engine's network."""
     addresses = [a for each in (one.described.attachments if one.described else ()) for a in each.addresses]
-    if not addresses and one.forwarder is not None:
+    if not addresses and one.forwarder is not None and one.forwarder.program not in INSIDE_ITS_NAMESPACE:
         addresses = [one.forwarder.target.address]
     return Endpoint(addresses[0], one.entry.container_port) if addresses else None
 
@@ -255,3 +289,5 @@ def entry_evidence(one: Publication) -> Evidence:
             return Evidence(f"published: {entry}", inspecting(one.container))
         case Source.FORWARDER:
             return Evidence(f"forwarded: {entry}", f"/proc/{one.forwarder.pid if one.forwarder else 0}/cmdline")
+        case Source.CONNECTION:
+            return Evidence(f"our own connection: {entry}", f"/proc/{one.inside.pid if one.inside else 0}/net/tcp")

@@ -57,6 +57,7 @@ def _sign(
 
 _PLAIN = Maker(Owner.PLAIN, Owner.PLAIN.value)
 _UFW = Maker(Owner.UFW, Owner.UFW.value)
+_FIREWALLD = Maker(Owner.FIREWALLD, Owner.FIREWALLD.value)
 _SIGNS = (
     _sign(Owner.UFW, chain=r"ufw6?-"),
     _sign(Owner.FIREWALLD, table=r"firewalld(_policy_drop|_\w+)?$"),
@@ -115,7 +116,15 @@ def maker_on(walk: Walk) -> Maker:
     made = maker(decider)
     if made.owner is Owner.PLAIN and decider.policy and any(_calls_ufw(step, decider) for step in walk.steps):
         return _UFW
+    if made.owner is Owner.PLAIN and any(_calls_its_parts(step, decider) for step in walk.steps):
+        return _FIREWALLD
     return made
+
+
+def _calls_its_parts(step: Step, decider: RuleRef) -> bool:
+    """Whether the decider stands in the chain of a zone of firewalld: one that calls another of its own name."""
+    same = (step.rule.backend, step.rule.table, step.rule.chain) == (decider.backend, decider.table, decider.chain)
+    return same and decider.chain.startswith("IN_") and called_chain(step) == f"{decider.chain}_deny"
 
 
 def _calls_ufw(step: Step, decider: RuleRef) -> bool:

@@ -66,15 +66,17 @@ class ContainerLook:
     def _look(self) -> Fact[dict[int, Containers]]:
         if self._side is not None:
             self._side.leave()  # the engines are ours, wherever we look from
-        from diagnose.probes import engines, forwarders  # here only: what works, and other platforms, need neither
+        # here only: what works, and other platforms, need none of them
+        from diagnose.probes import engines, forwarders, insides
 
         ports = self._ports()
         forwarding = Asked("forwarders", lambda: forwarders.look(ports, _FORWARDER_SECONDS), PROBE_SECONDS)
         told = engines.look(self._questions, _ENGINE_SECONDS, ask=self._ask)
         seen = forwarding.fact()
         host = self._host(os.stat("/proc/thread-self/ns/net").st_ino if self._side is not None else None)
+        cabled = insides.cabled()
         return Known(
-            {port: Containers(told[port], self._insides(port, told[port], seen), seen, host) for port in ports}
+            {port: Containers(told[port], self._insides(port, told[port], seen), seen, host, cabled) for port in ports}
         )
 
     def _host(self, home: int | None) -> Inside | None:
@@ -112,6 +114,11 @@ class ContainerLook:
         ]
         return [one for one in known if one]
 
+    def _ends(self, port: int) -> list[int]:
+        """The namespaces in which our own connections were seen to end."""
+        found = [one.behind for case in self._on(port) for one in case.attempts]
+        return [one.value.namespace for one in found if isinstance(one, Known)]
+
     def _insides(
         self, port: int, engines: Collection[Engine], forwarding: Fact[tuple[Forwarder, ...]]
     ) -> tuple[Inside, ...]:
@@ -122,11 +129,13 @@ class ContainerLook:
             return ()
         told = _told(engines)
         dialled = [one.target.address for one in forwarding.value] if isinstance(forwarding, Known) else []
+        relayed = [one.namespace for one in forwarding.value] if isinstance(forwarding, Known) else []
         hosts = [one.network_mode.removeprefix("container:") for one in told]
         wanted = insides.Wanted(
             port=port,
             ids=frozenset((*(one.container.id for one in told), *hosts)),
             addresses=frozenset((*dialled, *(one for case in self._on(port) for one in case.addresses))),
+            namespaces=frozenset((*relayed, *self._ends(port))) - {0},
         )
         names = _names(engines)
         found = insides.look(others.value.namespaces, wanted)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from diagnose import __version__
 from diagnose.analysis.ports import near, near_misses
-from diagnose.analysis.publication import PAST_UFW
+from diagnose.analysis.publication import DIALS_INSIDE, PAST_UFW, is_of_an_engine
 from diagnose.analysis.reach import reached, unmapped
 from diagnose.collect.case import LOCAL_TIMEOUT, PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, Machine, Order, flow_of
 from diagnose.model.attempt import Attempt, Outcome
@@ -411,15 +411,25 @@ def _known(rows: Fact[tuple[SocketRow, ...]]) -> tuple[SocketRow, ...]:
 
 
 def _forwarding(attempt: Attempt, machine: Machine) -> int | None:
-    """The docker-proxy that took the connection, by the pid that holds the listener; 0: its holder is hidden."""
+    """The forwarder that took the connection, by the pid that holds the listener; 0: its holder is hidden."""
     rows = machine.tables.listeners.value if isinstance(machine.tables.listeners, Known) else ()
-    inodes = {row.inode for row in reached(rows, attempt.address, attempt.port) if row.uid == 0}
+    found = reached(rows, attempt.address, attempt.port)
+    inodes = {row.inode for row in found}
     if not inodes or not isinstance(machine.holders, Known):
         return None
     held = [one.process for one in machine.holders.value.found if one.inode in inodes]
     if not held:
-        return 0 if any(os.path.exists(path) for path in DOCKER_SOCKETS) else None
-    return next((one.pid for one in held if one.program == "docker-proxy"), None)
+        return 0 if _may_forward(found) else None
+    return next((one.pid for one in held if is_of_an_engine(one, DIALS_INSIDE)), None)
+
+
+def _may_forward(rows: Sequence[SocketRow]) -> bool:
+    """Whether the hidden process that has these listeners may be one that accepts for a container."""
+    if any(row.uid == 0 for row in rows) and any(os.path.exists(path) for path in DOCKER_SOCKETS):
+        return True
+    from diagnose.probes import forwarders  # where the holder is hidden only
+
+    return any(forwarders.relays_at(port) for port in {row.local.port for row in rows})
 
 
 def _translated(attempt: Attempt) -> bool:

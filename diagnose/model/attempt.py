@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from diagnose.model.bounds import Address, Count, Few, Milliseconds, Octet, Pid, Port
+from diagnose.model.bounds import Address, Count, Few, Handle, Milliseconds, Octet, Pid, Port
 from diagnose.model.fact import NOT_NEEDED, Fact, Known
 from diagnose.model.network import Endpoint, Family
 from diagnose.model.rule import Step
@@ -184,6 +184,8 @@ class Behind(Struct, frozen=True):
     """NAT led it to another socket of our own namespace."""
     hung_up: bool = False
     """The forwarder closed it again before any byte, and nothing at its far end listens."""
+    namespace: Handle = 0
+    """The network namespace in which the connection ends; 0: not known, or ours."""
 
 
 class Attempt(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from diagnose.model.bounds import Address, Count, ExitStatus, Few, Handle, Pid, Port, Some
+from diagnose.model.bounds import Address, Count, ExitStatus, Few, Handle, Pid, Port, Some, Uid
 from diagnose.model.fact import NOT_NEEDED, Fact
 from diagnose.model.network import Endpoint, SocketRow
 from diagnose.model.process import Container
@@ -108,6 +108,8 @@ class Inside(Struct, frozen=True):
     """Every TCP listener in there."""
     frozen: Fact[bool] = NOT_NEEDED
     """Whether its cgroup is frozen (freezer.state, cgroup.freeze): paused, by whoever did it."""
+    owner: Uid = 0
+    """The user whose engine runs it, by podman's own process next to it (conmon); 0: root's, or not told."""
 
 
 class Forwarder(Struct, frozen=True, order=True):
@@ -118,7 +120,9 @@ class Forwarder(Struct, frozen=True, order=True):
     """docker-proxy ..."""
     listens: Endpoint
     target: Endpoint
-    """Where it dials."""
+    """Where it connects to; inside another namespace the port alone counts."""
+    namespace: Handle = 0
+    """The network namespace in which it connects, where that is another than the one it listens in; 0: not known."""
 
 
 class Containers(Struct, frozen=True):
@@ -130,3 +134,5 @@ class Containers(Struct, frozen=True):
     forwarders: Fact[Some[Forwarder]] = NOT_NEEDED
     host: Inside | None = None
     """The network namespace of the host, where we look from a container's or another's."""
+    cabled: Fact[bool] = NOT_NEEDED
+    """Whether an interface of ours has its other end in another namespace: without one NAT leads into no container."""

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from diagnose.model.network import Endpoint, Family, SocketRow, TcpState
 
+TABLES: tuple[tuple[str, Family], ...] = (("tcp", "ipv4"), ("tcp6", "ipv6"))
+"""The files of TCP sockets, each of one family."""
 _LISTEN = f"{TcpState.LISTEN:02X}"
 
 

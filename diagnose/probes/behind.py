@@ -18,7 +18,8 @@ from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, Family, SocketRow, TcpState, family_of, is_wildcard
 from diagnose.pace import patient
 from diagnose.parse import proc_net
-from diagnose.probes import forwarders, insides, namespaces
+from diagnose.probes import forwarders, insides, namespaces, relay_end
+from diagnose.probes.forwarders import Relay
 from diagnose.probes.namespaces import Namespace
 
 _SURVEY_SECONDS = patient(0.5)
@@ -32,17 +33,24 @@ _TABLES: tuple[tuple[str, Family], ...] = (("tcp", "ipv4"), ("tcp6", "ipv6"))
 def look(dialled: Endpoint, forwarder: int | None, seconds: float) -> Fact[Behind]:
     """Watches one more connection to the endpoint until the program in there takes it, at most so long.
 
-    `forwarder`: the pid of the docker-proxy that took the first one; 0: some process that is hidden from us may be
+    `forwarder`: the pid of the forwarder that accepted the first one; 0: some process that is hidden from us may be
     one; None: there is none, and NAT leads to another namespace.
     """
     try:
-        found = _forwarder(dialled, forwarder) if forwarder is not None else Known(None)
-        if isinstance(found, Unknown):
+        found: Fact[Forwarder | None] = Known(None) if forwarder is None else _forwarder(dialled, forwarder)
+        relays = _relays(dialled, forwarder, found)
+        if isinstance(found, Unknown) and not relays:
             return found
-        target, program = _far(found.value)
         others = namespaces.survey(_SURVEY_SECONDS)
         if isinstance(others, Unknown):
             return others
+        if relays:
+            port = found.value.target.port if isinstance(found, Known) and found.value else None
+            watched = relay_end.Watch(relays, port, others.value)
+            with _connected(dialled) as sock:
+                return watched.until_taken(sock, dialled, seconds)
+        assert isinstance(found, Known)
+        target, program = _far(found.value)
         earlier = _dialling(target)
         wanted = [one for one in others.value if target is None or insides.has_address(one, target.address)]
         with _connected(dialled) as sock:
@@ -64,6 +72,16 @@ def _forwarder(dialled: Endpoint, pid: int) -> Fact[Forwarder | None]:
             return Known(ours[0]) if ours else Unknown(Reason.NOT_NEEDED, "no forwarder has the port")
         case Unknown() as unknown:
             return unknown
+
+
+def _relays(dialled: Endpoint, pid: int | None, found: Fact[Forwarder | None]) -> tuple[Relay, ...]:
+    """Those that connect inside another namespace: the one with this pid, else all that may have the port."""
+    if pid is None:
+        return ()
+    if isinstance(found, Known) and found.value is not None:
+        pid = found.value.pid
+    pids = (pid,) if pid else forwarders.relays_at(dialled.port)
+    return tuple(one for one in map(forwarders.relay, pids) if one is not None)
 
 
 def _far(forwarder: Forwarder | None) -> tuple[Endpoint | None, str | None]:

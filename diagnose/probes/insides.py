@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from diagnose.model.container import Inside
 from diagnose.model.fact import Fact, Known, Reason, Unknown
@@ -19,21 +22,25 @@ _TEXT_LIMIT = 1 << 20
 _GET_NSID, _NSID, _NSID_OF_PID = 90, 1, 2
 """RTM_GETNSID and its attributes (linux/rtnetlink.h, linux/net_namespace.h)."""
 _RTGENMSG = bytes(4)
+_GET_LINK, _LINK_NETNSID = 18, 37
+"""RTM_GETLINK and IFLA_LINK_NETNSID (linux/if_link.h)."""
+_IFINFOMSG = bytes(16)
 _NUMBER = struct.Struct("=i")
 _PROCESSES = 512
 """So many processes of one namespace are asked which container they are of."""
 
 
 class Wanted(NamedTuple):
-    """Which containers are looked into: by a listener's port, by id, or by an address that somebody dials."""
+    """Which containers are looked into: by a listener's port, id, address, or the namespace that a relay leads to."""
 
     port: int
     ids: frozenset[str] = frozenset()
     addresses: frozenset[str] = frozenset()
+    namespaces: frozenset[int] = frozenset()
 
     def match(self, namespace: Namespace) -> bool:
         """Whether something in there is wanted."""
-        if any(row.local.port == self.port for row in namespace.listeners):
+        if namespace.inode in self.namespaces or any(row.local.port == self.port for row in namespace.listeners):
             return True
         found = container_of(namespace.pids[0])
         if found is None or found.id in self.ids:
@@ -75,14 +82,39 @@ def frozen(pid: int) -> Fact[bool]:
 
 def _inside(namespace: Namespace, mounted: str) -> Iterator[Inside]:
     for container, pid in _containers(namespace.pids[:_PROCESSES]).items():
+        monitor = _monitor(pid, container)
         yield Inside(
-            container=container,
+            container=replace(container, name=container.name or monitor.container_name),
             namespace=namespace.inode,
             pid=pid,
             addresses=_addresses(namespace.pids),
             listeners=Known(namespace.listeners),
             frozen=_frozen(pid, mounted),
+            owner=monitor.user,
         )
+
+
+class _Monitor(NamedTuple):
+    """What podman's own process next to a container shows to any user."""
+
+    user: int = 0
+    container_name: str | None = None
+
+
+def _monitor(pid: int, container: Container) -> _Monitor:
+    """By the parent of the container's first process; nothing where that is no conmon, or has ended."""
+    parent = _field(pid, "PPid:")
+    words = _text(f"/proc/{parent}/cmdline").split("\0") if _text(f"/proc/{parent}/comm") == "conmon\n" else []
+    told = dict(pairwise(words))
+    if told.get("-c") != container.id:
+        return _Monitor()
+    return _Monitor(_field(parent, "Uid:"), told.get("-n"))
+
+
+def _field(pid: int, name: str) -> int:
+    """The first number of a line of its status; 0 when it has ended."""
+    lines = (line.split() for line in _text(f"/proc/{pid}/status").splitlines() if line.startswith(name))
+    return next((int(words[1]) for words in lines), 0)
 
 
 def _containers(pids: Iterable[int]) -> dict[Container, int]:
@@ -100,6 +132,16 @@ def _addresses(pids: Iterable[int]) -> tuple[str, ...]:
         if table := _text(f"/proc/{pid}/net/fib_trie"):
             return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
     return ()
+
+
+def cabled() -> Fact[bool]:
+    """Whether an interface of our namespace has its other end in another one (a veth pair): any user may ask."""
+    try:
+        with Netlink(ROUTE) as kernel:
+            links = kernel.dump(_GET_LINK, _IFINFOMSG)
+        return Known(any(_LINK_NETNSID in attributes(body, len(_IFINFOMSG)) for _, body in links))
+    except (OSError, ValueError, struct.error) as error:
+        return Unknown(Reason.FAILED, f"interfaces: {error}")
 
 
 def _is_cabled(pid: int) -> bool:

@@ -54,7 +54,7 @@ def test_a_deny_of_ufw_is_mended_by_an_allow_of_ufw(machine: Machine, scenario: 
     allow = ["ufw", "prepend", "allow", "in", "on", "lo", "to", "127.0.0.1", "port", str(machine.port), "proto", "tcp"]
     assert [command["argv"] for command in first(answer)["commands"]] == [allow]
     assert first(answer)["survives_reboot"]
-    assert first(answer)["rehearsal"] is None
+    assert first(answer)["rehearsal"]["mended"]
     assert "ufw" in answer.cause["explanation"]  # type: ignore[index]
 
 
@@ -191,6 +191,82 @@ def test_a_rule_given_to_firewalld_for_iptables_is_found_there(firewalld: Machin
     direct = ("ipv4", "filter", "INPUT", "0", "-p", "tcp", "--dport", port, "-j", "DROP")
     firewalld.run("firewall-cmd", "--direct", "--add-rule", *direct)
     scenario.says(proven(DROPS), as_nobody=SILENT)
+
+
+# ------ from another namespace: an owner accepts lo before any rule of its user
+
+
+def client(machine: Machine) -> str:
+    """A namespace named client, cabled to the machine; the address that it connects to."""
+    machine.run("mkdir", "-p", "/run/netns")
+    machine.run("ip", "netns", "add", "client")
+    machine.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", "client")
+    machine.run("ip", "addr", "add", "10.1.0.1/24", "dev", "v0")
+    machine.run("ip", "link", "set", "v0", "up")
+    machine.run("ip", "-n", "client", "addr", "add", "10.1.0.2/24", "dev", "v1")
+    machine.run("ip", "-n", "client", "link", "set", "v1", "up")
+    machine.serve("accepts", "0.0.0.0")
+    return f"10.1.0.1:{machine.port}"
+
+
+def from_client(machine: Machine, target: str) -> Answer:
+    return machine.netdiag("run", "--json", "--from", "netns:client", target)
+
+
+def is_fixed_by_its_owner(machine: Machine, scenario: Scenario, target: str, program: str) -> Answer:
+    """The first remedy is the owner's own, was rehearsed at the owner's place, fixes it, and its undo takes it back."""
+    answer = from_client(machine, target)
+    assert answer.cause is not None, answer
+    assert (answer.cause["code"], answer.exit_code) == ("container/host-firewall", 1), answer
+    assert {command["argv"][0] for command in first(answer)["commands"]} == {program}, answer
+    # under a load that leaves no time to try it, the report says so
+    untried = "It was not tried in a copy of the rules" in first(answer)["summary"]
+    assert untried if first(answer)["rehearsal"] is None else first(answer)["rehearsal"]["mended"], answer
+    assert first(answer)["survives_reboot"]
+    assert "tables-nft-save" not in str(answer.cause["remedies"]), answer
+    scenario.execute(first(answer)["commands"])
+    assert from_client(machine, target).report["verdict"] == "reachable"
+    scenario.execute(first(answer)["undo"])
+    assert from_client(machine, target).report["verdict"] == "unreachable"
+    return answer
+
+
+@pytest.mark.parametrize("rule", ["", "deny {port}/tcp", "reject {port}/tcp", "deny from 10.1.0.0/24"])
+def test_what_ufw_stops_from_another_namespace_is_allowed_in_ufw(
+    machine: Machine, scenario: Scenario, rule: str
+) -> None:
+    target = client(machine)
+    ufw(machine, "allow 22/tcp", *([rule.format(port=machine.port)] if rule else []), forget_loopback=False)
+    answer = is_fixed_by_its_owner(machine, scenario, target, "ufw")
+    assert first(answer)["commands"][0]["argv"][:6] == ["ufw", "prepend", "allow", "in", "on", "v0"]
+
+
+@pytest.fixture(params=["nftables", "iptables"])
+def backend(request: pytest.FixtureRequest, machine: Machine) -> str:
+    """What firewalld writes its rules with, told to it before it starts."""
+    if shutil.which("firewalld") is None:
+        pytest.skip("firewalld is not installed")
+    machine.run("sed", "-i", f"s/^FirewallBackend=.*/FirewallBackend={request.param}/", "/etc/firewalld/firewalld.conf")
+    return str(request.param)
+
+
+RICH_DROP = 'rule family="ipv4" source address="10.1.0.0/24" port port="{port}" protocol="tcp" drop'
+
+
+@pytest.mark.parametrize("fault", ["zone", "rich rule", "zone drop"])
+def test_what_firewalld_stops_from_another_namespace_is_accepted_in_its_zone(
+    backend: str, firewalld: Machine, scenario: Scenario, fault: str
+) -> None:
+    target = client(firewalld)
+    if fault == "rich rule":
+        rule = RICH_DROP.format(port=firewalld.port)
+        firewalld.run("firewall-cmd", "--zone=public", f"--add-rich-rule={rule}")
+    if fault == "zone drop":
+        firewalld.run("firewall-cmd", "--zone=drop", "--change-interface=v0")
+    answer = is_fixed_by_its_owner(firewalld, scenario, target, "firewall-cmd")
+    zone = "drop" if fault == "zone drop" else "public"
+    assert f"--zone={zone}" in first(answer)["commands"][0]["argv"]
+    assert "The rule is firewalld's" in answer.cause["explanation"]  # type: ignore[index]
 
 
 # ------ who else makes rules

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from diagnose.analysis.argument import objected
 from diagnose.analysis.firewall_remedies import candidates
+from diagnose.analysis.mending import mending
 from diagnose.analysis.owner_remedies import owner_remedies
 from diagnose.analysis.rule_owner import Owner, brings_back, keeps, maker, maker_on
 from diagnose.analysis.walk import ban_jail
 from diagnose.model.attempt import Outcome
 from diagnose.model.fact import Known, Reason, Unknown
-from diagnose.model.finding import Command
+from diagnose.model.finding import Command, Rehearsal
 from diagnose.model.firewall import Backend, RuleRef, Step, Walk
 from tests.scenes import rehearsed
 
@@ -114,7 +118,7 @@ POLICY = RuleRef(Backend.IPTABLES_NFT, "ip", "filter", "INPUT", "policy drop", p
 
 
 def test_ufws_own_command_is_offered_where_its_user_chain_comes_first_and_an_accept_suffices() -> None:
-    for decider in (xt("ufw-user-input"), POLICY):
+    for decider in (xt("ufw-user-input", line=3), POLICY):
         (remedy,) = owner_remedies(ufw_walk(decider, ACCEPT), ("ufw",))
         assert remedy.commands[0].argv[:6] == ("ufw", "prepend", "allow", "in", "on", "lo")
         assert remedy.undo[0].argv[:3] == ("ufw", "delete", "allow")
@@ -140,7 +144,6 @@ def _with(walk: Walk, **changes: Any) -> Walk:
         _with(ufw_walk(xt("ufw-user-input"), ACCEPT), commands=(Command(("sh",)),)),
         ufw_walk(xt("ufw-before-input"), ACCEPT, entered="ufw-not-local"),
         ufw_walk(xt("INPUT"), ACCEPT),
-        replace(ufw_walk(xt("ufw-user-input"), ACCEPT), rehearsals=Unknown(Reason.DEADLINE)),
         replace(ufw_walk(xt("ufw-user-input"), ACCEPT), packet="reply"),
     ],
 )
@@ -148,5 +151,81 @@ def test_ufws_own_command_is_not_offered_where_it_was_not_seen_to_help(walk: Wal
     assert not list(owner_remedies(walk, ("ufw",)))
 
 
+def test_where_nothing_could_be_tried_ufws_own_command_still_comes_first_and_says_so() -> None:
+    walk = replace(ufw_walk(POLICY), rehearsals=Unknown(Reason.DEADLINE, "no time was left"))
+    first, *_ = mending(walk, "127.0.0.1", ("ufw",))
+    assert first.commands[0].argv[:3] == ("ufw", "prepend", "allow")
+    assert first.rehearsal is None
+    assert "It was not tried in a copy of the rules (no time was left)" in first.summary
+    elsewhere = ufw_walk(xt("ufw-before-input"), entered="ufw-not-local")
+    assert not list(owner_remedies(replace(elsewhere, rehearsals=Unknown(Reason.DEADLINE)), ("ufw",)))
+
+
 def test_no_command_is_offered_of_an_owner_that_is_not_at_work() -> None:
     assert not list(owner_remedies(ufw_walk(xt("ufw-user-input"), ACCEPT), ("firewall-cmd",)))
+
+
+# ------ what the owner's own command adds, tried at its own place
+
+
+OWN_PLACE = "Accept this connection at the top of chain"
+
+
+def test_the_accept_of_ufw_is_tried_at_the_top_of_its_user_chain_and_its_result_is_the_command_s() -> None:
+    for decider in (xt("ufw-user-input", line=3), POLICY):
+        walk = _with(ufw_walk(decider, OWN_PLACE), opens=("127.0.0.1:8080 from this machine",))
+        assert isinstance(walk.rehearsals, Known)
+        (tried,) = walk.rehearsals.value
+        assert tried.commands[0].argv[:6] == ("iptables-nft", "-t", "filter", "-I", "ufw-user-input", "1")
+        (remedy,) = owner_remedies(walk, ("ufw",))
+        assert remedy.rehearsal == Rehearsal(True, ("127.0.0.1:8080 from this machine",))
+        assert mending(walk, "127.0.0.1", ("ufw",)) == (remedy,)
+
+
+def test_where_ufw_is_not_at_work_the_accept_at_its_place_is_an_ordinary_remedy() -> None:
+    (remedy,) = mending(ufw_walk(POLICY, OWN_PLACE), "127.0.0.1", ())
+    assert remedy.commands[0].argv[0] == "iptables-nft"
+    assert "iptables-nft-save" not in remedy.summary
+
+
+def test_what_ufw_made_is_kept_in_ufw_also_where_its_policy_stops_it() -> None:
+    for remedy in mending(ufw_walk(POLICY, ACCEPT), "127.0.0.1", ("ufw",)):
+        assert "iptables-nft-save" not in remedy.summary
+    plain = replace(ufw_walk(POLICY), steps=())
+    assert "iptables-nft-save" in candidates(plain)[0].summary
+
+
+def zone_walk(backend: Backend = Backend.IPTABLES_NFT) -> Walk:
+    """A SYN that firewalld led through a policy of its own, to zone public, whose chain rejects it."""
+    if backend is Backend.NFT:
+        zones, zone, policy = "filter_INPUT_ZONES", "filter_IN_public", "filter_IN_policy_allow-host-ipv6"
+        chain: Callable[[str, str], RuleRef] = partial(native, "firewalld")
+    else:
+        zones, zone, policy = "INPUT_ZONES", "IN_public", "IN_allow-host-ipv6"
+        chain = xt
+    decider = chain(zone, "reject" if backend is Backend.NFT else "-j REJECT")
+    called = [("INPUT_POLICIES_pre", policy), (policy, f"{policy}_pre"), (zones, zone)]
+    called += [(zone, f"{zone}_{part}") for part in ("pre", "log", "deny", "allow", "post")]
+    steps = [Step("syn", "input", chain(source, f"-j {target}"), f"jump {target}") for source, target in called]
+    steps.append(Step("syn", "input", decider, "reject"))
+    return Walk("127.0.0.1", 8080, Outcome.REFUSED, tuple(steps), decider, "reject", hook="input")
+
+
+@pytest.mark.parametrize("backend", [Backend.NFT, Backend.IPTABLES_NFT])
+def test_the_zone_of_firewalld_is_the_one_that_its_zones_chain_leads_to_and_no_policy(backend: Backend) -> None:
+    walk = zone_walk(backend)
+    assert maker_on(walk).owner is Owner.FIREWALLD
+    at = next(number for number, one in enumerate(candidates(walk)) if one.summary.startswith(OWN_PLACE))
+    walk = replace(walk, rehearsals=Known((rehearsed(walk, at),)))
+    (remedy,) = owner_remedies(walk, ("firewall-cmd",))
+    assert [command.argv[:2] for command in remedy.commands] == [
+        ("firewall-cmd", "--zone=public"),
+        ("firewall-cmd", "--permanent"),
+    ]
+    assert remedy.rehearsal == Rehearsal(True, ())
+    assert objected((*remedy.commands, *remedy.undo)) is None
+
+
+def test_a_chain_that_only_begins_like_a_zone_is_nobody_s() -> None:
+    walk = zone_walk()
+    assert maker_on(replace(walk, steps=walk.steps[-1:])).owner is Owner.PLAIN

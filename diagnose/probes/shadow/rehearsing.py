@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from diagnose.analysis.argument import objection
 from diagnose.analysis.firewall_remedies import candidates, combined, without_undo
+from diagnose.analysis.owner_places import owner_effect
 from diagnose.analysis.reach import reached
 from diagnose.analysis.rehearsal import obstacle
 from diagnose.model.attempt import Outcome
@@ -91,7 +92,7 @@ class Rehearsals:
         """
         ours = walk.came or Endpoint(walk.address, walk.port)
         found: list[Rehearsed] = []
-        for number, remedy in enumerate(candidates(walk)):
+        for number, remedy in enumerate(_owner_first(walk)):
             if remedy.commands not in self._tried:
                 if not self._latest.allows(copies=0 if self._spare else 1):
                     if number == 0:
@@ -255,6 +256,13 @@ class _Stage:
         here = self._copy.rules.items()
         handle = next((own for (where, own), rule in here if where == table and rule.handle == int(argv[7])), None)
         return argv if handle is None else (*argv[:7], str(handle), *argv[8:])
+
+
+def _owner_first(walk: Walk) -> list[Remedy]:
+    """The candidates, before them what the owner's own command adds: it is offered first, and time may run out."""
+    effect = owner_effect(walk)
+    wanted = effect.commands if effect is not None else ()
+    return sorted(candidates(walk), key=lambda one: one.commands != wanted)
 
 
 def _passes(probe: Probe, walk: Walk) -> bool:
