@@ -87,7 +87,7 @@ def report(faults: Sequence[Fault], run: Run, wish: Wish) -> bool:
     for line in failed:
         print(f"\n{run.kernel}: tests/lab_probes: {line}")
     if time.monotonic() > wish.deadline:
-        print(f"\n{run.kernel}: the time was over before all was done (--minutes, NETDIAG_VM_MINUTES)")
+        print(f"\n{run.kernel}: the time was over before all was done: see --minutes")
     print(f"\n{run.kernel}: {len(wrong)} wrong, {len(failed)} of the probes, {run.seconds:.0f} s")
     return not wrong and not failed
 

@@ -56,6 +56,10 @@ class Fault:
     arguments: tuple[str, ...] = ()
     by_person: Callable[[Place], object] | None = None
     """What a person does where the remedy is prose or an edit."""
+    before: tuple[str, ...] = ()
+    """What netdiag is started by, where that is part of the fault."""
+    afterwards: Callable[[Place], object] | None = None
+    """Asserts what must be so besides, once the remedy was executed."""
     on: Mapping[str, tuple[Answers, Answers]] = field(default_factory=dict)
     """Kernels on which root and the user are told something else."""
     kernels: tuple[str, ...] = NAMES

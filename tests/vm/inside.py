@@ -77,7 +77,7 @@ class Trial:
         """One run of the command."""
         record = self.recording(place) if self.machines else None
         options = ("--record", str(record)) if record else ()
-        answer = place.netdiag("run", "--json", *self.asked, *options, uid=UIDS[user])
+        answer = self.netdiag(place, user, *options)
         reply = Reply(answer, answer.report)
         if record:
             reply.snapshot = record.read_bytes()
@@ -98,6 +98,8 @@ class Trial:
             return seen(self, user, reply, fixed=None)
         try:
             fixed = self.act(place, user, reply, wanted.remedy)
+            if self.fault.afterwards is not None:
+                self.fault.afterwards(place)
         except AssertionError as error:
             return seen(self, user, reply, fixed=False, error=str(error))
         return seen(self, user, reply, fixed=fixed)
@@ -121,7 +123,11 @@ class Trial:
 
     def well(self, place: Place, user: str) -> bool:
         """Whether the target works by now."""
-        return place.netdiag("run", "--json", *self.asked, uid=UIDS[user]).exit_code == 0
+        return self.netdiag(place, user).exit_code == 0
+
+    def netdiag(self, place: Place, user: str, *options: str) -> Answer:
+        """The command as the fault has it started."""
+        return place.netdiag("run", "--json", *self.asked, *options, uid=UIDS[user], before=self.fault.before)
 
 
 class Reply:

@@ -28,7 +28,16 @@ class Namespace(Machine):
 
     def __enter__(self) -> Namespace:
         super().__enter__()
+        self._others = contextlib.ExitStack()
         return self
+
+    def __exit__(self, *error: object) -> None:
+        self._others.close()
+        super().__exit__(*error)
+
+    def another(self) -> Namespace:
+        """A second machine on the same kernel, like a container, gone with this one."""
+        return self._others.enter_context(Namespace(port=self.port))
 
     def run(self, *argv: str, uid: int = ROOT, stdin: str | bytes = "", check: bool = True) -> str:
         """Standard output of a command in this machine."""

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from tests.vm.fault import Fault
-from tests.vm.faults import firewall
+from tests.vm.faults import containers, firewall, names, servers, units
 
-FAULTS: tuple[Fault, ...] = (*firewall.FAULTS,)
+FAULTS: tuple[Fault, ...] = (*firewall.FAULTS, *servers.FAULTS, *names.FAULTS, *units.FAULTS, *containers.FAULTS)
