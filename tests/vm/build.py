@@ -167,7 +167,8 @@ class Builder:
         self.place(AGENT).chmod(0o755)
 
     def users_and_units(self) -> None:
-        """The ordinary user; no service but those that a fault starts; a resolver that asks nobody outside."""
+        """The ordinary user; the agent's login, and no service but those that a fault starts; no resolver outside."""
+        self.inside("systemctl", "enable", "vm-login.service")
         self.place("/etc/resolv.conf").write_text("nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
         self.inside("useradd", "--create-home", "--shell", "/bin/bash", USER)
         enabled = [self.place(f"/etc/systemd/{one}") for one in ("system", "user")]

@@ -21,7 +21,7 @@ MEGABYTES = 2048
 NICE = 5
 _COMMAND_LINE = (
     "root=/dev/vda rw console=ttyS0 quiet loglevel=3 panic=-1 mitigations=off apparmor=1 security=apparmor "
-    "systemd.show_status=0 net.ifnames=0"
+    "systemd.show_status=0 systemd.getty_auto=0 net.ifnames=0"
 )
 _LAST_WORDS = 12
 
@@ -92,11 +92,10 @@ class Guest:
             verdict.write_text(here)
         self._start("tcg,thread=single", "max,la57=off")
         if not self._up(BOOT_SECONDS):
-            words = " | ".join(self.last_words())
-            raise UnavailableError(
-                f"the guest with kernel {self.image.kernel.name} was not up after {BOOT_SECONDS} s; "
-                f"its console ({self.log}) ends with: {words or 'nothing'}"
-            )
+            what = f"was not up after {BOOT_SECONDS} s" if self.alive() else "ended before it was up"
+            words = " | ".join(self.last_words()) or "nothing"
+            name = self.image.kernel.name
+            raise UnavailableError(f"the guest with kernel {name} {what}; its console ({self.log}) ends with: {words}")
 
     def _start(self, accelerator: str, processor: str) -> None:
         image = self.image

@@ -42,9 +42,13 @@ FILES = {
     "/etc/hostname": "vm\n",
     "/etc/hosts": "127.0.0.1 localhost\n127.0.1.1 vm\n::1 localhost ip6-localhost ip6-loopback\n",
     "/etc/fstab": "/dev/vda / ext4 defaults,noatime 0 0\n",
-    # root's login on the serial line is where the agent runs: a session's scope, which no remedy takes for a service
-    "/etc/systemd/system/serial-getty@ttyS0.service.d/agent.conf": (
-        "[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 ttyS0 linux\n"
+    # root's login on the serial line is where the agent runs: a session's scope, which no remedy takes for a service.
+    # Not serial-getty@ttyS0, which gives up where udev needs more than 90 s to announce the device.
+    "/etc/systemd/system/vm-login.service": (
+        "[Unit]\nAfter=systemd-user-sessions.service systemd-logind.service\nWants=systemd-logind.service\n"
+        "[Service]\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200 ttyS0 linux\n"
+        "Type=idle\nRestart=always\nRestartSec=1\nUtmpIdentifier=ttyS0\nTTYPath=/dev/ttyS0\nTTYReset=yes\n"
+        "TTYVHangup=yes\nIgnoreSIGPIPE=no\nSendSIGHUP=yes\n[Install]\nWantedBy=multi-user.target\n"
     ),
     "/root/.bash_profile": f'[ "$(tty)" = /dev/ttyS0 ] && exec {AGENT}\n',
 }

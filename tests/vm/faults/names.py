@@ -68,8 +68,8 @@ FAULTS = (
             place.run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1", "net.ipv6.conf.lo.disable_ipv6=1"),
             place.serve("accepts", "::"),
         ),
-        root=proven("resolution/ipv6-disabled"),
-        user=proven("resolution/ipv6-disabled"),
+        root=proven("resolution/ipv6-disabled", Remedy.LEADS),
+        user=proven("resolution/ipv6-disabled", Remedy.LEADS),
         target="[::1]:{port}",
     ),
     Fault(

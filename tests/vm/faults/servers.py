@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.vm.fault import Fault, Place, Remedy, likely, proven, works
+from tests.vm.fault import Answers, Fault, Place, Remedy, likely, proven, works
 from tests.vm.place import USER_ID, Namespace
 
 NOTHING, FAMILY, ADDRESS = "refused/nothing-listening", "refused/other-family", "refused/other-address"
@@ -14,6 +14,8 @@ STOPPED, FULL, IDLE, CLOSES = (
     "hung/not-accepting",
     "hung/closes-at-once",
 )
+CLOSED: Answers = (*proven(NOTHING, Remedy.PERSON), *likely(NOTHING, Remedy.PERSON))
+"""An ordinary user has one witness of the reset, a counter of all of them: noise leaves it likely."""
 BIND = ("--bind",)
 TAKEN = "not-bindable"
 
@@ -68,7 +70,7 @@ REFUSED = (
         "nothing listens on the port",
         lambda place: place.serve(port=place.port + 300),
         root=proven(NOTHING, Remedy.PERSON),
-        user=proven(NOTHING, Remedy.PERSON),
+        user=CLOSED,
         by_person=start_it,
         keep=True,
     ),
@@ -76,7 +78,7 @@ REFUSED = (
         "nothing listens on the IPv6 port",
         lambda place: None,
         root=proven(NOTHING, Remedy.PERSON),
-        user=proven(NOTHING, Remedy.PERSON),
+        user=CLOSED,
         target="[::1]:{port}",
         by_person=lambda place: place.serve("accepts", "::1"),
     ),
@@ -110,14 +112,14 @@ REFUSED = (
         "the server speaks UDP only",
         serving("datagrams"),
         root=proven("refused/udp-only", Remedy.PERSON),
-        user=proven("refused/udp-only", Remedy.PERSON),
+        user=(*proven("refused/udp-only", Remedy.PERSON), *likely("refused/udp-only", Remedy.PERSON)),
         by_person=start_it,
     ),
     Fault(
         "a socket is bound to the port and does not listen, and a client wants to connect",
         serving("binds"),
         root=proven(NOTHING, Remedy.PERSON),
-        user=proven(NOTHING, Remedy.PERSON),
+        user=CLOSED,
         by_person=restart_it,
     ),
     Fault(
