@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -13,10 +14,11 @@ import msgspec
 
 from tests.vm.fault import Fault
 from tests.vm.faults import FAULTS
+from tests.vm.guest import GuestLostError
 from tests.vm.images import image_for
 from tests.vm.kernels import NAMES, kernel_named
 from tests.vm.needs import UNAVAILABLE, UnavailableError, cache_folder
-from tests.vm.push import checkout_digest
+from tests.vm.push import InstallationError, checkout_digest
 from tests.vm.recipe import REPOSITORY
 from tests.vm.results import wrong_results
 from tests.vm.session import Run, Wish, run_kernel
@@ -30,7 +32,12 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.vm", description=__doc__)
     parser.add_argument("--kernel", action="append", choices=NAMES, help="only this one (several times: these)")
-    parser.add_argument("--faults", default="", metavar="WORDS", help="only faults with all of these words in the name")
+    parser.add_argument(
+        "--faults",
+        default="",
+        metavar="WORDS",
+        help="only faults with these words in the name; commas between alternatives",
+    )
     parser.add_argument("--no-probes", action="store_true", help="leave tests/lab_probes out")
     parser.add_argument("--record", type=Path, metavar="FOLDER", help="keep recorded machines there")
     parser.add_argument(
@@ -41,12 +48,15 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def chosen(words: str) -> tuple[Fault, ...]:
-    """The faults whose names have every word."""
-    return tuple(fault for fault in FAULTS if all(word in fault.name for word in words.split()))
+    """The faults whose names have every word of one of the alternatives, between which commas stand."""
+    alternatives = [one.split() for one in words.split(",")]
+    return tuple(fault for fault in FAULTS if any(all(word in fault.name for word in one) for one in alternatives))
 
 
 def main(words: Sequence[str]) -> int:
     """Run, print, keep."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # the guest ends with us
     options = arguments(words)
     faults = chosen(options.faults)
     if options.list or not faults:
@@ -69,6 +79,9 @@ def main(words: Sequence[str]) -> int:
     except UnavailableError as missing:
         print(f"make vm: {missing}", file=sys.stderr)
         return UNAVAILABLE
+    except (GuestLostError, InstallationError) as lost:
+        print(f"make vm: {lost}", file=sys.stderr)
+        return 1
     print("\n".join(["", *fault_table(faults, runs), "", *machine_table(runs)]))
     verdicts = [report(faults, run, wish) for run in runs]
     if whole:

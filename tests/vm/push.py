@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,40 +13,44 @@ from tests.vm.recipe import REPOSITORY
 PRODUCT = ("diagnose", "checks", "netdiag_entry.py")
 TESTS = ("tests", "pyproject.toml")
 CHECKOUT = "/opt/checkout"
-_PUSHED = "pushed"
-_INSTALL_SECONDS = 600
+_PUSHED = "pushed.tar"
+_INSTALL_SECONDS = 900
 _INSTALL = f"""
-import compileall, pathlib, shutil, sysconfig
-share, site, checkout = pathlib.Path("/share/{_PUSHED}"), pathlib.Path(sysconfig.get_path("purelib")), "{CHECKOUT}"
-shutil.copytree(share / "product", site, dirs_exist_ok=True)
-shutil.copytree(share / "tests", checkout, dirs_exist_ok=True)
-for name in ("diagnose", "checks"):
-    assert compileall.compile_dir(site / name, quiet=1), name
+import compileall, pathlib, sysconfig, tarfile
+site, checkout = pathlib.Path(sysconfig.get_path("purelib")), pathlib.Path("{CHECKOUT}")
+checkout.mkdir()
+with tarfile.open("/share/{_PUSHED}") as pushed:
+    pushed.extractall(checkout)
+for name in {PRODUCT!r}:
+    (checkout / name).rename(site / name)
+    assert compileall.compile_dir(site / name, quiet=1) if (site / name).is_dir() else True, name
 assert compileall.compile_file(site / "netdiag_entry.py", quiet=1)
 """
+
+
+class InstallationError(Exception):
+    """netdiag cannot be installed in the guest, or its list cannot be started there."""
 
 
 def push(guest: Guest) -> None:
     """netdiag is installed beside its dependencies, its tests stand in a checkout without it.
 
-    Raises RuntimeError with the guest's words.
+    In one file, as each one that is opened over the share takes its time. Raises InstallationError.
     """
-    place = guest.share / _PUSHED
-    for name, parts in (("product", PRODUCT), ("tests", TESTS)):
-        for part in parts:
-            copy(REPOSITORY / part, place / name / part)
+    with tarfile.open(guest.share / _PUSHED, "w") as pushed:
+        for path in sources():
+            pushed.add(path, path.relative_to(REPOSITORY), filter=owned_by_root)
     done = guest.run("push", "/opt/netdiag/bin/python3", "-c", _INSTALL, seconds=_INSTALL_SECONDS)
     if done.status != 0:
-        raise RuntimeError(f"netdiag could not be installed in the guest: {done.output}")
+        raise InstallationError(f"netdiag could not be installed in the guest: {done.output}")
 
 
-def copy(source: Path, target: Path) -> None:
-    """A file, or a folder without what Python made of it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    else:
-        shutil.copy(source, target)
+def owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Whatever the checkout's umask and owner are, everybody in the guest may read it."""
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o755 if entry.mode & 0o100 else 0o644
+    return entry
 
 
 def sources() -> Iterator[Path]:

@@ -13,13 +13,11 @@ from pathlib import Path
 from tests.vm.fault import Fault
 from tests.vm.guest import Guest, GuestLostError
 from tests.vm.images import Image
-from tests.vm.push import CHECKOUT, push
+from tests.vm.push import CHECKOUT, InstallationError, push
 from tests.vm.results import USERS, Seen, decode
 
 PYTHON = "/opt/netdiag/bin/python3"
 PROBE_SECONDS = 1800
-FAULT_SECONDS = 400
-"""At most, per fault: what a fault may take, and what its two users' set-ups cost."""
 _RESULTS, _NAMES, _MACHINES, _PROBES = "results.jsonl", "names.json", "machines", "probes.xml"
 
 
@@ -84,7 +82,7 @@ def try_faults(guest: Guest, run: Run, faults: Sequence[Fault], wish: Wish) -> l
     argv = [PYTHON, "-m", "tests.vm.inside", run.kernel, f"/share/out/{_RESULTS}", f"/share/{_NAMES}"]
     if wish.machines is not None:
         argv.append(f"/share/out/{_MACHINES}")
-    seconds = min(len(faults) * FAULT_SECONDS, max(wish.deadline - time.monotonic(), 1))
+    seconds = min(sum(fault.seconds for fault in faults), max(wish.deadline - time.monotonic(), 1))
     lost = ""
     try:
         done = guest.run("faults", "/usr/bin/env", f"--chdir={CHECKOUT}", *argv, seconds=seconds)
@@ -95,7 +93,7 @@ def try_faults(guest: Guest, run: Run, faults: Sequence[Fault], wish: Wish) -> l
     lines = results.read_text(errors="replace").splitlines(keepends=True) if results.exists() else []
     seen, unfinished = decode(lines)
     if lost and not lines:
-        raise RuntimeError(lost)
+        raise InstallationError(lost)
     told = {(one.fault, one.user) for one in seen}
     untold = [(name, user) for name in unfinished for user in USERS if (name, user) not in told]
     run.seen += [*seen, *(Seen(fault=name, user=user, error=lost) for name, user in untold)]

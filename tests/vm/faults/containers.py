@@ -12,7 +12,7 @@ WITH_ENGINES = ("6.12",)
 IMAGE, NAME = "lab", "web"
 INSIDE = 8000
 SERVER = ("httpd", "-f", "-p", f"0.0.0.0:{INSIDE}", "-h", "/www")
-SECONDS = 600
+SECONDS = 1800
 
 
 def docker(*more: str, server: tuple[str, ...] = SERVER, port: int = INSIDE) -> Callable[[Place], None]:
