@@ -130,8 +130,9 @@ def test_a_fault_of_the_list_is_well_formed(fault: Fault) -> None:
         assert one.confidence in (None, "likely", "proven"), "a possible cause is no root cause"
         assert one.remedy is not Remedy.NONE or one.code is None, "a root cause always has a remedy"
         assert one.code is not None or one.remedy is Remedy.NONE
-        assert user == "user" or one.remedy is not Remedy.SUDO, "root is root already"
+        assert user == "user" or one.remedy is not Remedy.AGAIN or fault.confined, "root is root already"
         assert one.remedy is not Remedy.PERSON or fault.by_person, "the list does not say what a person does"
+    assert fault.machine or not fault.confined
     assert set(fault.on) <= set(fault.kernels) <= set(NAMES)
     fault.target.format(port=1)
 
@@ -155,7 +156,7 @@ def test_a_result_is_right_where_cause_confidence_and_remedy_are() -> None:
     for other in ({"fixed": False}, {"fixed": None}, {"confidence": "likely"}, {"code": "x"}, {"error": "it broke"}):
         assert not is_as_expected(msgspec.structs.replace(BY_ROOT, **other), DROP.root), other
     assert is_as_expected(BY_USER, DROP.user)
-    assert is_as_expected(BY_USER, (*likely("firewall/silent", Remedy.SUDO), *DROP.user))
+    assert is_as_expected(BY_USER, (*likely("firewall/silent", Remedy.AGAIN), *DROP.user))
 
 
 def test_a_fault_that_never_ran_is_wrong_and_one_that_cannot_be_made_is_not() -> None:
@@ -206,5 +207,5 @@ def test_the_page_shows_each_fault_on_each_kernel_as_root_and_as_user() -> None:
 
 def test_a_user_s_other_cause_is_named_with_its_confidence() -> None:
     theirs = seen(DROP, "user", verdict="unreachable", code="firewall/silent", confidence="likely")
-    fault = replace(DROP, user=likely("firewall/silent", Remedy.SUDO))
+    fault = replace(DROP, user=likely("firewall/silent", Remedy.AGAIN))
     assert "proven ✓ / likely firewall/silent" in page([fault], [Run("6.1", seen=[BY_ROOT, theirs])])

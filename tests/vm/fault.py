@@ -21,8 +21,8 @@ class Remedy(StrEnum):
     """It runs netdiag on another target, which works."""
     PERSON = "person"
     """A person acts: the fault says how, and is gone."""
-    SUDO = "sudo"
-    """An ordinary user is told to run netdiag as root, or to ask who is: root's remedy is the one that fixes."""
+    AGAIN = "again"
+    """netdiag is to be run in another way, as root or outside of its sandbox: nothing is executed."""
     NONE = "none"
     """Nothing is wrong, or no cause can be named."""
 
@@ -56,8 +56,10 @@ class Fault:
     arguments: tuple[str, ...] = ()
     by_person: Callable[[Place], object] | None = None
     """What a person does where the remedy is prose or an edit."""
-    before: tuple[str, ...] = ()
-    """What netdiag is started by, where that is part of the fault."""
+    confined: tuple[str, ...] = ()
+    """Properties of a transient unit that netdiag itself is run in, where that is the fault."""
+    apart: bool = False
+    """Whether being asked changes it, so that each user needs a place of their own."""
     afterwards: Callable[[Place], object] | None = None
     """Asserts what must be so besides, once the remedy was executed."""
     on: Mapping[str, tuple[Answers, Answers]] = field(default_factory=dict)

@@ -30,7 +30,7 @@ from tests.vm.fault import Answers, Expected, Fault, Place, Remedy
 from tests.vm.faults import FAULTS
 from tests.vm.place import USER_ID, Here, Namespace
 from tests.vm.recorded import describe
-from tests.vm.results import Began, Seen
+from tests.vm.results import Began, Seen, must_fix
 
 UIDS = {"root": ROOT, "user": USER_ID}
 
@@ -48,6 +48,11 @@ class Trial:
     def run(self) -> Iterator[Seen]:
         """What the ordinary user saw and what root saw; a second round where the user's own remedy is another one."""
         as_root, as_user = self.fault.expected(self.kernel)
+        if self.fault.apart:
+            for user, expected in (("user", as_user), ("root", as_root)):
+                with self.made() as place:
+                    yield self.judge(place, user, self.ask(place, user), expected)
+            return
         with self.made() as place:
             theirs, ours = self.ask(place, "user"), self.ask(place, "root")
             keep(self, place, ours, theirs)
@@ -94,7 +99,7 @@ class Trial:
     def judge(self, place: Place, user: str, reply: Reply, expected: Answers) -> Seen:
         """Execute the first remedy where it must help, and see whether it did."""
         wanted = answered(reply, expected)
-        if reply.remedy is None or wanted.remedy in (Remedy.NONE, Remedy.SUDO):
+        if reply.remedy is None or not must_fix(wanted.remedy):
             return seen(self, user, reply, fixed=None)
         try:
             fixed = self.act(place, user, reply, wanted.remedy)
@@ -127,7 +132,11 @@ class Trial:
 
     def netdiag(self, place: Place, user: str, *options: str) -> Answer:
         """The command as the fault has it started."""
-        return place.netdiag("run", "--json", *self.asked, *options, uid=UIDS[user], before=self.fault.before)
+        words = ("run", "--json", *self.asked, *options)
+        if self.fault.confined:
+            assert isinstance(place, Here), "transient units are the guest's"
+            return place.confined(self.fault.confined, words, UIDS[user])
+        return place.netdiag(*words, uid=UIDS[user])
 
 
 class Reply:
@@ -158,7 +167,7 @@ def answered(reply: Reply, expected: Answers) -> Expected:
 
 def must_act(reply: Reply, expected: Answers) -> bool:
     """Whether the remedy that the user was told is one to execute."""
-    return reply.remedy is not None and answered(reply, expected).remedy not in (Remedy.NONE, Remedy.SUDO)
+    return reply.remedy is not None and must_fix(answered(reply, expected).remedy)
 
 
 def same_commands(one: Reply, other: Reply) -> bool:

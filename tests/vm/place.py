@@ -95,6 +95,13 @@ class Here:
         """Run the installed command as a user would."""
         return answer(self.inside([*before, NETDIAG, *arguments], uid), arguments)
 
+    def confined(self, properties: Sequence[str], arguments: tuple[str, ...], uid: int) -> Answer:
+        """Run the installed command in a transient unit with these properties, as this user."""
+        user = [] if uid == ROOT else [f"--uid={uid}"]
+        words = [word for one in properties for word in ("-p", one)]
+        argv = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *user, *words, "--", NETDIAG, *arguments]
+        return answer(self.inside(argv), arguments)
+
     def nft(self, *statements: str) -> None:
         """Load statements into the guest's rule set; it is empty again afterwards."""
         self.afterwards("nft", "flush", "ruleset")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.lab.docker import image
-from tests.vm.fault import Fault, Place, Remedy, proven, works
+from tests.vm.fault import Fault, Place, proven, works
 from tests.vm.place import USER_ID, Here
 
 WITH_ENGINES = ("6.12",)
@@ -134,4 +134,3 @@ FAULTS = (
         seconds=SECONDS,
     ),
 )
-_ = Remedy

@@ -11,9 +11,9 @@ DROPS, REJECTS, POLICY = "firewall/rule-drops", "firewall/rule-rejects", "firewa
 REPLY, REDIRECTS = "firewall/reply-dropped", "firewall/redirects"
 QUEUE, LIMITS, SILENT = "firewall/queue-without-reader", "firewall/limits-connections", "firewall/silent"
 
-QUIET: Answers = likely(SILENT, Remedy.SUDO)
+QUIET: Answers = likely(SILENT, Remedy.AGAIN)
 """What an ordinary user is told of every silent drop."""
-SEEN_BY_USER: Answers = likely(REJECTS, Remedy.SUDO)
+SEEN_BY_USER: Answers = likely(REJECTS, Remedy.AGAIN)
 V6 = "[::1]:{port}"
 Make = Callable[[Place], object]
 
@@ -178,7 +178,7 @@ ANSWERS = (
         "an nft rule drops the answer on its way back",
         behind("127.0.0.1", nft("prerouting", "tcp sport 9 drop", "tcp sport PORT drop")),
         root=proven(REPLY),
-        user=likely(REPLY, Remedy.SUDO),
+        user=likely(REPLY, Remedy.AGAIN),
         silent=True,
         keep=True,
     ),
@@ -186,14 +186,14 @@ ANSWERS = (
         "an iptables-legacy rule drops the answer on its way back",
         behind("127.0.0.1", tool("iptables-legacy", "-A", "INPUT", "-p", "tcp", "--sport", "PORT", "-j", "DROP")),
         root=proven(REPLY),
-        user=likely(REPLY, Remedy.SUDO),
+        user=likely(REPLY, Remedy.AGAIN),
         silent=True,
     ),
     Fault(
         "an nft rule drops only the last ACK of the handshake",
         behind("127.0.0.1", nft("input", "tcp dport PORT tcp flags == ack drop")),
         root=proven(DROPS),
-        user=likely(DROPS, Remedy.SUDO),
+        user=likely(DROPS, Remedy.AGAIN),
         silent=True,
     ),
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.vm.fault import Fault, Place, Remedy, likely, no_cause, proven, works
-from tests.vm.place import Here, server_argv, service_text
+from tests.vm.fault import Fault, Place, Remedy, proven, works
+from tests.vm.place import Here, server_argv
 
 UNIT = "netdiag-test"
 SERVICE = f"{UNIT}.service"
@@ -54,7 +54,7 @@ FAULTS = (
         "a job of another unit's program has the port that a server wants",
         runner,
         root=proven("in-use/listener", verdict="not-bindable"),
-        user=proven("in-use/listener", Remedy.SUDO, verdict="not-bindable"),
+        user=proven("in-use/listener", Remedy.AGAIN, verdict="not-bindable"),
         arguments=BIND,
         machine=True,
         afterwards=unit_stays_active,
@@ -64,9 +64,8 @@ FAULTS = (
         "a service of systemd has the port that a server wants",
         service(),
         root=proven("in-use/listener", verdict="not-bindable"),
-        user=proven("in-use/listener", Remedy.SUDO, verdict="not-bindable"),
+        user=proven("in-use/listener", Remedy.AGAIN, verdict="not-bindable"),
         arguments=BIND,
         machine=True,
     ),
 )
-_ = likely, no_cause, then, service_text
