@@ -54,6 +54,8 @@ class Fault:
     user: Answers
     target: str = "127.0.0.1:{port}"
     arguments: tuple[str, ...] = ()
+    rooted: tuple[str, ...] = ()
+    """Options that an ordinary user is refused, given to root only."""
     by_person: Callable[[Place], object] | None = None
     """What a person does where the remedy is prose or an edit."""
     confined: tuple[str, ...] = ()

@@ -132,7 +132,7 @@ class Trial:
 
     def netdiag(self, place: Place, user: str, *options: str) -> Answer:
         """The command as the fault has it started."""
-        words = ("run", "--json", *self.asked, *options)
+        words = ("run", "--json", *self.asked, *(self.fault.rooted if user == "root" else ()), *options)
         if self.fault.confined:
             assert isinstance(place, Here), "transient units are the guest's"
             return place.confined(self.fault.confined, words, UIDS[user])

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from tests.vm.fault import Fault
-from tests.vm.faults import containers, firewall, names, servers, units
+from tests.vm.faults import containers, firewall, names, owners, servers, units
 
-FAULTS: tuple[Fault, ...] = (*firewall.FAULTS, *servers.FAULTS, *names.FAULTS, *units.FAULTS, *containers.FAULTS)
+FAULTS: tuple[Fault, ...] = (
+    *firewall.FAULTS,
+    *owners.FAULTS,
+    *servers.FAULTS,
+    *names.FAULTS,
+    *units.FAULTS,
+    *containers.FAULTS,
+)
