@@ -13,6 +13,8 @@ QUEUE, LIMITS, SILENT = "firewall/queue-without-reader", "firewall/limits-connec
 
 QUIET: Answers = likely(SILENT, Remedy.AGAIN)
 """What an ordinary user is told of every silent drop."""
+QUIET_ON_OUTPUT: Answers = (*QUIET, *no_cause())
+"""On the way out, too, but where the machine is slow: then other reasons for the silence are not excluded."""
 SEEN_BY_USER: Answers = likely(REJECTS, Remedy.AGAIN)
 V6 = "[::1]:{port}"
 Make = Callable[[Place], object]
@@ -68,7 +70,9 @@ def iptables(name: str, chain: str, *match: str, table: str = "filter", jump: tu
 
 def dropped(name: str, make: Make, target: str = "127.0.0.1:{port}", code: str = DROPS, *, keep: bool = False) -> Fault:
     """A silent drop: root is told the rule, the user that there is silence."""
-    return Fault(name, make, root=proven(code), user=QUIET, target=target, silent=True, keep=keep)
+    on_output = "output" in name.lower() or "postrouting" in name
+    user = QUIET_ON_OUTPUT if on_output else QUIET
+    return Fault(name, make, root=proven(code), user=user, target=target, silent=True, keep=keep)
 
 
 def rejected(name: str, make: Make, target: str = "127.0.0.1:{port}", *, keep: bool = False) -> Fault:
@@ -181,6 +185,13 @@ ANSWERS = (
         user=likely(REPLY, Remedy.AGAIN),
         silent=True,
         keep=True,
+    ),
+    Fault(
+        "an nft rule drops the answer on output",
+        behind("127.0.0.1", nft("output", "tcp sport PORT drop", family="inet")),
+        root=proven(REPLY),
+        user=likely(REPLY, Remedy.AGAIN),
+        silent=True,
     ),
     Fault(
         "an iptables-legacy rule drops the answer on its way back",
@@ -297,4 +308,33 @@ OTHERS = (
     ),
 )
 
-FAULTS = (*SILENT_DROPS, *ANSWERS, *REJECTIONS, *OTHERS)
+
+def traffic_control(direction: str) -> Make:
+    """A filter of tc on lo that drops the port."""
+
+    def make(place: Place) -> None:
+        place.serve()
+        place.run("modprobe", "--all", "sch_ingress", "cls_flower", "act_gact")
+        place.run("tc", "qdisc", "add", "dev", "lo", "clsact")
+        words = f"tc filter add dev lo {direction} protocol ip flower ip_proto tcp dst_port {place.port} action drop"
+        place.run(*words.split())
+
+    return make
+
+
+def by_traffic_control(direction: str, *, keep: bool = False) -> Fault:
+    """No rule, so that no witness but the kernel's drop reason tells it; 5.10 has none."""
+    return Fault(
+        f"a filter of tc drops the port on {direction} of lo",
+        traffic_control(direction),
+        root=proven(SILENT, Remedy.PERSON),
+        user=QUIET_ON_OUTPUT,
+        by_person=lambda place: place.run("tc", "filter", "del", "dev", "lo", direction),
+        on={"5.10": (likely(SILENT, Remedy.PERSON), QUIET_ON_OUTPUT)},
+        keep=keep,
+    )
+
+
+TRAFFIC_CONTROL = (by_traffic_control("ingress", keep=True), by_traffic_control("egress"))
+
+FAULTS = (*SILENT_DROPS, *ANSWERS, *REJECTIONS, *OTHERS, *TRAFFIC_CONTROL)

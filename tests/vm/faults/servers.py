@@ -195,6 +195,15 @@ IN_USE = (
         arguments=BIND,
     ),
     Fault(
+        "a listener on the IPv4-mapped wildcard, and a server that wants IPv4-mapped loopback",
+        serving("accepts", "::ffff:0.0.0.0"),
+        root=(*works("bindable"), *proven("in-use/overlapping-address", verdict=TAKEN)),
+        user=(*works("bindable"), *proven("in-use/overlapping-address", Remedy.AGAIN, verdict=TAKEN)),
+        target="[::ffff:127.0.0.1]:{port}",
+        arguments=BIND,
+        on={"5.10": (works("bindable"), works("bindable")), "6.1": (works("bindable"), works("bindable"))},
+    ),
+    Fault(
         "a stopped listener has the port that a server wants",
         stopped,
         root=proven("in-use/listener", verdict=TAKEN),
