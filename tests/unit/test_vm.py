@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +11,13 @@ import msgspec
 import pytest
 
 from checks import CAUSES
+from tests.vm.__main__ import SIGNALS, chosen, main
 from tests.vm.fault import Expected, Fault, Remedy, likely, no_cause, proven, works
 from tests.vm.faults import FAULTS
 from tests.vm.kernels import KERNELS, NAMES, SUITES, kernel_named, kernels_of
-from tests.vm.needs import TO_BUILD, Host, cache_folder, lacking
-from tests.vm.recipe import recipe_of, requirements
+from tests.vm.needs import TO_BUILD, UNAVAILABLE, Host, cache_folder, lacking
+from tests.vm.push import checkout_digest, owned_by_root, sources
+from tests.vm.recipe import REPOSITORY, recipe_of, requirements
 from tests.vm.results import Began, Seen, Wrong, decode, is_as_expected, wrong_results
 from tests.vm.session import Probes, Run, read_probes
 from tests.vm.table import page
@@ -209,3 +213,52 @@ def test_a_user_s_other_cause_is_named_with_its_confidence() -> None:
     theirs = seen(DROP, "user", verdict="unreachable", code="firewall/silent", confidence="likely")
     fault = replace(DROP, user=likely("firewall/silent", Remedy.AGAIN))
     assert "proven ✓ / likely firewall/silent" in page([fault], [Run("6.1", seen=[BY_ROOT, theirs])])
+
+
+# the command
+
+
+def test_faults_are_chosen_by_words_of_their_names() -> None:
+    every = {fault.name for fault in FAULTS}
+    assert {fault.name for fault in chosen("")} == every
+    assert {fault.name for fault in chosen("ip6tables policy")} == {
+        name for name in every if "ip6tables" in name and "policy" in name
+    }
+    assert len(chosen("paused,bindable")) == sum("paused" in name or "bindable" in name for name in every) > 1
+
+
+def test_words_that_no_fault_has_are_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--faults", "of no kind at all"]) == 2
+    assert "of no kind at all" in capsys.readouterr().out
+
+
+def test_where_something_is_missing_the_run_ends_with_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NETDIAG_VM_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("tests.vm.needs._SYSTEM_FOLDERS", str(tmp_path))
+    before = [signal.getsignal(number) for number in SIGNALS]
+    try:
+        assert main(["--kernel", "6.1", "--faults", "paused,nothing listens"]) == UNAVAILABLE
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=True):
+            signal.signal(number, handler)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("make vm: ")
+
+
+def test_what_is_pushed_is_readable_for_everybody_in_the_guest() -> None:
+    entry = tarfile.TarInfo("diagnose/cli.py")
+    entry.uid, entry.mode = 1000, 0o600
+    assert (owned_by_root(entry).uid, owned_by_root(entry).mode) == (0, 0o644)
+    entry.mode = 0o700
+    assert owned_by_root(entry).mode == 0o755
+
+
+def test_the_digest_of_the_checkout_is_of_the_product_and_its_tests() -> None:
+    names = {str(path.relative_to(REPOSITORY)) for path in sources()}
+    assert {"netdiag_entry.py", "diagnose/cli.py", "checks/hung.md", "tests/vm/inside.py", "pyproject.toml"} <= names
+    assert not [name for name in names if name.startswith((".", "fixtures/", "docs/")) or "__pycache__" in name]
+    assert checkout_digest() == checkout_digest()

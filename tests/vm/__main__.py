@@ -26,6 +26,7 @@ from tests.vm.table import fault_table, machine_table, page
 
 PAGE = REPOSITORY / "docs" / "kernels.md"
 MINUTES = 240.0
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -55,13 +56,13 @@ def chosen(words: str) -> tuple[Fault, ...]:
 
 def main(words: Sequence[str]) -> int:
     """Run, print, keep."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # the guest ends with us
     options = arguments(words)
     faults = chosen(options.faults)
     if options.list or not faults:
         print("\n".join(fault.name for fault in faults) if faults else f"no fault has {options.faults!r} in its name")
         return 0 if faults else 2
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _frame: sys.exit(128 + number))  # the guest ends with us
     names = options.kernel or list(NAMES)
     cache = cache_folder(dict(os.environ))
     deadline = time.monotonic() + options.minutes * 60
