@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.vm.images import Image
 from tests.vm.needs import QEMU, UnavailableError
 
-BOOT_SECONDS = 900
+BOOT_SECONDS = 1800
 KVM_SECONDS = 60
 """With hardware virtualisation a guest is up in a few seconds; where it is not after these, it never will be."""
 MEGABYTES = 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.lab.docker import image
-from tests.vm.fault import Fault, Place, proven, works
+from tests.vm.fault import Fault, Place, Remedy, proven, works
 from tests.vm.place import USER_ID, Here
 
 WITH_ENGINES = ("6.12",)
@@ -85,6 +85,36 @@ def default_route(place: Here) -> None:
     place.run("ip", "route", "add", "default", "via", "192.0.2.1")
 
 
+def server_stopped(place: Place) -> None:
+    """The container's first process, stopped from outside."""
+    assert isinstance(place, Here)
+    podman()(place)
+    place.stop_process(first_process(place))
+
+
+def server_resumed(place: Place) -> None:
+    """What a person does."""
+    assert isinstance(place, Here)
+    place.run("kill", "-CONT", str(first_process(place)))
+
+
+def first_process(place: Here) -> int:
+    """Its pid, as the guest counts."""
+    return int(as_user(place, "inspect", "--format", "{{.State.Pid}}", NAME))
+
+
+def podman_again() -> Callable[[Place], None]:
+    """What a person does: the container is made again, with its port and its server as they should be."""
+
+    def make(place: Place) -> None:
+        assert isinstance(place, Here)
+        as_user(place, "rm", "--force", "--time=0", NAME)
+        published = ("--publish", f"127.0.0.1:{place.port}:{INSIDE}", "--network=pasta")
+        as_user(place, "run", "--detach", "--name", NAME, *published, IMAGE, *SERVER)
+
+    return make
+
+
 FAULTS = (
     Fault(
         "a container of docker answers on its published port",
@@ -131,6 +161,40 @@ FAULTS = (
         kernels=WITH_ENGINES,
         machine=True,
         keep=True,
+        seconds=SECONDS,
+    ),
+    Fault(
+        "a server in a container of rootless podman behind pasta was sent SIGSTOP",
+        server_stopped,
+        root=proven("hung/not-accepting", Remedy.PERSON),
+        user=proven("hung/not-accepting", Remedy.PERSON),
+        by_person=server_resumed,
+        kernels=WITH_ENGINES,
+        machine=True,
+        seconds=SECONDS,
+    ),
+    Fault(
+        "pasta publishes another port of the container than the server's",
+        podman(port=INSIDE + 1),
+        root=proven("container/wrong-container-port", Remedy.PERSON),
+        user=proven("container/wrong-container-port", Remedy.PERSON),
+        by_person=podman_again(),
+        kernels=WITH_ENGINES,
+        machine=True,
+        keep=True,
+        seconds=SECONDS,
+    ),
+    Fault(
+        "the server in a container of rootless podman listens on the container's own loopback",
+        podman(server=("httpd", "-f", "-p", f"127.0.0.1:{INSIDE}", "-h", "/www")),
+        root=proven("container/binds-loopback-inside", Remedy.PERSON),
+        user=(
+            *proven("container/binds-loopback-inside", Remedy.PERSON),
+            *proven("hung/closes-at-once", Remedy.PERSON),
+        ),
+        by_person=podman_again(),
+        kernels=WITH_ENGINES,
+        machine=True,
         seconds=SECONDS,
     ),
 )
