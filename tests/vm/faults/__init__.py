@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.vm.fault import Fault
-from tests.vm.faults import containers, firewall, names, owners, servers, units
+from tests.vm.faults import containers, firewall, names, owners, servers, systemd, units
 
 FAULTS: tuple[Fault, ...] = (
     *firewall.FAULTS,
@@ -11,5 +11,6 @@ FAULTS: tuple[Fault, ...] = (
     *servers.FAULTS,
     *names.FAULTS,
     *units.FAULTS,
+    *systemd.FAULTS,
     *containers.FAULTS,
 )
