@@ -68,7 +68,10 @@ class Builder:
         for step in steps:
             begin = time.monotonic()
             step()
-            print(f"  {self.recipe.suite}: {step.__name__.replace('_', ' ')}, {time.monotonic() - begin:.0f} s")
+            print(
+                f"  {self.recipe.suite}: {step.__name__.replace('_', ' ')}, {time.monotonic() - begin:.0f} s",
+                flush=True,
+            )
 
     def run(self, *argv: str, tries: int = 1) -> None:
         """A program with its output in the log; SystemExit with the log's last words when it fails every time."""

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from tests.lab.machine import wait_for
 from tests.vm.fault import Fault, Place, Remedy, likely, no_cause, proven, works
-from tests.vm.faults.units import SERVICE, UNIT, service, then
+from tests.vm.faults.units import BIND, SERVICE, UNIT, service, then
 from tests.vm.place import PATIENCE, Here, server_argv, service_text
 
 SOCKET = f"{UNIT}.socket"
+SLICE = f"{UNIT.replace('-', '')}.slice"
 ACTIVATED = "/run/netdiag-test-activated.py"
 _ACTIVATED = """\
 import socket, time
@@ -134,6 +135,20 @@ def apparmor(profile: str, make: Callable[[Place], object]) -> Callable[[Place],
     return more
 
 
+def slice_frozen(place: Place) -> None:
+    """A service in a slice of its own, and the slice frozen."""
+    assert isinstance(place, Here)
+    place.service(SERVICE, "accepts", f"Slice={SLICE}")
+    place.afterwards("systemctl", "thaw", SLICE)
+    place.run("systemctl", "freeze", SLICE)
+
+
+def rejected_on_the_guest(place: Place) -> None:
+    """A rule of the guest itself, as netdiag in a unit has no namespace of a test's."""
+    place.serve()
+    place.chain("input", f"tcp dport {place.port} reject")
+
+
 def no_more_namespaces(place: Place) -> None:
     """A drop rule on the guest itself, and no namespace for a copy of the rules."""
     assert isinstance(place, Here)
@@ -210,6 +225,21 @@ FAULTS = (
         then(service("accepts", "User=user"), "systemctl", "freeze", SERVICE),
         root=proven(FROZEN),
         user=proven(FROZEN),
+        machine=True,
+    ),
+    Fault(
+        "a slice with a service in it is frozen by systemctl freeze",
+        slice_frozen,
+        root=proven(FROZEN),
+        user=likely(FROZEN),
+        machine=True,
+    ),
+    Fault(
+        "a frozen service has the port that a server wants",
+        then(service(), "systemctl", "freeze", SERVICE),
+        root=proven("in-use/listener", verdict="not-bindable"),
+        user=proven("in-use/listener", Remedy.AGAIN, verdict="not-bindable"),
+        arguments=BIND,
         machine=True,
     ),
     Fault(
@@ -310,6 +340,30 @@ FAULTS = (
         root=(*proven(CLOSED, Remedy.AGAIN), *likely(CLOSED, Remedy.AGAIN)),
         user=(*proven(CLOSED, Remedy.AGAIN), *likely(CLOSED, Remedy.AGAIN)),
         confined=("SystemCallFilter=@system-service",),
+        machine=True,
+    ),
+    Fault(
+        "netdiag itself is denied socket by a system call filter that answers EPERM",
+        service(),
+        root=proven("sandbox/address-family", Remedy.AGAIN),
+        user=likely("sandbox/address-family", Remedy.AGAIN),
+        confined=("SystemCallFilter=~socket", "SystemCallErrorNumber=EPERM"),
+        machine=True,
+    ),
+    Fault(
+        "netdiag itself is denied connect by a system call filter that answers EPERM",
+        service(),
+        root=likely("sandbox/seccomp", Remedy.AGAIN),
+        user=no_cause(),
+        confined=("SystemCallFilter=~connect", "SystemCallErrorNumber=EPERM"),
+        machine=True,
+    ),
+    Fault(
+        "netdiag itself is root without capabilities, and an nft rule rejects the port",
+        rejected_on_the_guest,
+        root=likely("firewall/rule-rejects", Remedy.AGAIN),
+        user=likely("firewall/rule-rejects", Remedy.AGAIN),
+        confined=("CapabilityBoundingSet=",),
         machine=True,
     ),
 )
