@@ -135,6 +135,20 @@ def apparmor(profile: str, make: Callable[[Place], object]) -> Callable[[Place],
     return more
 
 
+def dropped_on_the_guest(place: Place) -> None:
+    """A rule of the guest itself."""
+    place.serve()
+    place.chain("input", f"tcp dport {place.port} drop")
+
+
+SOMETHING_OF_A_DROP = (
+    *proven("firewall/rule-drops", Remedy.AGAIN),
+    *likely("firewall/rule-drops", Remedy.AGAIN),
+    *likely("firewall/silent", Remedy.AGAIN),
+)
+"""A sandbox costs facts, and never the answer: a filter that kills, or a file that is denied, ends one look only."""
+
+
 def slice_frozen(place: Place) -> None:
     """A service in a slice of its own, and the slice frozen."""
     assert isinstance(place, Here)
@@ -364,6 +378,25 @@ FAULTS = (
         root=likely("firewall/rule-rejects", Remedy.AGAIN),
         user=likely("firewall/rule-rejects", Remedy.AGAIN),
         confined=("CapabilityBoundingSet=",),
+        machine=True,
+    ),
+    *(
+        Fault(
+            f"an nft rule drops the port, and netdiag itself runs in a unit with {setting}",
+            dropped_on_the_guest,
+            root=SOMETHING_OF_A_DROP,
+            user=(*likely("firewall/silent", Remedy.AGAIN), *no_cause()),
+            confined=(setting,),
+            machine=True,
+        )
+        for setting in ("SystemCallFilter=@system-service", "RestrictNamespaces=yes", "ProtectKernelTunables=yes")
+    ),
+    Fault(
+        "an nft rule drops the port, and netdiag itself may not read process states because of AppArmor",
+        apparmor(_NO_PROC, dropped_on_the_guest),
+        root=SOMETHING_OF_A_DROP,
+        user=(*likely("firewall/silent", Remedy.AGAIN), *no_cause()),
+        confined=(f"AppArmorProfile={PROFILE}",),
         machine=True,
     ),
 )
