@@ -8,7 +8,7 @@ MACHINES := fixtures/machines
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lab fuzz record bench clean
+.PHONY: help run test check lab fuzz vm record bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -31,6 +31,9 @@ lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own
 fuzz: $(VENV)/.tested  ## 2,000 random rule sets (NETDIAG_FUZZ=N) and 200,000 damaged recordings (NETDIAG_MUTANTS=N), all new (root)
 	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz --ignore tests/mutation
 	NETDIAG_MUTANTS=$${NETDIAG_MUTANTS:-200000} NETDIAG_SEED=$${NETDIAG_SEED:-$$(date +%s)} $(PYTEST) -m fuzz -n auto tests/mutation
+
+vm: $(VENV)/.tested  ## real faults in virtual machines with other kernels; KERNEL=6.1 FAULTS="words of a name" RECORD=folder
+	$(BIN)/python -m tests.vm $(KERNEL:%=--kernel %) $(if $(FAULTS),--faults '$(FAULTS)') $(RECORD:%=--record %) $(VM)
 
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)
