@@ -103,12 +103,13 @@ def root(
 @app.command()
 def run(
     targets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="TARGET...",
-            help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN, compose:SERVICE:CONTAINER_PORT",
+            help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN, compose:SERVICE:CONTAINER_PORT, "
+            "or an error message in quotes",
         ),
-    ],
+    ] = None,
     bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
@@ -137,12 +138,16 @@ def run(
         str | None,
         typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
     ] = None,
+    from_error: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Take the target from an error message; - reads it from standard input."),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
     from diagnose.collect import Collection, Order
 
-    parsed = _parsed(targets)
+    parsed, bind = _asked(targets or (), from_error, bind=bind)
     form = _form(json, format_)
     _validate(check or (), skip or (), timeout)
     _validate_means(bind=bind, passive=passive, pcap=pcap is not None, trace=trace)
@@ -240,6 +245,23 @@ def schema() -> None:
     from diagnose.render.json import report_schema
 
     _print(report_schema())
+
+
+def _asked(texts: Sequence[str], from_error: str | None, *, bind: bool) -> tuple[tuple[Target, ...], bool]:
+    """The targets, and whether a server is to be started there: an error message may say so itself."""
+    if from_error is None and texts and not any(_is_prose(text) for text in texts):
+        return _parsed(texts), bind
+    from diagnose.error_targets import NotMeantError, from_messages
+
+    try:
+        typed, bind = from_messages(texts, from_error, bind=bind)
+    except NotMeantError as error:
+        _refuse(str(error))
+    return _parsed(typed), bind
+
+
+def _is_prose(text: str) -> bool:
+    return any(character.isspace() for character in text.strip())
 
 
 def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
