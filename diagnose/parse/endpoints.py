@@ -159,7 +159,7 @@ _NO_HOSTS = frozenset(
         "a address admin all an and any at bind by code connect connection debug default distribution error "
         "errno failed for from host http https in is line listen listening local localport management message "
         "of on or pid port ports proxy remote same server socket specified status syscall tcp tcp4 tcp6 the "
-        "to type udp upstream url",
+        "to type udp unknown upstream url",
     )
 )
 """Words that stand where a host could, and are none."""
