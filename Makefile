@@ -8,7 +8,9 @@ MACHINES := fixtures/machines
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lab fuzz record bench clean
+AXE := 4.14.1
+
+.PHONY: help run test check browser lab fuzz record bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -16,14 +18,17 @@ help:  ## this list
 run: $(VENV)/.installed  ## diagnose TARGET (default 127.0.0.1:62893)
 	@$(BIN)/netdiag run '$(TARGET)'; code=$$?; case $$code in 0|1|3) ;; *) exit $$code ;; esac
 
-test: system check lab  ## everything: style, types, layers, unit, replay, properties, and real faults
+test: system check browser lab  ## everything: style, types, layers, unit, replay, properties, and real faults
 
 check: $(VENV)/.tested  ## all that needs neither root nor real faults
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m 'not lab and not fuzz'
+	$(PYTEST) -m 'not lab and not fuzz and not browser'
+
+browser: $(VENV)/.axe  ## the HTML report in a real browser (Chromium)
+	$(PYTEST) -m browser
 
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
 	$(PYTEST) -m lab -n auto --dist worksteal
@@ -48,6 +53,10 @@ system:
 
 $(VENV)/.installed: pyproject.toml
 	@./scripts/environment $(VENV) .
+	@touch $@
+
+$(VENV)/.axe: $(VENV)/.tested
+	npm install --prefix $(VENV)/node --no-save --ignore-scripts --no-audit --no-fund --silent axe-core@$(AXE)
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml $(VENV)/.installed

@@ -20,6 +20,7 @@ from diagnose.streams import Stream, unfailing
 if TYPE_CHECKING:
     from diagnose.collect import Collection
     from diagnose.files import Destination
+    from diagnose.model.finding import Cause
     from diagnose.model.snapshot import Snapshot
     from diagnose.probes.side import Arrived
 
@@ -42,6 +43,11 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    JSONL = "jsonl"
+    HTML = "html"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def main() -> None:
@@ -381,11 +387,37 @@ def _rendered(
             from diagnose.render.markdown import render_markdown
 
             return render_markdown(reports)
+        case Format.JSONL:
+            from diagnose.render.json import render_jsonl
+
+            return render_jsonl(reports)
+        case Format.HTML:
+            from diagnose.render.html import render_html
+
+            return render_html(reports, _causes())
+        case Format.JUNIT:
+            from diagnose.render.junit import render_junit
+
+            return render_junit(reports)
+        case Format.SARIF:
+            from diagnose.render.sarif import render_sarif
+
+            return render_sarif(reports, _causes())
+        case Format.GITHUB:
+            from diagnose.render.github import render_github
+
+            return render_github(reports)
         case Format.TEXT:
             from diagnose.render.text import Style, render_text
 
             colour = output is None and not no_color and _wants_colour()
             return render_text(reports, Style(_width(), colour, _ascii_only(), program))
+
+
+def _causes() -> dict[str, Cause]:
+    from checks import CAUSES
+
+    return {cause.code: cause for cause in CAUSES}
 
 
 def _wants_colour() -> bool:
@@ -446,7 +478,7 @@ def _written(output: Destination | None, text: str, form: Format) -> list[str]:
     """Writes the report, to standard output where the file does not take it; each problem in one line."""
     problems = [] if output is None else _kept(output, text.encode("utf-8", errors="backslashreplace"))
     if output is None or problems:
-        _print(text, json=form is Format.JSON)
+        _print(text, json=form in (Format.JSON, Format.JSONL, Format.SARIF))
     return problems
 
 
