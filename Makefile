@@ -10,7 +10,7 @@ MACHINES := fixtures/machines
 .NOTPARALLEL:
 AXE := 4.14.1
 
-.PHONY: help run test check browser lab fuzz record bench clean
+.PHONY: help run test check browser lab fuzz record docs bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -39,6 +39,10 @@ fuzz: $(VENV)/.tested  ## 2,000 random rule sets (NETDIAG_FUZZ=N) and 200,000 da
 
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)
+
+docs: $(VENV)/.tested  ## the manual page, from the commands; the README's picture, from a real fault (root)
+	$(BIN)/python scripts/manual.py
+	./scripts/picture
 
 bench: $(VENV)/.tested  ## the speed budgets, as ratios measured side by side (root)
 	$(BIN)/python -m bench.budgets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-import click
+import typer
 
 from diagnose.model.target import Intent
 from diagnose.parse.error_text import LONGEST, Ambiguous, Incomplete, Meant, NoError, Reading, read_error
@@ -72,8 +72,10 @@ def _answer(choices: tuple[Meant, ...]) -> Meant:
             f"the error message may be about {' or '.join(spelled)}: give the one that is meant; "
             f"for example: netdiag run {spelled[0]}"
         )
-    click.echo("The error message may be about several targets:", err=True)
+    typer.echo("The error message may be about several targets:", err=True)
     for number, target in enumerate(spelled, start=1):
-        click.echo(f"  {number}  {target}", err=True)
-    chosen: str = click.prompt("Which one", type=click.Choice([str(n + 1) for n in range(len(choices))]), err=True)
-    return choices[int(chosen) - 1]
+        typer.echo(f"  {number}  {target}", err=True)
+    while True:
+        chosen: int = typer.prompt("Which one", type=int, err=True)
+        if 1 <= chosen <= len(choices):
+            return choices[chosen - 1]
