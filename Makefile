@@ -8,8 +8,6 @@ MACHINES := fixtures/machines
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-AXE := 4.14.1
-
 .PHONY: help run test check browser lab fuzz record docs bench clean
 
 help:  ## this list
@@ -27,7 +25,7 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 	$(BIN)/lint-imports
 	$(PYTEST) -m 'not lab and not fuzz and not browser'
 
-browser: $(VENV)/.axe  ## the HTML report in a real browser (Chromium)
+browser: $(VENV)/.schemas  ## the HTML report in a real browser (Chromium), the other formats against their published schemas
 	$(PYTEST) -m browser
 
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
@@ -59,8 +57,8 @@ $(VENV)/.installed: pyproject.toml
 	@./scripts/environment $(VENV) .
 	@touch $@
 
-$(VENV)/.axe: $(VENV)/.tested
-	npm install --prefix $(VENV)/node --no-save --ignore-scripts --no-audit --no-fund --silent axe-core@$(AXE)
+$(VENV)/.schemas: scripts/published-schemas $(VENV)/.tested
+	./scripts/published-schemas $(VENV)
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml $(VENV)/.installed
