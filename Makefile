@@ -8,7 +8,7 @@ MACHINES := fixtures/machines
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lab fuzz vm record bench clean
+.PHONY: help run test check browser lab fuzz vm record docs bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' $(MAKEFILE_LIST) | column -t -s $$'\t'
@@ -16,14 +16,17 @@ help:  ## this list
 run: $(VENV)/.installed  ## diagnose TARGET (default 127.0.0.1:62893)
 	@$(BIN)/netdiag run '$(TARGET)'; code=$$?; case $$code in 0|1|3) ;; *) exit $$code ;; esac
 
-test: system check lab  ## everything: style, types, layers, unit, replay, properties, and real faults
+test: system check browser lab  ## everything: style, types, layers, unit, replay, properties, and real faults
 
 check: $(VENV)/.tested  ## all that needs neither root nor real faults
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -m 'not lab and not fuzz'
+	$(PYTEST) -m 'not lab and not fuzz and not browser'
+
+browser: $(VENV)/.schemas  ## the HTML report in a real browser (Chromium), the other formats against their published schemas
+	$(PYTEST) -m browser
 
 lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
 	$(PYTEST) -m lab -n auto --dist worksteal
@@ -38,6 +41,10 @@ vm: $(VENV)/.tested  ## real faults in virtual machines with other kernels; KERN
 record: $(VENV)/.tested  ## run the lab and keep what it saw as machines to replay
 	$(PYTEST) -m lab --record-machines $(MACHINES)
 
+docs: $(VENV)/.tested  ## the manual page, from the commands; the README's picture, from a real fault (root)
+	$(BIN)/python scripts/manual.py
+	./scripts/picture
+
 bench: $(VENV)/.tested  ## the speed budgets, as ratios measured side by side (root)
 	$(BIN)/python -m bench.budgets
 
@@ -51,6 +58,10 @@ system:
 
 $(VENV)/.installed: pyproject.toml
 	@./scripts/environment $(VENV) .
+	@touch $@
+
+$(VENV)/.schemas: scripts/published-schemas $(VENV)/.tested
+	./scripts/published-schemas $(VENV)
 	@touch $@
 
 $(VENV)/.tested: pyproject.toml $(VENV)/.installed

@@ -20,6 +20,7 @@ from diagnose.streams import Stream, unfailing
 if TYPE_CHECKING:
     from diagnose.collect import Collection
     from diagnose.files import Destination
+    from diagnose.model.finding import Cause
     from diagnose.model.snapshot import Snapshot
     from diagnose.probes.side import Arrived
 
@@ -42,6 +43,11 @@ class Format(StrEnum):
     TEXT = "text"
     JSON = "json"
     MARKDOWN = "markdown"
+    JSONL = "jsonl"
+    HTML = "html"
+    JUNIT = "junit"
+    SARIF = "sarif"
+    GITHUB = "github"
 
 
 def main() -> None:
@@ -103,12 +109,13 @@ def root(
 @app.command()
 def run(
     targets: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="TARGET...",
-            help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN, compose:SERVICE:CONTAINER_PORT",
+            help="127.0.0.1:62893, localhost:3000, [::1]:80, :80, a URL, a DSN, compose:SERVICE:CONTAINER_PORT, "
+            "or an error message in quotes",
         ),
-    ],
+    ] = None,
     bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
@@ -137,12 +144,16 @@ def run(
         str | None,
         typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
     ] = None,
+    from_error: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="Take the target from an error message; - reads it from standard input."),
+    ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
     from diagnose.collect import Collection, Order
 
-    parsed = _parsed(targets)
+    parsed, bind = _asked(targets or (), from_error, bind=bind)
     form = _form(json, format_)
     _validate(check or (), skip or (), timeout)
     _validate_means(bind=bind, passive=passive, pcap=pcap is not None, trace=trace)
@@ -240,6 +251,23 @@ def schema() -> None:
     from diagnose.render.json import report_schema
 
     _print(report_schema())
+
+
+def _asked(texts: Sequence[str], from_error: str | None, *, bind: bool) -> tuple[tuple[Target, ...], bool]:
+    """The targets, and whether a server is to be started there: an error message may say so itself."""
+    if from_error is None and texts and not any(_is_prose(text) for text in texts):
+        return _parsed(texts), bind
+    from diagnose.error_targets import NotMeantError, from_messages
+
+    try:
+        typed, bind = from_messages(texts, from_error, bind=bind)
+    except NotMeantError as error:
+        _refuse(str(error))
+    return _parsed(typed), bind
+
+
+def _is_prose(text: str) -> bool:
+    return any(character.isspace() for character in text.strip())
 
 
 def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -359,11 +387,37 @@ def _rendered(
             from diagnose.render.markdown import render_markdown
 
             return render_markdown(reports)
+        case Format.JSONL:
+            from diagnose.render.json import render_jsonl
+
+            return render_jsonl(reports)
+        case Format.HTML:
+            from diagnose.render.html import render_html
+
+            return render_html(reports, _causes())
+        case Format.JUNIT:
+            from diagnose.render.junit import render_junit
+
+            return render_junit(reports)
+        case Format.SARIF:
+            from diagnose.render.sarif import render_sarif
+
+            return render_sarif(reports, _causes())
+        case Format.GITHUB:
+            from diagnose.render.github import render_github
+
+            return render_github(reports)
         case Format.TEXT:
             from diagnose.render.text import Style, render_text
 
             colour = output is None and not no_color and _wants_colour()
             return render_text(reports, Style(_width(), colour, _ascii_only(), program))
+
+
+def _causes() -> dict[str, Cause]:
+    from checks import CAUSES
+
+    return {cause.code: cause for cause in CAUSES}
 
 
 def _wants_colour() -> bool:
@@ -424,7 +478,7 @@ def _written(output: Destination | None, text: str, form: Format) -> list[str]:
     """Writes the report, to standard output where the file does not take it; each problem in one line."""
     problems = [] if output is None else _kept(output, text.encode("utf-8", errors="backslashreplace"))
     if output is None or problems:
-        _print(text, json=form is Format.JSON)
+        _print(text, json=form in (Format.JSON, Format.JSONL, Format.SARIF))
     return problems
 
 

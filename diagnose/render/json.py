@@ -15,6 +15,11 @@ def render_json(reports: Sequence[Report]) -> str:
     return _harmless(msgspec.json.format(msgspec.json.encode(content), indent=2).decode()) + "\n"
 
 
+def render_jsonl(reports: Sequence[Report]) -> str:
+    """One object a line, one line a target (JSON Lines): each is a whole report."""
+    return "".join(f"{_harmless(msgspec.json.encode(report).decode())}\n" for report in reports)
+
+
 def _harmless(text: str) -> str:
     """The same JSON, with what would act on a terminal (DEL, C1 controls, bidi overrides ...) written as escapes."""
     if text.isascii() and "\x7f" not in text:

@@ -422,3 +422,74 @@ def test_a_locale_that_python_has_mended_for_itself_is_still_ascii(tmp_path: Pat
     plain = {key: value for key, value in os.environ.items() if not key.startswith(("LC_", "LANG"))}
     command = [*NETDIAG, "replay", recorded(tmp_path, held_by("é字"))]
     assert subprocess.run(command, capture_output=True, env={**plain, **locale}, check=False).stdout.isascii()
+
+
+# ------ an error message as the target
+
+
+def test_an_error_message_in_quotes_is_a_target(server: int) -> None:
+    done = netdiag("run", "--json", f"connect ECONNREFUSED 127.0.0.1:{server}")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["target"]["input"] == f"127.0.0.1:{server}"
+
+
+def test_an_error_message_about_a_server_that_cannot_start_asks_whether_it_could(server: int) -> None:
+    done = netdiag("run", "--json", f"listen EADDRINUSE: address already in use 127.0.0.1:{server}")
+    assert done.exit_code == 1, done.output
+    assert json.loads(done.stdout)["intent"] == "bind"
+
+
+def test_an_error_message_is_read_from_standard_input(server: int) -> None:
+    done = subprocess.run(
+        [*NETDIAG, "run", "--json", "--from-error", "-"],
+        input=f"ConnectionRefusedError: [Errno 111] Connect call failed ('127.0.0.1', {server})\n".encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["target"]["port"] == server
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["connect ECONNREFUSED s3cret@db"], "names neither a host nor a port"),
+        (["getaddrinfo ENOTFOUND db"], "names the host db and no port"),
+        (
+            ["Could not connect to Redis at x:1; Could not connect to Redis at b:2: Connection refused"],
+            "may be about x:1 or b:2: give the one that is meant; for example: netdiag run x:1",
+        ),
+        (
+            ["connect ECONNREFUSED 127.0.0.1:1", "listen EADDRINUSE: address already in use :::2"],
+            "give them one by one",
+        ),
+        (["--from-error", "all is well"], "reports no failed connection"),
+        ([], "no target is given"),
+    ],
+)
+def test_an_error_message_without_one_target_is_refused_with_what_is_missing(arguments: list[str], said: str) -> None:
+    done = netdiag("run", *arguments)
+    assert done.exit_code == cli.USAGE
+    assert said in done.stderr
+    assert "s3cret" not in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_target_that_is_mistyped_is_no_error_message() -> None:
+    done = netdiag("run", "localhost 8080")
+    assert done.exit_code == cli.USAGE
+    assert "for example: netdiag run localhost:8080" in done.stderr
+
+
+def test_on_a_terminal_the_user_is_asked_which_target_is_meant(server: int) -> None:
+    parent, terminal = pty.openpty()
+    message = f"Could not connect to Redis at x:1; Could not connect to Redis at 127.0.0.1:{server}: Connection refused"
+    run = subprocess.Popen(
+        [*NETDIAG, "run", "--json", message], stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, close_fds=True
+    )
+    os.close(terminal)
+    os.write(parent, b"2\n")
+    out, _ = run.communicate(timeout=60)
+    os.close(parent)
+    assert run.returncode == 0
+    assert json.loads(out)["target"]["port"] == server
