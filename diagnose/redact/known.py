@@ -166,7 +166,11 @@ def _names() -> frozenset[str]:
     more = " ".join((*programs.BY_NAME.values(), *programs.SAME))
     sets = (programs.FLAGS, programs.WORDS, programs.TASKS, programs.SOCAT, programs.SOCAT_OPTIONS, programs.RESOURCES)
     words_of = {word.strip("<>*-").partition(":")[0] for word in f"{rows} {more}".split()}
-    pieces = {piece for word in words_of.union(*sets, _MORE, _RULE_WORDS, _ERRORS) for piece in (word, *_LETTERS.findall(word))}
+    pieces = {
+        piece
+        for word in words_of.union(*sets, _MORE, _RULE_WORDS, _ERRORS)
+        for piece in (word, *_LETTERS.findall(word))
+    }
     return frozenset(pieces)
 
 
@@ -178,7 +182,7 @@ def is_known(text: str) -> bool:
 
 
 def _is_piece(piece: str) -> bool:
-    if not piece:
+    if not piece or piece.lower() in vocabulary():
         return True
     return bool(_NUMBERED.fullmatch(piece)) and (
         not (bare := piece.rstrip("0123456789")) or bare == "v" or bare.lower() in vocabulary()

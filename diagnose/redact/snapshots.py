@@ -89,7 +89,9 @@ def _names(leaves: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, str]]:
     """What stands alone, and the names in rules and paths, in the order in which they are met."""
     for first in _FIRST:
         if first is Kind.USER:
-            yield from ((Kind.USER, name) for kind, text in leaves if kind is Kind.PATH for name in _HOMES.findall(text))
+            yield from (
+                (Kind.USER, name) for kind, text in leaves if kind is Kind.PATH for name in _HOMES.findall(text)
+            )
         yield from ((kind, text) for kind, text in leaves if kind is first)
         for kind, pattern in _IN_RULES:
             if kind is first:
@@ -168,7 +170,9 @@ def _class_of(info: inspect.Type) -> type:
 def _of_fields(cls: type, fields: tuple[inspect.Field, ...], outer: Kind) -> _Again | None:
     """`outer`: of the field that it stands in, for a fact's value, which has no row of its own."""
     kinds: Mapping[str, Kind] = KINDS.get(cls, {})
-    known = [(one.name, _again(one.type, kinds.get(one.name, outer if cls not in KINDS else Kind.PROSE))) for one in fields]
+    known = [
+        (one.name, _again(one.type, kinds.get(one.name, outer if cls not in KINDS else Kind.PROSE))) for one in fields
+    ]
     found = tuple((name, again) for name, again in known if again is not None)
     if not found:
         return None

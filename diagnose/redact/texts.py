@@ -27,8 +27,12 @@ _BASES = re.compile(r"user@\d+|session-c?\d+|user-\d+|run-\w{1,40}|init|-")
 _ODD = re.compile(r"(?:0x[0-9a-f]+|\d+)(?:\.(?:0x[0-9a-f]+|\d+)){0,3}", re.IGNORECASE)
 _OPTION = re.compile(r"(--?)([A-Za-z][\w.-]*)")
 _PAIR = re.compile(r"\[([^\]\s]+)\](?::(\d{1,5}|\*))?")
-_RULE_STRING = re.compile(r"(comment |prefix |--(?:comment|log-prefix|nflog-prefix|string|hex-string) )(\"(?:[^\"\\]|\\.)*\"|\S+)")
-_INTRODUCED = re.compile(r"\b(container|service|process|user|network|namespace|unit|project|image|zone|jail) ([\w.@-]+)")
+_RULE_STRING = re.compile(
+    r"(comment |prefix |--(?:comment|log-prefix|nflog-prefix|string|hex-string) )(\"(?:[^\"\\]|\\.)*\"|\S+)"
+)
+_INTRODUCED = re.compile(
+    r"\b(container|service|process|user|network|namespace|unit|project|image|zone|jail) ([\w.@-]+)"
+)
 _URL = re.compile(r"([A-Za-z][\w+.:-]*)://(.*)", re.DOTALL)
 _TARGET_COMPOSE = re.compile(r"compose:(.+):(\d+)")
 _DRIVE = re.compile(r"[A-Za-z]:$")
@@ -376,7 +380,9 @@ class Texts:
             return self._network(text)
         match kind:
             case "container":
-                return f"container:{self._id(name) if _HEX.fullmatch(name) else self._tokens.token(Kind.CONTAINER, name)}"
+                return (
+                    f"container:{self._id(name) if _HEX.fullmatch(name) else self._tokens.token(Kind.CONTAINER, name)}"
+                )
             case "netns":
                 return f"netns:{self._tokens.token(Kind.NAMESPACE, name)}"
             case "service":
@@ -465,7 +471,9 @@ class Texts:
         """A path, perhaps with a line number or another one behind a colon."""
         if re.match(r"[A-Za-z]:[\\/]", word):
             return self.path(word)
-        return ":".join(self.path(part) if "/" in part or "\\" in part else self._word(part) for part in word.split(":"))
+        return ":".join(
+            self.path(part) if "/" in part or "\\" in part else self._word(part) for part in word.split(":")
+        )
 
     def _of_name(self, word: str) -> str:
         """A word that is a name, a host and port, or a word of netdiag's own."""
@@ -495,7 +503,9 @@ class Texts:
 
     @staticmethod
     def _is_errno(word: str) -> bool:
-        return bool(_CODE.fullmatch(word)) and (word.startswith("E") or word.startswith(("CAP_", "SO_", "TCP_", "RLIMIT_")))
+        return bool(_CODE.fullmatch(word)) and (
+            word.startswith("E") or word.startswith(("CAP_", "SO_", "TCP_", "RLIMIT_"))
+        )
 
     @staticmethod
     def _is_host(word: str) -> bool:
