@@ -183,7 +183,7 @@ def replay(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...", readable=False, help="Recordings or bundles, also as .gz; - is standard input."
+            metavar="FILE...", readable=False, help="Recordings or bundles, plain or .gz; -: standard input."
         ),
     ],
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
@@ -244,9 +244,7 @@ def bundle(
     ] = None,
     mapping: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE", readable=False, help="Write there what each token stands for; keep it to yourself."
-        ),
+        typer.Option(metavar="FILE", readable=False, help="Write there what each token stands for, for you alone."),
     ] = None,
 ) -> None:
     """Diagnose, and write one file for the people who help you; names and public addresses in it are redacted.
@@ -370,9 +368,7 @@ def _kept_groups(names: Sequence[str], *, pcap: bool) -> tuple[Group, ...]:
     if pcap and _PACKETS not in names:
         _refuse("--pcap adds packets, in which nothing can be redacted: agree with --keep packets, or leave it out")
     if _PACKETS in names and not pcap:
-        _refuse(
-            "--keep packets is about those of --pcap: add it, or leave both out; for example: --pcap --keep packets"
-        )
+        _refuse("--keep packets is about those of --pcap; for example: --pcap --keep packets")
     return tuple(Group(name) for name in dict.fromkeys(names) if name != _PACKETS)
 
 

@@ -19,8 +19,8 @@ from diagnose.model.network import Gateway, Interface, LocalRoute, RouteLookup, 
 from diagnose.model.process import Container, Holders, Process
 from diagnose.model.rule import RuleRef, Step
 from diagnose.model.side import Side
-from diagnose.model.snapshot import Program, Scope, Snapshot, Vantage
-from diagnose.model.target import ServicePort, Target
+from diagnose.model.snapshot import Program, Snapshot, Vantage
+from diagnose.model.target import Scope, ServicePort, Target
 
 
 class Kind(StrEnum):

@@ -1,4 +1,4 @@
-"""A text of each kind with tokens in the place of what identifies: names that were met, and words that are not known."""
+"""A text of each kind, with tokens in the place of names that were met and of words that are not known."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ _URL = re.compile(r"([A-Za-z][\w+.:-]*)://(.*)", re.DOTALL)
 _TARGET_COMPOSE = re.compile(r"compose:(.+):(\d+)")
 _DRIVE = re.compile(r"[A-Za-z]:$")
 _VARIABLE_WORDS = harmless.words(
-    "HOST HOSTNAME SERVER ADDR ADDRESS ENDPOINT URL URI BROKER HOSTS SERVERS URLS PORT BIND LISTEN BINDING ON IP DATABASE "
-    "DB PG PGHOST PGPORT REDIS MYSQL POSTGRES POSTGRESQL MONGO MONGODB RABBITMQ AMQP KAFKA FLASK RUN UVICORN NUXT NITRO "
-    "VITE NAME GRADIO STREAMLIT JUPYTER ASPNETCORE API HTTP HTTPS WEB APP BACKEND FRONTEND SERVICE CACHE QUEUE MEMCACHED "
-    "ELASTICSEARCH SMTP MAIL PROXY TCP TLS SSL JDBC SPRING DATASOURCE CONNECTION STRING DSN PUBLIC NEXT REACT"
+    "HOST HOSTNAME SERVER ADDR ADDRESS ENDPOINT URL URI BROKER HOSTS SERVERS URLS PORT BIND LISTEN BINDING ON IP "
+    "DATABASE DB PG PGHOST PGPORT REDIS MYSQL POSTGRES POSTGRESQL MONGO MONGODB RABBITMQ AMQP KAFKA FLASK RUN "
+    "UVICORN NUXT NITRO VITE NAME GRADIO STREAMLIT JUPYTER ASPNETCORE API HTTP HTTPS WEB APP BACKEND FRONTEND "
+    "SERVICE CACHE QUEUE MEMCACHED ELASTICSEARCH SMTP MAIL PROXY TCP TLS SSL JDBC SPRING DATASOURCE CONNECTION "
+    "STRING DSN PUBLIC NEXT REACT"
 )
 
 
@@ -106,7 +107,7 @@ class Texts:
         found = self._of_address(text) or self._of_odd_literal(text)
         if found is not None:
             return found
-        if known.is_known_host(text) or text in ("host-gateway",):
+        if known.is_known_host(text) or text == "host-gateway":
             return text
         suffix = known.special_suffix(text)
         bare = text[: len(text) - len(suffix)] if suffix else text
@@ -269,7 +270,7 @@ class Texts:
             return text
         stem, dot, extension = text.rpartition(".")
         if dot and stem and extension.lower() in harmless.words_of_files():
-            return f"{self._component(stem, '') if known.is_known(stem) else self._tokens.token(Kind.PATH, stem)}.{extension}"
+            return f"{self._tokens.token(Kind.PATH, stem)}.{extension}"
         return self._tokens.token(Kind.PATH, text)
 
     def _has_met_piece(self, text: str) -> bool:
@@ -503,9 +504,7 @@ class Texts:
 
     @staticmethod
     def _is_errno(word: str) -> bool:
-        return bool(_CODE.fullmatch(word)) and (
-            word.startswith("E") or word.startswith(("CAP_", "SO_", "TCP_", "RLIMIT_"))
-        )
+        return bool(_CODE.fullmatch(word)) and word.startswith(("E", "CAP_", "SO_", "TCP_", "RLIMIT_"))
 
     @staticmethod
     def _is_host(word: str) -> bool:
