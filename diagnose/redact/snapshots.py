@@ -14,7 +14,7 @@ from diagnose.model.bounds import ADDRESS
 from diagnose.model.snapshot import Snapshot
 from diagnose.redact.addresses import Addresses
 from diagnose.redact.kinds import KINDS, Group, Kind
-from diagnose.redact.texts import Texts
+from diagnose.redact.texts import IN_RULES, Texts
 from diagnose.redact.tokens import Tokens
 
 _FIRST = (
@@ -23,12 +23,6 @@ _FIRST = (
     *(Kind.PATH, Kind.IMAGE, Kind.VARIABLE),
 )
 """Names are met where they stand alone before they are looked for in prose, and what they are is told in this order."""
-_IN_RULES = (
-    (Kind.RULE_NAME, re.compile(r"(?:\bjump|\bgoto|(?<!\S)-j|(?<!\S)-g|--match-set)\s+\"?([\w./-]+)")),
-    (Kind.RULE_NAME, re.compile(r"@([A-Za-z_][\w./-]*)")),
-    (Kind.INTERFACE, re.compile(r"(?:\b[io]if(?:name)?|(?<!\S)-[io])\s+(?:!=\s+|==\s+|!\s+)?\"?([\w.@-]+)")),
-    (Kind.USER, re.compile(r"(?:\bskuid|--uid-owner)\s+(?:!=\s+)?\"?([A-Za-z_][\w.-]*)")),
-)
 _HOMES = re.compile(r"(?:/home/|/Users/|\\Users\\)([^/\\\s:\"']+)")
 _ADDRESS_LIKE = re.compile(r"[0-9A-Fa-f.:]{7,45}")
 
@@ -93,10 +87,13 @@ def _names(leaves: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, str]]:
                 (Kind.USER, name) for kind, text in leaves if kind is Kind.PATH for name in _HOMES.findall(text)
             )
         yield from ((kind, text) for kind, text in leaves if kind is first)
-        for kind, pattern in _IN_RULES:
+        if first is Kind.COMMENT:
+            strings = (Texts.strings(text) for kind, text in leaves if kind is Kind.RULE)
+            yield from ((Kind.COMMENT, one) for found in strings for one in found)
+        for kind, pattern in IN_RULES:
             if kind is first:
-                found = (pattern.findall(text) for where, text in leaves if where in (Kind.RULE, Kind.PROSE))
-                yield from ((kind, name) for names in found for name in names)
+                named = (pattern.findall(text) for where, text in leaves if where is Kind.RULE)
+                yield from ((kind, name) for names in named for _, name in names)
 
 
 def texts_of(snapshot: Snapshot) -> tuple[tuple[Kind, str], ...]:

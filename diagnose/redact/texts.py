@@ -30,6 +30,13 @@ _PAIR = re.compile(r"\[([^\]\s]+)\](?::(\d{1,5}|\*))?")
 _RULE_STRING = re.compile(
     r"(comment |prefix |--(?:comment|log-prefix|nflog-prefix|string|hex-string) )(\"(?:[^\"\\]|\\.)*\"|\S+)"
 )
+IN_RULES = (
+    (Kind.RULE_NAME, re.compile(r"((?:\bjump|\bgoto|(?<!\S)-j|(?<!\S)-g|--match-set)\s+\"?)([\w./-]+)")),
+    (Kind.RULE_NAME, re.compile(r"(@)([A-Za-z_][\w./-]*)")),
+    (Kind.INTERFACE, re.compile(r"((?:\b[io]if(?:name)?|(?<!\S)-[io])\s+(?:!=\s+|==\s+|!\s+)?\"?)([\w.@+*-]+)")),
+    (Kind.USER, re.compile(r"((?:\bskuid|--uid-owner)\s+(?:!=\s+)?\"?)([A-Za-z_][\w.-]*)")),
+)
+"""Where a name stands in a rule, behind what tells its kind."""
 _INTRODUCED = re.compile(
     r"\b(container|service|process|user|network|namespace|unit|project|image|zone|jail) ([\w.@-]+)"
 )
@@ -151,6 +158,8 @@ class Texts:
             changed = self._tokens.addresses.address(real)
             return text if changed == real else str(int(IPv4Address(changed)))
         parts = text.split(".")
+        if re.fullmatch(r"198\.18\.\d{1,6}\.999", text):
+            return text
         if parts[0] in ("127", "10", "0", "192", "172", "169") or len(parts) != 4:
             return text
         return f"198.18.{self._tokens.token(Kind.HOST, text).rpartition('-')[2]}.999"
@@ -309,6 +318,12 @@ class Texts:
         return start + self._tokens.token(Kind.RULE_NAME, chosen) + end
 
     def _rule(self, text: str) -> str:
+        bare = text.strip('"')
+        found = self._tokens.known(bare)
+        if found is not None and (found.startswith(Kind.COMMENT.value) or " " in bare):  # a word of a command
+            return text.replace(bare, found)
+        for kind, pattern in IN_RULES:
+            text = pattern.sub(lambda found, kind=kind: found[1] + self.redacted(kind, found[2]), text)
         text = _RULE_STRING.sub(lambda found: found[1] + self._of_string(found[2]), text)
         return self._atoms(text, self._of_rule)
 
@@ -316,6 +331,11 @@ class Texts:
         quote = '"' if text.startswith('"') else ""
         inner = text[1:-1] if quote else text
         return text if inner == MASK else f"{quote}{self._comment(inner)}{quote}"
+
+    @staticmethod
+    def strings(text: str) -> tuple[str, ...]:
+        """The comments and prefixes in a rule."""
+        return tuple(found[2].strip('"') for found in _RULE_STRING.finditer(text) if found[2].strip('"') != MASK)
 
     def _of_rule(self, word: str) -> str:
         sign = "@" if word.startswith("@") else ""
