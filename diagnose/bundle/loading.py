@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from diagnose.bundle import archive
-from diagnose.bundle.manifest import LIMITS, MANIFEST, SCHEMA, SNAPSHOT, Manifest
+from diagnose.bundle.manifest import LIMITS, MANIFEST, MOST_VALUES, SCHEMA, SNAPSHOT, Manifest
 from diagnose.model.snapshot import Snapshot
 from diagnose.recording import LARGEST, BadRecordingError, decode_foreign, read
 
@@ -76,7 +76,10 @@ def opened(data: bytes) -> Bundle:
                 kept.append(piece)
         if (digest.hexdigest(), size) != (one.sha256, one.size):
             raise BadRecordingError(f"is a damaged bundle: {name} has another checksum than its manifest says")
-    return Bundle(manifest, b"".join(kept))
+    snapshot = b"".join(kept)
+    if snapshot.count(b",") > MOST_VALUES:
+        raise BadRecordingError(f"has more than {MOST_VALUES} values in its {SNAPSHOT}")
+    return Bundle(manifest, snapshot)
 
 
 def _manifest(data: bytes) -> Manifest:

@@ -12,6 +12,8 @@ REPORTS = ("report.json", "report.txt", "report.md", "report.html")
 _REPORT = 32 << 20
 LARGEST_SNAPSHOT = 16 << 20
 """Bytes: its facts take several times as much memory."""
+MOST_VALUES = 1 << 20
+"""Values in it, by the commas between them: a short text takes ten times as much memory as its bytes."""
 LIMITS = {
     MANIFEST: 1 << 20,
     SNAPSHOT: LARGEST_SNAPSHOT,

@@ -12,7 +12,7 @@ from msgspec import Struct
 from checks import CHECKS
 from diagnose import __version__
 from diagnose.bundle import archive
-from diagnose.bundle.manifest import CAPTURE, LIMITS, MANIFEST, REPORTS, SNAPSHOT, Manifest, Member
+from diagnose.bundle.manifest import CAPTURE, LIMITS, MANIFEST, MOST_VALUES, REPORTS, SNAPSHOT, Manifest, Member
 from diagnose.bundle.page import render_page
 from diagnose.engine import diagnose
 from diagnose.model.report import SCHEMA as REPORT_SCHEMA
@@ -94,6 +94,8 @@ def _check_sizes(members: dict[str, bytes]) -> None:
     for name, data in members.items():
         if len(data) > LIMITS[name]:
             raise UnbundledError(f"{name} would have {len(data) >> 20} MiB, and {LIMITS[name] >> 20} are the most")
+    if members[SNAPSHOT].count(b",") > MOST_VALUES:
+        raise UnbundledError(f"{SNAPSHOT} would have more than {MOST_VALUES} values")
 
 
 def _said(report: Report) -> object:

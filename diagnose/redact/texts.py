@@ -323,9 +323,12 @@ class Texts:
         if found is not None and (found.startswith(Kind.COMMENT.value) or " " in bare):  # a word of a command
             return text.replace(bare, found)
         for kind, pattern in IN_RULES:
-            text = pattern.sub(lambda found, kind=kind: found[1] + self.redacted(kind, found[2]), text)
+            text = pattern.sub(self._behind_sign(kind), text)
         text = _RULE_STRING.sub(lambda found: found[1] + self._of_string(found[2]), text)
         return self._atoms(text, self._of_rule)
+
+    def _behind_sign(self, kind: Kind) -> Callable[[re.Match[str]], str]:
+        return lambda found: found[1] + self.redacted(kind, found[2])
 
     def _of_string(self, text: str) -> str:
         quote = '"' if text.startswith('"') else ""
