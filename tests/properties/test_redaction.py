@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 
 from checks import CHECKS
 from diagnose.engine import diagnose
@@ -14,29 +14,24 @@ from diagnose.redact.snapshots import redact
 from tests.properties.snapshots import snapshots
 
 
-def said(report: Report) -> object:
+def said(snapshot: Snapshot) -> object:
     """The answer, without its words."""
+    (one,) = decode_foreign(encode([snapshot]))
+    report: Report = diagnose(one, CHECKS)
     found = [(one.code, one.severity, one.confidence) for one in report.findings]
     checks = [(one.name, one.outcome) for one in report.checks]
     return report.verdict, report.root_cause and report.root_cause.code, found, checks
 
 
+@settings(max_examples=100)
 @given(snapshots)
-def test_a_redacted_snapshot_has_the_same_answer(snapshot: Snapshot) -> None:
+def test_a_redacted_snapshot_has_the_same_answer_and_is_redacted_once(snapshot: Snapshot) -> None:
     redacted = redact([snapshot]).snapshots
-    before = [said(diagnose(one, CHECKS)) for one in decode_foreign(encode([snapshot]))]
-    after = [said(diagnose(one, CHECKS)) for one in decode_foreign(encode(redacted))]
-    assert before == after
-
-
-@given(snapshots)
-def test_a_snapshot_that_was_redacted_stays_as_it_is(snapshot: Snapshot) -> None:
-    redacted = redact([snapshot]).snapshots
+    assert said(redacted[0]) == said(snapshot)
     assert redact(redacted).snapshots == redacted
 
 
+@settings(max_examples=50)
 @given(snapshots)
 def test_what_keeps_everything_changes_no_answer(snapshot: Snapshot) -> None:
-    redacted = redact([snapshot], keep=tuple(Group)).snapshots
-    before = [said(diagnose(one, CHECKS)) for one in decode_foreign(encode([snapshot]))]
-    assert before == [said(diagnose(one, CHECKS)) for one in decode_foreign(encode(redacted))]
+    assert said(redact([snapshot], keep=tuple(Group)).snapshots[0]) == said(snapshot)
