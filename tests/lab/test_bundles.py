@@ -31,6 +31,7 @@ def bundled(machine: Machine, *asked: str, uid: int) -> tuple[Answer, Answer]:
     ran = machine.netdiag("run", "--json", *asked, uid=uid)
     made = machine.netdiag("bundle", *asked, "-o", f"/run/sent/{uid}.zip", uid=uid)
     assert made.exit_code == ran.exit_code, f"{made.text}{made.stderr!r}"
+    assert b"Written" in made.stdout, f"{made.text}{made.stderr!r}"
     assert machine.run("stat", "-c", "%a %u", f"/run/sent/{uid}.zip").split() == ["600", str(uid)]
     machine.run("install", "-m", "644", f"/run/sent/{uid}.zip", "/run/sent/received.zip")
     return ran, machine.netdiag("replay", "--json", "/run/sent/received.zip", uid=NOBODY)
