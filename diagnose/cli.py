@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from diagnose.model.finding import Cause
     from diagnose.model.snapshot import Snapshot
     from diagnose.probes.side import Arrived
+    from diagnose.redact.kinds import Group
 
 USAGE = 2
 INTERNAL = 70
@@ -190,7 +191,12 @@ def run(
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="A recording made by run --record.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...", readable=False, help="Recordings or bundles, plain or .gz; -: standard input."
+        ),
+    ],
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
     output: Annotated[
@@ -198,22 +204,102 @@ def replay(
     ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
-    """The same diagnosis from a recording, without touching this machine."""
-    from diagnose.recording import BadRecordingError, decode_foreign, read
-
+    """The same diagnosis from recordings or bundles, without touching this machine."""
     form = _form(json, format_)
-    try:
-        snapshots = decode_foreign(read(file))
-    except OSError as error:
-        _refuse(f"cannot read {str(file)!r}: {error.strerror}")
-    except BadRecordingError as error:
-        _refuse(f"{str(file)!r} {error}")
-    reports = _diagnosed(snapshots)
+    reports = _diagnosed([snapshot for file in files for snapshot in _loaded(file)])
     report_file, problems = _report_file(output)
     problems += _written(report_file, _rendered(reports, form, output, no_color), form)
     for problem in problems:
         _line(problem)
     raise typer.Exit(USAGE if problems else _code(reports))
+
+
+@app.command()
+def bundle(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="TARGET... | show FILE", help="What to diagnose, as for run; or show, and a bundle."),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the bundle there.")
+    ] = None,
+    bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
+    check: Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="S", help="Seconds one unanswered attempt may take (1 for local targets, else 3)."),
+    ] = None,
+    passive: Annotated[
+        bool, typer.Option("--passive", help="Look only: no connect, no bind, no packet, no DNS.")
+    ] = False,
+    pcap: Annotated[
+        bool, typer.Option("--pcap", help="Add the packets of our own probe (root; needs --keep packets).")
+    ] = False,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
+    ] = False,
+    origin: Annotated[
+        str | None,
+        typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="Do not redact users, hosts, addresses, containers, commands or paths; packets: agree to --pcap.",
+        ),
+    ] = None,
+    redact_also: Annotated[
+        list[str] | None, typer.Option("--redact-also", metavar="REGEX", help="Redact what this matches as well.")
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Write there what each token stands for, for you alone."),
+    ] = None,
+) -> None:
+    """Diagnose, and write one file for the people who help you; names and public addresses in it are redacted.
+
+    `netdiag bundle show FILE` lists what is in one.
+    """
+    if targets[0] == "show":
+        _show_bundle(targets[1:])
+        return
+    from diagnose.collect import Collection, Order
+
+    parsed = _parsed(targets)
+    groups = _kept_groups(keep or (), pcap=pcap)
+    _validate(check or (), skip or (), timeout)
+    _validate_means(bind=bind, passive=passive, pcap=pcap, trace=trace)
+    if output is None:
+        _refuse("bundle needs the name of the file to write; for example: netdiag bundle :8080 -o case.netdiag.zip")
+    _matched(redact_also or (), ())
+    intent = Intent.BIND if bind else Intent.CONNECT
+    bundle_file, mapping_file = _private_destinations(("--output", output), ("--mapping", mapping))
+    side = _arrived(origin)
+    order = Order(
+        targets=_with_addresses(parsed, intent, side, ask=not passive),
+        intent=intent,
+        timeout=timeout,
+        passive=passive,
+        only=tuple(check or ()),
+        skip=tuple(skip or ()),
+        deep=True,
+        capture=pcap,
+        trace=trace,
+    )
+    collection = Collection(order, side)
+    try:
+        with _spinner():
+            snapshots = collection.snapshots()
+        packets, problem = collection.capture(str(output)) if pcap else (None, None)
+    finally:
+        collection.close()
+    problems = [problem] if problem else []
+    problems += _bundled(snapshots, groups, redact_also or (), packets, bundle_file, mapping_file)
+    for one in problems:
+        _line(one)
+    raise typer.Exit(USAGE if problems else _code(_diagnosed(snapshots)))
 
 
 @app.command()
@@ -268,6 +354,95 @@ def _asked(texts: Sequence[str], from_error: str | None, *, bind: bool) -> tuple
 
 def _is_prose(text: str) -> bool:
     return any(character.isspace() for character in text.strip())
+
+
+def _loaded(file: Path) -> tuple[Snapshot, ...]:
+    """The snapshots of a recording or bundle."""
+    from diagnose.bundle import load
+    from diagnose.recording import BadRecordingError
+
+    try:
+        return load(file)
+    except OSError as error:
+        _refuse(f"cannot read {str(file)!r}: {error.strerror}")
+    except BadRecordingError as error:
+        _refuse(f"{str(file)!r} {error}")
+
+
+def _show_bundle(files: Sequence[str]) -> None:
+    from diagnose.bundle.loading import open_bundle
+    from diagnose.bundle.showing import described
+    from diagnose.recording import BadRecordingError
+
+    if len(files) != 1:
+        _refuse("bundle show needs the name of one bundle; for example: netdiag bundle show case.netdiag.zip")
+    try:
+        found = open_bundle(Path(files[0]))
+    except OSError as error:
+        _refuse(f"cannot read {files[0]!r}: {error.strerror}")
+    except BadRecordingError as error:
+        _refuse(f"{files[0]!r} {error}")
+    _print(described(found))
+
+
+def _kept_groups(names: Sequence[str], *, pcap: bool) -> tuple[Group, ...]:
+    """What is not to be redacted; --pcap needs its own consent, since packets cannot be."""
+    from diagnose.redact.kinds import Group
+
+    known = [group.value for group in Group]
+    for name in names:
+        if name not in (*known, _PACKETS):
+            _refuse(f"--keep {name!r} is none of {', '.join((*known, _PACKETS))}; for example: --keep hosts")
+    if pcap and _PACKETS not in names:
+        _refuse("--pcap adds packets, in which nothing can be redacted: agree with --keep packets, or leave it out")
+    if _PACKETS in names and not pcap:
+        _refuse("--keep packets is about those of --pcap; for example: --pcap --keep packets")
+    return tuple(Group(name) for name in dict.fromkeys(names) if name != _PACKETS)
+
+
+_PACKETS = "packets"
+
+
+def _matched(patterns: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    """What --redact-also matches; without texts it is only looked at."""
+    if not patterns:
+        return ()
+    from diagnose.bundle.pattern import BadPatternError, matches
+
+    for pattern in patterns:
+        try:
+            found = matches([pattern], texts)
+        except BadPatternError as error:
+            _refuse(f"--redact-also {pattern[:60]!r} {error}")
+    return matches(patterns, texts) if len(patterns) > 1 else found
+
+
+def _bundled(
+    snapshots: Sequence[Snapshot],
+    groups: tuple[Group, ...],
+    patterns: Sequence[str],
+    packets: bytes | None,
+    bundle_file: Destination,
+    mapping_file: Destination | None,
+) -> list[str]:
+    """Writes the bundle and says what is in it; each problem in one line."""
+    from diagnose.bundle.showing import summarized
+    from diagnose.bundle.writing import UnbundledError, pack
+    from diagnose.redact.snapshots import texts_of
+
+    texts = [text for snapshot in snapshots for _, text in texts_of(snapshot)] if patterns else []
+    try:
+        packed = pack(snapshots, keep=groups, also=_matched(patterns, texts), packets=packets)
+    except UnbundledError as error:
+        return [f"no bundle is written: {error}"]
+    problems = _kept(bundle_file, packed.data)
+    if mapping_file is not None:
+        problems += _kept(mapping_file, packed.mapping)
+    if not packed.faithful:
+        _line("the redacted recording gives another answer than this machine does: tell so when you send it")
+    if not problems and bundle_file.path != "-":
+        _print(summarized(packed, bundle_file.path))
+    return problems
 
 
 def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -460,6 +635,20 @@ def _destinations(
         _refuse(str(error))
     report, recording, capture = (next(found) if path is not None else None for _, path, _ in asked)
     return report, recording, capture
+
+
+def _private_destinations(
+    first: tuple[str, Path], second: tuple[str, Path | None]
+) -> tuple[Destination, Destination | None]:
+    """Where files go that only their owner may read; the second may not be asked for."""
+    from diagnose.files import UnwritableError, Wanted, destinations
+
+    wanted = [Wanted(option, str(path), True) for option, path in (first, second) if path is not None]
+    try:
+        found = destinations(wanted)
+    except UnwritableError as error:
+        _refuse(str(error))
+    return found[0], found[1] if len(found) > 1 else None
 
 
 def _report_file(output: Path | None) -> tuple[Destination | None, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ def _is_standard_input(opened: os.stat_result) -> bool:
 
 def _all_of(number: int) -> bytes:
     """What the descriptor gives until its end, of a limited size whatever the file said of itself."""
-    parts: list[bytes] = []
+    parts = io.BytesIO()  # whose bytes are its content, and no copy of it
     left = LARGEST + 1
     while left > 0:
         try:
@@ -84,8 +85,8 @@ def _all_of(number: int) -> bytes:
         except BlockingIOError:
             raise BadRecordingError("has nothing to read now") from None
         if not part:
-            return b"".join(parts)
-        parts.append(part)
+            return parts.getvalue()
+        parts.write(part)
         left -= len(part)
     raise BadRecordingError(f"is larger than {LARGEST >> 20} MiB")
 

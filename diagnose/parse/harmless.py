@@ -219,6 +219,11 @@ def is_file(text: str) -> bool:
     return bool(known) and MASK not in path(text)
 
 
+def words_of_files() -> frozenset[str]:
+    """Extensions that files have."""
+    return _FILE
+
+
 def is_script(text: str) -> bool:
     """A script, by a relative path made of words."""
     return bool(text) and all(map(is_name, text.split("/")))

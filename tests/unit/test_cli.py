@@ -88,7 +88,7 @@ def test_the_version_is_one_line() -> None:
     assert netdiag("--version").stdout == f"netdiag {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("replay",), ("explain",), ("checks",), ("schema",)])
+@pytest.mark.parametrize("command", [(), ("run",), ("replay",), ("explain",), ("checks",), ("schema",), ("bundle",)])
 def test_every_command_has_its_help(command: tuple[str, ...]) -> None:
     result = netdiag(*command, "--help")
     assert result.exit_code == 0

@@ -1,0 +1,1 @@
+"""What identifies a person, a machine or a company becomes a token; what a verdict rests on stays."""
