@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from diagnose import __version__, temporary
 from diagnose.model.report import Report
@@ -18,6 +19,8 @@ from diagnose.model.target import Intent, Target
 from diagnose.streams import Stream, unfailing
 
 if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
     from diagnose.collect import Collection
     from diagnose.files import Destination
     from diagnose.model.snapshot import Snapshot
@@ -25,9 +28,30 @@ if TYPE_CHECKING:
 
 USAGE = 2
 INTERNAL = 70
+_RUNBOOK = "runbook"
+
+
+class Commands(TyperGroup):
+    """The commands, and `runbook` with its own: loaded when it is asked for, since the others start without it."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """In the order in which --help shows them."""
+        return [*super().list_commands(ctx), _RUNBOOK]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """None: there is no such command."""
+        if cmd_name != _RUNBOOK:
+            return super().get_command(ctx, cmd_name)
+        from diagnose.runbook_cli import app as runbook
+
+        command = typer.main.get_command(runbook)
+        command.name = _RUNBOOK
+        return command
+
 
 app = typer.Typer(
     name="netdiag",
+    cls=Commands,
     help="Why does HOST:PORT not answer? The true cause, the proof, and the command that mends it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -188,16 +212,8 @@ def replay(
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
     """The same diagnosis from a recording, without touching this machine."""
-    from diagnose.recording import BadRecordingError, decode_foreign, read
-
     form = _form(json, format_)
-    try:
-        snapshots = decode_foreign(read(file))
-    except OSError as error:
-        _refuse(f"cannot read {str(file)!r}: {error.strerror}")
-    except BadRecordingError as error:
-        _refuse(f"{str(file)!r} {error}")
-    reports = _diagnosed(snapshots)
+    reports = _diagnosed(_loaded(file))
     report_file, problems = _report_file(output)
     problems += _written(report_file, _rendered(reports, form, output, no_color), form)
     for problem in problems:
@@ -240,6 +256,18 @@ def schema() -> None:
     from diagnose.render.json import report_schema
 
     _print(report_schema())
+
+
+def _loaded(file: Path) -> tuple[Snapshot, ...]:
+    """The snapshots of a recording."""
+    from diagnose.recording import BadRecordingError, decode_foreign, read
+
+    try:
+        return decode_foreign(read(file))
+    except OSError as error:
+        _refuse(f"cannot read {str(file)!r}: {error.strerror}")
+    except BadRecordingError as error:
+        _refuse(f"{str(file)!r} {error}")
 
 
 def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:

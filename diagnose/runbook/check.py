@@ -97,14 +97,10 @@ class _Check:
         for number, name in enumerate(slots):
             if name in allowed:
                 continue
-            what = (
-                f"no placeholder is called {{{name}}}" if name not in OF_REPORT else f"{{{name}}} does not belong here"
-            )
-            known = (
-                f"{where} may have {', '.join(f'{{{one}}}' for one in allowed)}"
-                if allowed
-                else f"{where} may have none: there are no inputs"
-            )
+            wrong = "does not belong here" if name in OF_REPORT else "is no placeholder"
+            what = f"{{{name}}} {wrong}"
+            known = ", ".join(f"{{{one}}}" for one in allowed)
+            known = f"{where} may have {known}" if allowed else f"{where} may have none: there are no inputs"
             yield Problem(self.at((*path, number)), f"{what}{near(name, allowed)}; {known}")
 
     def _target(self, step: RunStep, path: Path) -> Iterator[Problem]:

@@ -44,7 +44,7 @@ class Text(Struct, frozen=True):
     lines: tuple[str, ...]
 
     def find(self, scalar: Scalar, wanted: str, nth: int = 0) -> Place:
-        """Where the nth occurrence of these characters stands in the scalar; its start where they are written as escapes."""
+        """Where the nth occurrence of these characters stands; the scalar's start where they are escaped."""
         for number in range(scalar.start.line, scalar.end.line + 1):
             line = self.lines[number - 1] if number <= len(self.lines) else ""
             begin = scalar.start.column if number == scalar.start.line else 0
@@ -76,7 +76,7 @@ def read_document(data: bytes) -> Document:
     if len(data) > LARGEST:
         return _failed(text, 0, f"the file has {len(data)} bytes; a runbook has no more than {LARGEST}")
     if wrong := _FORBIDDEN.search(text):
-        return _failed(text, wrong.start(), f"the character {ascii(wrong[0])} is not allowed in YAML; remove it")
+        return _failed(text, wrong.start(), f"the character {wrong[0]!a} is not allowed in YAML; remove it")
     return _composed(text)
 
 

@@ -34,8 +34,8 @@ Path = tuple[str | int, ...]
 """Where in the runbook: ("steps", 0, "branches", 1, "then"); a placeholder by its number behind its text's path."""
 
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*", re.ASCII)
-_INPUT = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
-_STEP = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+INPUT = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
+STEP = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 LONGEST_NAME = 64
 MOST_STEPS = 200
 LONGEST_GLOB = 200
@@ -163,10 +163,10 @@ class _Reader:
         for key, value in node.pairs:
             name = key.value
             self.places[(*path, name)] = key.start
-            if not _INPUT.fullmatch(name) or len(name) > LONGEST_NAME:
+            if not INPUT.fullmatch(name) or len(name) > LONGEST_NAME:
                 self.problem(
                     key.start,
-                    f"{name!r} is no name of an input; it has lower-case letters, digits, - and _, a letter first",
+                    f"{name!r} is no name of an input; it has a-z, 0-9, - and _, a letter first",
                 )
             elif name in RESERVED:
                 self.problem(key.start, f"{name!r} is what a diagnosis fills in; give the input another name")
@@ -199,17 +199,13 @@ class _Reader:
         asks, runs = "ask" in fields.found, "run" in fields.found
         if asks == runs:
             both = "has both run and ask" if asks else "has neither run nor ask"
-            self.wrong(
-                node, f"the step {name or '?'} {both}; it has one: run: TARGET with branches, or ask: with choices"
-            )
+            self.wrong(node, f"the step {name or '?'} {both}; expected run: with branches, or ask: with choices")
             return None
         for key in ("with", "branches") if asks else ("choices",):
             if key in fields.found:
                 stands = "ask" if asks else "run"
                 fit = "choices" if asks else "with and branches"
-                self.problem(
-                    fields.found[key][0].start, f"{key} does not belong to a step with {stands}; expected {fit}"
-                )
+                self.problem(fields.found[key][0].start, f"{key} does not belong to {stands}; expected {fit}")
         if asks:
             fields.need("choices", what=f"the step {name}")
             return AskStep(
@@ -228,7 +224,7 @@ class _Reader:
         if text is None:
             return None
         self.places[path] = node.start
-        if not _STEP.fullmatch(text) or len(text) > LONGEST_NAME:
+        if not STEP.fullmatch(text) or len(text) > LONGEST_NAME:
             self.wrong(node, f"{text!r} is no id of a step; it has lower-case letters, digits, - and _")
         elif text in ENDS:
             self.wrong(node, f"{text!r} is an end and no id of a step; the ends are {_listed(ENDS)}")
@@ -287,7 +283,7 @@ class _Reader:
         if not isinstance(node, yaml_tree.Mapping) or not node.pairs:
             self.wrong(
                 node,
-                f"check is a mapping from checks to outcomes, for example {{firewall: [skipped]}}, and this is {_kind(node)}",
+                f"check is a mapping such as {{firewall: [skipped]}}, and this is {_kind(node)}",
             )
             return None
         found: list[tuple[str, tuple[str, ...]]] = []
@@ -301,7 +297,7 @@ class _Reader:
         if not isinstance(node, yaml_tree.Mapping) or not node.pairs:
             self.wrong(
                 node,
-                f'choices is a mapping from answers to steps, for example {{"yes": inside}}, and this is {_kind(node)}',
+                f'choices is a mapping such as {{"yes": inside}}, and this is {_kind(node)}',
             )
             return None
         return tuple(self._choice(key, value, (*path, key.value)) for key, value in node.pairs)
@@ -357,9 +353,7 @@ class _Reader:
         for brace in braces:
             written = text[brace.offset]
             place = self.text.find(node, written, text[: brace.offset].count(written))
-            self.problem(
-                place, f"a {written} that belongs to no placeholder; write {written * 2} for the character itself"
-            )
+            self.problem(place, f"a {written} that belongs to no placeholder; write {written * 2} for the character")
         self.places[path] = node.start
         return template
 
@@ -390,7 +384,7 @@ class _Reader:
         items = node.items if isinstance(node, yaml_tree.Sequence) else (node,)
         if not items:
             self.wrong(node, f"{path[-1]} is an empty list; a value or a list of values was expected")
-        found = []
+        found: list[str] = []
         for item in items:
             text = self.prose(item, path)
             if text is not None:

@@ -203,11 +203,11 @@ class _Walk:
                 if step is None or any(entry.step == then for entry in self.entries):
                     return self._escalated(f"the step {then!r} {'is not there' if step is None else 'came already'}")
                 if isinstance(step, AskStep):
-                    ask = self._filled(step.ask, None, None, then, shown=True)
+                    ask = self._filled(step.ask, None, None, shown=True)
                     choice = next((one for one in step.choices if one.name == self.known.answers.get(then)), None)
                     if choice is None:
                         return NeedsAnswer(step, ask)
-                    self.entries.append(Asked(then, ask, choice, self._said(choice.say, then)))
+                    self.entries.append(Asked(then, ask, choice, self._said(choice.say)))
                     then = choice.then
                 else:
                     entry = self._diagnosed(step)
@@ -228,10 +228,10 @@ class _Walk:
 
     def _diagnosed(self, step: RunStep) -> Diagnosed | NeedsReport:
         options = step.options
-        origin = None if options.origin is None else plain(self._filled(options.origin, None, None, step.id))
+        origin = None if options.origin is None else plain(self._filled(options.origin, None, None))
         question = Question(
             step=step.id,
-            target=plain(self._filled(step.target, None, None, step.id)),
+            target=plain(self._filled(step.target, None, None)),
             shown="".join(
                 part if isinstance(part, str) else self._value(part.name).shown for part in step.target.parts
             ),
@@ -250,25 +250,22 @@ class _Walk:
         for number, branch in enumerate(step.branches, 1):
             if fits(branch.when, report):
                 met = finding_met(branch.when, report)
-                said = () if branch.say is None else self._filled(branch.say, report, met, step.id, shown=True)
+                said = () if branch.say is None else self._filled(branch.say, report, met, shown=True)
                 return Diagnosed(step.id, question, report, branch, number, met, said)
         return Diagnosed(step.id, question, report, None, None, finding_met(None, report), ())
 
     def _escalated(self, reason: str | None) -> Ended:
-        last = self.entries[-1].step if self.entries else self.runbook.steps[0].id
-        return Ended(tuple(self.entries), End.ESCALATE, reason, self._said(self.runbook.escalate.say, last))
+        return Ended(tuple(self.entries), End.ESCALATE, reason, self._said(self.runbook.escalate.say))
 
-    def _said(self, template: Template | None, step: str) -> Said:
+    def _said(self, template: Template | None) -> Said:
         """A text that is about the last diagnosis on the path."""
         if template is None:
             return ()
         last = next((one for one in reversed(self.entries) if isinstance(one, Diagnosed)), None)
         report = last.report if last is not None and isinstance(last.report, Report) else None
-        return self._filled(template, report, last.met if last is not None else None, step, shown=True)
+        return self._filled(template, report, last.met if last is not None else None, shown=True)
 
-    def _filled(
-        self, template: Template, report: Report | None, met: Finding | None, step: str, *, shown: bool = False
-    ) -> Said:
+    def _filled(self, template: Template, report: Report | None, met: Finding | None, *, shown: bool = False) -> Said:
         def value_of(name: str) -> Piece:
             if name in self.runbook.inputs:
                 value = self._value(name)
