@@ -81,8 +81,10 @@ def because(entry: Entry, to: str | None) -> str:
     if isinstance(entry, Asked):
         return destination(entry.choice.then, to)
     if entry.branch is None:
-        return f"{'it could not be diagnosed' if isinstance(entry.report, NotDone) else 'no branch fits'}: escalate"
-    return f"{condition(entry.branch)}: {destination(entry.branch.then, to)}"
+        why = "it could not be diagnosed" if isinstance(entry.report, NotDone) else "no branch fits"
+        return f"{destination('escalate', to)}, because {why}"
+    why = condition(entry.branch) if entry.branch.when is not None else "no branch before fits"
+    return f"{destination(entry.branch.then, to)}, because {why}"
 
 
 def command(question: Question) -> str:

@@ -51,9 +51,9 @@ def destination(then: str, to: str | None) -> str:
     """Where a branch leads."""
     match then:
         case End.WORKS:
-            return "end: it works"
+            return "it works"
         case End.FIX:
-            return "end: fix the cause that was found"
+            return "fix the cause that was found"
         case End.ESCALATE:
             return f"escalate to {to}" if to else "escalate"
         case _:

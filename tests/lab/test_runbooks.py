@@ -134,13 +134,13 @@ def test_accepts_but_hangs_asks_the_person_where_the_server_accepts(machine: Mac
 @BOTH
 def test_https_or_proxy_trouble_finds_the_application_behind_the_proxy(machine: Machine, uid: int) -> None:
     machine.serve()
-    inputs = {"url": f"https://127.0.0.1:{machine.port}", "upstream": f"127.0.0.1:{machine.port + 1}"}
+    url, upstream = f"https://127.0.0.1:{machine.port}", f"127.0.0.1:{machine.port + 1}"
     gateway = ("--answer", "symptom=502, 503 or 504")
-    result = carry_out(machine, "https-or-proxy-trouble", *gateway, uid=uid, **inputs)
+    result = carry_out(machine, "https-or-proxy-trouble", *gateway, uid=uid, url=url, upstream=upstream)
     assert (result["end"], steps(result)) == ("fix", ["reach", "symptom", "upstream"])
     assert causes(result) == [None, "refused/nothing-listening"]
     certificate = ("--answer", "symptom=a certificate error")
-    result = carry_out(machine, "https-or-proxy-trouble", *certificate, uid=uid, **inputs)
+    result = carry_out(machine, "https-or-proxy-trouble", *certificate, uid=uid, url=url, upstream=upstream)
     assert (result["end"], result["escalation"]["to"]) == ("escalate", "the web team")
 
 

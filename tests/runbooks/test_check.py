@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.runbooks.books import SMALL, lines
+from diagnose.runbook.check import checked
+from tests.runbooks.books import CATALOGUE, SMALL, lines
 
 HEAD = "schema: netdiag.runbook/1\nname: a\ntitle: A\n"
 STEPS = HEAD + "inputs:\n  db: {ask: Which?}\nsteps:\n"
@@ -212,8 +213,6 @@ def test_a_step_that_cannot_be_read_makes_no_false_errors_of_its_neighbours() ->
 
 
 def test_a_file_with_a_byte_order_mark_and_carriage_returns_is_read() -> None:
-    from tests.runbooks.books import CATALOGUE, checked
-
     data = b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode()
     assert checked(data, CATALOGUE)[1] == ()
     wrong = b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").replace("{root_cause.title}", "{nix}").encode()
@@ -221,8 +220,6 @@ def test_a_file_with_a_byte_order_mark_and_carriage_returns_is_read() -> None:
 
 
 def test_bytes_that_are_no_text_and_files_that_are_too_large_are_one_error() -> None:
-    from tests.runbooks.books import CATALOGUE, checked
-
     assert checked(b"name: a\ntitle: \xff\n", CATALOGUE)[1][0].line("F").startswith("F:2:8: this byte is not UTF-8")
     assert "bytes; a runbook has no more than" in checked(b"#" * (1 << 18) + b"\n", CATALOGUE)[1][0].text
 

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from diagnose.model.report import Report
 from diagnose.render.text import Style
+from diagnose.runbook.check import checked
 from diagnose.runbook.html import render_html
 from diagnose.runbook.model import ENDS, AskStep, Runbook, RunStep
 from diagnose.runbook.path import Ended, Known, NeedsAnswer, NeedsInput, NeedsReport, NotDone, walk
 from diagnose.runbook.render import Filled, render_json, render_markdown, render_text
 from diagnose.runbook.show import show
 from diagnose.runbook.values import value
-from tests.runbooks.books import CATALOGUE, SMALL, checked, machines
+from tests.runbooks.books import CATALOGUE, SMALL, machines
 
 NAMES = ["one", "two", "three", "four"]
 PLACES = ["", "{a}", "{b} {verdict}", "{root_cause.title}", "{finding.code}", "{{", "{nix}", "{"]

@@ -13,10 +13,11 @@ import yaml
 from diagnose import library
 from diagnose.model.report import Report
 from diagnose.model.target import Intent
+from diagnose.runbook.check import checked
 from diagnose.runbook.model import SUFFIX, AskStep, Runbook, RunStep
 from diagnose.runbook.path import Diagnosed, fits
 from diagnose.runbook.schema import runbook_schema
-from tests.runbooks.books import CATALOGUE, book, checked, followed, machines, run_steps
+from tests.runbooks.books import CATALOGUE, book, followed, machines, run_steps
 
 FILES = sorted(library.SHIPPED.glob(f"*{SUFFIX}"))
 BOOKS = {path.name.removesuffix(SUFFIX): book(path.read_text(encoding="utf-8")) for path in FILES}
