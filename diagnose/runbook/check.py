@@ -63,8 +63,9 @@ class _Check:
             allowed = (*inputs, *OF_REPORT)
             yield from self._placeholders(self.runbook.escalate.say, ("escalate", "say"), allowed, "say")
         yield from self._twice()
-        if self.parsed.whole:
-            yield from self._graph()
+        if self.ids and len(set(self.ids)) == len(self.runbook.steps):
+            yield from self._ways_back()
+            yield from self._unreached()
 
     def _run_step(self, step: RunStep, path: Path) -> Iterator[Problem]:
         inputs = tuple(self.runbook.inputs)
@@ -164,9 +165,9 @@ class _Check:
                 )
             seen.add(step.id)
 
-    def _graph(self) -> Iterator[Problem]:
-        """Steps that no way leads to, and ways that lead back."""
-        if len(set(self.ids)) != len(self.runbook.steps):
+    def _unreached(self) -> Iterator[Problem]:
+        """Steps that no way leads to; not known where a way could not be read."""
+        if not self.parsed.whole or not all(all(leads_to(step)) and leads_to(step) for step in self.runbook.steps):
             return
         first = self.ids[0]
         reachable = self._reachable()
@@ -176,7 +177,6 @@ class _Check:
                     self.at(("steps", number, "id")),
                     f"no way from the first step ({first}) leads to the step {name!r}; expected a then: {name}",
                 )
-        yield from self._ways_back()
 
     def _reachable(self) -> set[str]:
         found: set[str] = set()

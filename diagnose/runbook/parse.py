@@ -51,16 +51,13 @@ T = TypeVar("T")
 
 
 class Parsed(Struct, frozen=True):
-    """What could be read; `whole` says whether the shape of the file is right."""
+    """What could be read."""
 
     runbook: Runbook | None
     places: Mapping[Path, Place]
     problems: tuple[Problem, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether nothing was left out."""
-        return not self.problems
+    whole: bool
+    """Whether every step and every way between steps is in the runbook, right or wrong."""
 
 
 def parse_runbook(data: bytes) -> Parsed:
@@ -68,7 +65,7 @@ def parse_runbook(data: bytes) -> Parsed:
     document = read_document(data)
     reader = _Reader(document)
     runbook = None if document.root is None else reader.runbook(document.root)
-    return Parsed(runbook, reader.places, tuple(sorted(set(reader.problems)))[:MOST_PROBLEMS])
+    return Parsed(runbook, reader.places, tuple(sorted(set(reader.problems)))[:MOST_PROBLEMS], reader.whole)
 
 
 class _Fields:
@@ -115,6 +112,7 @@ class _Reader:
         self.text: Text = document.text
         self.problems = list(document.problems)
         self.places: dict[Path, Place] = {}
+        self.whole = not document.problems
 
     def problem(self, place: Place, text: str) -> None:
         """Notes it."""
@@ -184,6 +182,7 @@ class _Reader:
         found: list[Step] = []
         for item in items:
             step = self._step(item, (*path, len(found)))
+            self.whole &= step is not None
             found += [] if step is None else [step]
         return tuple(found)
 
@@ -247,6 +246,7 @@ class _Reader:
         found: list[Branch] = []
         for item in items:
             branch = self._branch(item, (*path, len(found)))
+            self.whole &= branch is not None and bool(branch.then)
             found += [] if branch is None else [branch]
         return tuple(found)
 

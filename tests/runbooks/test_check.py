@@ -207,6 +207,12 @@ def test_several_errors_come_at_once_in_the_order_of_the_file() -> None:
     assert found == ["F:1:1", "F:3:1", "F:12:22", "F:13:21", "F:19:38"]
 
 
+def test_steps_that_nothing_leads_to_and_loops_are_found_next_to_errors_of_the_shape() -> None:
+    text = SMALL.replace("title:", "titel:").replace("then: ask", "then: reach")
+    found = [line.partition(": ")[0] for line in lines(text)]
+    assert found == ["F:1:1", "F:3:1", "F:11:15", "F:17:9"]
+
+
 def test_a_step_that_cannot_be_read_makes_no_false_errors_of_its_neighbours() -> None:
     text = SMALL.replace('    run: "{server}"\n', "")
     assert [line for line in lines(text) if "no way" in line or "leads back" in line] == []

@@ -45,7 +45,9 @@ WHEN = st.fixed_dictionaries(
     },
 )
 SAID = st.fixed_dictionaries({"then": THEN}, optional={"say": TEXTS})
-BRANCH = st.builds(dict, SAID, when=WHEN) | st.builds(dict, SAID, otherwise=st.just(True))
+BRANCH: st.SearchStrategy[dict[str, Any]] = st.builds(dict, SAID, when=WHEN) | st.builds(
+    dict, SAID, otherwise=st.just(True)
+)
 RUN = st.fixed_dictionaries(
     {
         "run": st.sampled_from(["{a}", "127.0.0.1:80", "{a}:80", "nowhere"]),
