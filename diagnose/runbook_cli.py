@@ -22,6 +22,7 @@ from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent, Target
 from diagnose.parse.origin import BadOriginError, parse_origin
 from diagnose.parse.target import BadTargetError, parse_target
+from diagnose.probes.program import look
 from diagnose.render.printable import printable
 from diagnose.render.text import Style
 from diagnose.runbook.check import Catalogue, checked
@@ -175,7 +176,8 @@ def run(
     snapshots = None if replay is None else cli._loaded(replay)
     destination = None if output is None else cli._destinations(output, None, None)[0]
     session = _Session(runbook, snapshots, Known({name: value(one) for name, one in inputs.items()}, answers))
-    filled = replace(session.carried_out(), recording=None if replay is None else str(replay))
+    recording = None if replay is None else str(replay)
+    filled = replace(session.carried_out(), recording=recording, program=look().user)
     problems = [] if destination is None else cli._kept(destination, _written(filled, form, plain=True))
     if destination is None or problems:
         text = _rendered(filled, form, no_color=no_color, plain=False)
@@ -451,7 +453,7 @@ def _rendered(filled: Filled, form: ResultFormat, *, no_color: bool, plain: bool
             return render_html(filled)
         case ResultFormat.TEXT:
             colour = not plain and not no_color and cli._wants_colour()
-            return render_text(filled, Style(cli._width(), colour, cli._ascii_only()))
+            return render_text(filled, Style(cli._width(), colour, cli._ascii_only(), filled.program))
 
 
 def _written(filled: Filled, form: ResultFormat, *, plain: bool) -> bytes:

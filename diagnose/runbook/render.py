@@ -27,6 +27,8 @@ class Filled(Struct, frozen=True):
     ended: Ended
     recording: str | None = None
     """The file that the diagnoses were taken from; None: this machine was looked at."""
+    program: str = "netdiag"
+    """What the reader types for netdiag."""
 
     @property
     def to_fix(self) -> tuple[Report, Finding] | None:
@@ -54,13 +56,13 @@ class Filled(Struct, frozen=True):
         if not wanted or self.recording is not None:
             return ()
         asked = [one.question for one in self.ended.entries if isinstance(one, Diagnosed)]
-        return tuple(dict.fromkeys(_bundle(question) for question in asked))
+        return tuple(dict.fromkeys(_bundle(self.program, question) for question in asked))
 
 
-def _bundle(question: Question) -> str:
+def _bundle(program: str, question: Question) -> str:
     """`--` and quotes: the target is data, whatever it looks like."""
     words = [word for word in question.words[1:] if word not in (question.shown, "--trace")]
-    return shlex.join(("netdiag", "bundle", *words, "-o", f"{question.step}.netdiag.zip", "--", question.shown))
+    return shlex.join((program, "bundle", *words, "-o", f"{question.step}.netdiag.zip", "--", question.shown))
 
 
 def render_json(filled: Filled) -> str:
