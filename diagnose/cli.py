@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from diagnose import __version__, seccomp, temporary
 from diagnose.model.report import Report
@@ -18,6 +19,8 @@ from diagnose.model.target import Intent, Target
 from diagnose.streams import Stream, unfailing
 
 if TYPE_CHECKING:
+    from typer._click.core import Command, Context
+
     from diagnose.collect import Collection
     from diagnose.files import Destination
     from diagnose.model.finding import Cause
@@ -27,9 +30,30 @@ if TYPE_CHECKING:
 
 USAGE = 2
 INTERNAL = 70
+_RUNBOOK = "runbook"
+
+
+class Commands(TyperGroup):
+    """The commands, and `runbook` with its own: loaded when it is asked for, since the others start without it."""
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        """In the order in which --help shows them."""
+        return [*super().list_commands(ctx), _RUNBOOK]
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        """None: there is no such command."""
+        if cmd_name != _RUNBOOK:
+            return super().get_command(ctx, cmd_name)
+        from diagnose.runbook_cli import app as runbook
+
+        command = typer.main.get_command(runbook)
+        command.name = _RUNBOOK
+        return command
+
 
 app = typer.Typer(
     name="netdiag",
+    cls=Commands,
     help="Why does HOST:PORT not answer? The true cause, the proof, and the command that mends it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -12,15 +12,15 @@ from diagnose.model.report import Report, Reports
 def render_json(reports: Sequence[Report]) -> str:
     """One object for one target, the list under one roof for several."""
     content = reports[0] if len(reports) == 1 else Reports(reports=tuple(reports))
-    return _harmless(msgspec.json.format(msgspec.json.encode(content), indent=2).decode()) + "\n"
+    return harmless(msgspec.json.format(msgspec.json.encode(content), indent=2).decode()) + "\n"
 
 
 def render_jsonl(reports: Sequence[Report]) -> str:
     """One object a line, one line a target (JSON Lines): each is a whole report."""
-    return "".join(f"{_harmless(msgspec.json.encode(report).decode())}\n" for report in reports)
+    return "".join(f"{harmless(msgspec.json.encode(report).decode())}\n" for report in reports)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The same JSON, with what would act on a terminal (DEL, C1 controls, bidi overrides ...) written as escapes."""
     if text.isascii() and "\x7f" not in text:
         return text

@@ -20,30 +20,31 @@ def render_markdown(reports: Sequence[Report]) -> str:
 
 def _section(report: Report) -> Iterator[str]:
     root = report.root_cause
-    origin = f" from {_code(report.vantage.origin)}" if report.vantage.origin else ""
-    yield f"## {_code(report.target.input)}{origin}: {_text(report.answered)}"
+    origin = f" from {code_span(report.vantage.origin)}" if report.vantage.origin else ""
+    yield f"## {code_span(report.target.input)}{origin}: {escaped(report.answered)}"
     yield ""
     if root:
-        yield from _finding(report, root, f"**{_text(root.title)}** ({root.confidence.value}, `{root.code}`)")
+        yield from finding_section(report, root, f"**{escaped(root.title)}** ({root.confidence.value}, `{root.code}`)")
     elif not report.verdict.works:
         yield "No cause could be named."
         yield ""
     others = [finding for finding in report.findings if finding != root]
     for finding in others:
-        head = f"### {finding.severity.value}: {_text(finding.title)} ({finding.confidence.value}, `{finding.code}`)"
-        yield from _finding(report, finding, head)
+        head = f"### {finding.severity.value}: {escaped(finding.title)} ({finding.confidence.value}, `{finding.code}`)"
+        yield from finding_section(report, finding, head)
     yield from _tables(report)
 
 
-def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
+def finding_section(report: Report, finding: Finding, head: str) -> Iterator[str]:
+    """A finding with its proof and its remedies, below a line that begins it."""
     yield head
     yield ""
-    yield _text(finding.explanation)
+    yield escaped(finding.explanation)
     yield ""
     for one in finding.evidence:
         if one.detail:
             continue
-        yield f"- {_code(one.text.replace(chr(9), ' '))} ({_text(one.source)})"
+        yield f"- {code_span(one.text.replace(chr(9), ' '))} ({escaped(one.source)})"
     if finding.evidence:
         yield ""
     for remedy in finding.remedies:
@@ -51,7 +52,7 @@ def _finding(report: Report, finding: Finding, head: str) -> Iterator[str]:
 
 
 def _remedy(remedy: Remedy, *, sudo: bool) -> Iterator[str]:
-    yield f"Fix: {_text(remedy.summary)}"
+    yield f"Fix: {escaped(remedy.summary)}"
     yield ""
     for edit in remedy.edits:
         yield from _edit(edit)
@@ -63,9 +64,9 @@ def _remedy(remedy: Remedy, *, sudo: bool) -> Iterator[str]:
 
 
 def _edit(edit: Edit) -> Iterator[str]:
-    where = f"{_code(edit.file)}{f', line {edit.line}' if edit.line else ''}"
+    where = f"{code_span(edit.file)}{f', line {edit.line}' if edit.line else ''}"
     if "\n" not in edit.text:
-        yield f"- {where}: {_code(edit.text.strip())}"
+        yield f"- {where}: {code_span(edit.text.strip())}"
         return
     yield f"- {where} becomes:"
     yield ""
@@ -91,23 +92,26 @@ def _tables(report: Report) -> Iterator[str]:
     yield "| attempt | outcome | errno | ms |"
     yield "|---|---|---|---|"
     for one in report.attempts:
-        where = _text(f"{one.address} port {one.port}")
-        yield f"| {where} | {_text(one.outcome)} | {_text(one.errno or '')} | {one.ms:.1f} |"
+        where = escaped(f"{one.address} port {one.port}")
+        yield f"| {where} | {escaped(one.outcome)} | {escaped(one.errno or '')} | {one.ms:.1f} |"
     yield ""
     yield "| check | outcome | reason |"
     yield "|---|---|---|"
     for check in report.checks:
-        yield f"| {check.name} | {check.outcome.value} | {_text(check.reason or '')} |"
+        yield f"| {check.name} | {check.outcome.value} | {escaped(check.reason or '')} |"
     if report.not_checked:
         yield ""
         for gap in report.not_checked:
-            yield f"- not checked: {_text(gap.fact)}: {_text(gap.reason)}{f' ({_text(gap.lift)})' if gap.lift else ''}"
+            lift = f" ({escaped(gap.lift)})" if gap.lift else ""
+            yield f"- not checked: {escaped(gap.fact)}: {escaped(gap.reason)}{lift}"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
+    """Foreign text as Markdown prose: nothing in it is markup."""
     return _SPECIAL.sub(r"\\\1", printable(text))
 
 
-def _code(text: str) -> str:
+def code_span(text: str) -> str:
+    """Foreign text as code."""
     shown = printable(text).replace("`", "'")
     return f"`{shown}`" if shown else ""

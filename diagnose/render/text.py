@@ -55,6 +55,23 @@ def render_text(reports: Sequence[Report], style: Style) -> str:
     return "\n".join("\n".join(_Page(report, style).lines()) + "\n" for report in reports)
 
 
+def finding_lines(report: Report, finding: Finding, style: Style) -> Iterator[str]:
+    """Why, proof, fix and how to verify it, for a finding that is shown outside its report."""
+    style = replace(style, width=max(NARROWEST, min(style.width, WIDEST)))
+    return _Page(report, style).cause(finding)
+
+
+def field_lines(style: Style, label: str, text: str) -> Iterator[str]:
+    """A label in the margin, and the text wrapped next to it."""
+    style = replace(style, width=max(NARROWEST, min(style.width, WIDEST)))
+    width = style.width - LABEL
+    margin = style.paint(f"{style.clean(label):<{LABEL}}", "bold") if label else " " * LABEL
+    clean = _without_endless_words(style.clean(text), width)
+    for part in textwrap.wrap(clean, width, break_on_hyphens=False) or [""]:
+        yield f"{margin}{part}".rstrip()
+        margin = " " * LABEL
+
+
 class _Page:
     """One report, line by line."""
 
@@ -68,7 +85,7 @@ class _Page:
         yield from self._headline()
         root = self.report.root_cause
         if root:
-            yield from self._cause(root)
+            yield from self.cause(root)
         elif self.report.verdict not in (Verdict.REACHABLE, Verdict.BINDABLE, Verdict.INCONCLUSIVE):
             yield from self._nameless()
         yield from self._others()
@@ -121,7 +138,8 @@ class _Page:
             return "nothing was tried, so it is not known whether it works"
         return "it does not work, and no cause could be proven"
 
-    def _cause(self, finding: Finding) -> Iterator[str]:
+    def cause(self, finding: Finding) -> Iterator[str]:
+        """Why, proof, fix, and where more is written."""
         yield ""
         yield from self._field("Why", finding.explanation)
         yield from self._proof(finding.evidence)
@@ -259,13 +277,8 @@ class _Page:
             yield painted
 
     def _field(self, label: str, text: str) -> Iterator[str]:
-        """A label in the margin, and the text wrapped beside it."""
-        width = self.style.width - LABEL
-        margin = self.style.paint(f"{label:<{LABEL}}", "bold") if label else " " * LABEL
-        clean = _without_endless_words(self.style.clean(text), width)
-        for part in textwrap.wrap(clean, width, break_on_hyphens=False) or [""]:
-            yield f"{margin}{part}".rstrip()
-            margin = " " * LABEL
+        """A label in the margin, and the text wrapped next to it."""
+        return field_lines(self.style, label, text)
 
 
 def _on_one_line(quoted: str) -> str:

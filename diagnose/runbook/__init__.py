@@ -1,0 +1,1 @@
+"""A support team's knowledge as a file that netdiag carries out; pure: text, reports and answers -> a path."""
