@@ -810,9 +810,7 @@ def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
             stop = stop_remedies(only, uid, tuple(one for one in holders if one != only), snapshot.units)
             return thawed_first(snapshot, freezer_of_rows(snapshot, rows), stop)
         case (_, *_):
-            return thawed_first(
-                snapshot, freezer_of_rows(snapshot, rows), (_stop_all(leaders, uid, snapshot.units),)
-            )
+            return thawed_first(snapshot, freezer_of_rows(snapshot, rows), (_stop_all(leaders, uid, snapshot.units),))
     if not isinstance(owner(rows[0], snapshot.holders), Hidden):
         return ()
     return (

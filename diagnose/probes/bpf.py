@@ -9,9 +9,8 @@ import struct
 import sys
 from collections.abc import Iterator
 
-from diagnose.model.firewall import NetfilterProgram
-
 from diagnose import seccomp
+from diagnose.model.firewall import NetfilterProgram
 
 _PROGRAM_BY_ID, _INFO_BY_FD, _LINK_BY_ID, _NEXT_LINK = 13, 15, 30, 31
 _UNION_SIZE = 128
