@@ -8,7 +8,6 @@ from checks import CHECKS
 from diagnose.engine import diagnose
 from diagnose.model.report import Report
 from diagnose.model.snapshot import Snapshot
-from diagnose.recording import decode_foreign, encode
 from diagnose.redact.kinds import Group
 from diagnose.redact.snapshots import redact
 from tests.properties.snapshots import snapshots
@@ -16,8 +15,7 @@ from tests.properties.snapshots import snapshots
 
 def said(snapshot: Snapshot) -> object:
     """The answer, without its words."""
-    (one,) = decode_foreign(encode([snapshot]))
-    report: Report = diagnose(one, CHECKS)
+    report: Report = diagnose(snapshot, CHECKS)
     found = [(one.code, one.severity, one.confidence) for one in report.findings]
     checks = [(one.name, one.outcome) for one in report.checks]
     return report.verdict, report.root_cause and report.root_cause.code, found, checks
