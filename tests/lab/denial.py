@@ -22,7 +22,9 @@ _readlink = os.readlink
 
 def general(path: str) -> str:
     """The path with N for every number that names a process, thread or descriptor."""
-    return re.sub(r"(?<=/)(\d+|self|thread-self)(?=/|$)", "N", path) if path.startswith("/proc/") else path
+    if not path.startswith("/proc/"):
+        return re.sub(r"/netdiag-\d+-\d+", "/netdiag-N-N", path)  # the tracing instance of this run
+    return re.sub(r"(?<=/)(\d+|self|thread-self)(?=/|$)", "N", path)
 
 
 def absolute(path: Any, directory: int | None) -> str | None:

@@ -31,6 +31,10 @@ TRUE = ("firewall/rule-drops", "firewall/silent", "firewall/reply-dropped", None
 """What may be said of a rule that drops by a netdiag that sees less."""
 
 
+NAMED = ("could not be seen", "not copied: ")
+"""How a finding says what it lacks."""
+
+
 def drop(machine: Machine) -> None:
     """A server behind a rule that drops, and a decoy that drops another port."""
     machine.serve("accepts", "127.0.0.1")
@@ -56,7 +60,7 @@ def fault_in(done: subprocess.CompletedProcess[bytes], well: Answer) -> str:
     same = summary(cause) == summary(well.cause)
     words = " ".join((cause["explanation"], *(one["text"] for one in cause["evidence"]))) if cause else ""
     outcomes = {one["outcome"] for one in report["attempts"]}
-    named = report["not_checked"] or "could not be seen" in words or outcomes == {"denied"}
+    named = report["not_checked"] or any(text in words for text in NAMED) or outcomes == {"denied"}
     return "" if same or named else f"it does not say what it lacks: {done.stdout.decode()}"
 
 
