@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TypeGuard
 
+from msgspec.structs import replace
+
+from diagnose.analysis import unit_words
 from diagnose.analysis.acceptors import acceptors
+from diagnose.analysis.activation import Activation, activation, fails, opened, still_activating
+from diagnose.analysis.argument import is_unit
 from diagnose.analysis.beyond import Overfull, Suspended, beyond, deciding_walk
-from diagnose.analysis.describe import describe_process, restart_remedies
+from diagnose.analysis.describe import describe_process, is_service_manager, restart_remedies
 from diagnose.analysis.owner import Hidden, Owned, OwnerUnknown, owner
 from diagnose.analysis.reach import failing, reached, severity, unmapped
 from diagnose.analysis.succession import (
@@ -122,8 +127,11 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
             rows: tuple[SocketRow, ...] = ()
         case Known(value=listening):
             rows = reached(listening, attempt.address, attempt.port)
+    if still_activating(snapshot, attempt):
+        return  # nothing hangs: the service is on its way
+    activated = activation(snapshot.units, attempt.endpoint)
     hidden = _hidden(snapshot, rows)
-    if hidden:
+    if hidden and not activated:
         yield Missing("socket owners", hidden)
     stopped = _stopped(snapshot, rows)
     if stopped:
@@ -133,7 +141,8 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
     elif attempt.outcome is Outcome.NOT_ACCEPTED:
         # a stopped one ended the wait early, which proves nothing more; a half-open one is not made for the server
         if not stopped and not attempt.half_open:
-            yield _not_accepting(snapshot, attempt, rows)
+            found = _not_accepting(snapshot, attempt, rows)
+            yield _not_accepted_by_service(snapshot, attempt, activated, found) if activated else found
     elif rows:
         yield from _queue_full(snapshot, attempt)
 
@@ -314,6 +323,47 @@ def _not_accepting(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, 
     )
 
 
+def _not_accepted_by_service(snapshot: Snapshot, attempt: Attempt, found: Activation, plain: Finding) -> Finding:
+    """A socket unit opened the port, so its service is what does not accept; never the service manager."""
+    socket, service = unit_words.name(found.socket), found.service
+    uid = snapshot.vantage.reader_uid
+    opened_by = f"systemd opened the port for {socket}, and completes connections before a service runs"
+    if service is None or not unit_words.is_down(service):
+        runs = f"{unit_words.name(service)} {unit_words.state(service)}" if service else "its service is not known"
+        main = f" (main pid {service.main})" if service and service.main else ""
+        text, titled = f"{opened_by}; {runs}{main}, and has not accepted it.", plain.title
+    else:
+        text = f"{opened_by}; {unit_words.name(service)}, which is to accept it, {unit_words.state(service)}."
+        how = "fails" if fails(service) else "does not run"
+        titled = title(f"{unit_words.name(service)}, which is to accept for {attempt.endpoint}, {how}")
+    return replace(
+        plain,
+        title=titled,
+        explanation="The kernel completed the connection, and it waits in the accept queue: no program has called "
+        f"accept(2) for it. {text}",
+        evidence=(
+            *plain.evidence,
+            unit_words.evidence(found.socket),
+            *((unit_words.evidence(service),) if service else ()),
+        ),
+        remedies=_by_units(snapshot, attempt, found, plain.remedies, uid),
+    )
+
+
+def _by_units(
+    snapshot: Snapshot, attempt: Attempt, found: Activation, plain: tuple[Remedy, ...], uid: int
+) -> tuple[Remedy, ...]:
+    service = found.service
+    if service is not None and service.active == "active" and not fails(service) and is_unit(service.name):
+        own = isinstance(snapshot.units, Known) and snapshot.units.value.ours == service.name
+        restart = () if own else (unit_words.restart_service(service, uid),)
+        return (*restart, *(one for one in plain if not one.commands and service.main))
+    helping = tuple(unit_words.activation_remedies(found, attempt.port, (attempt.family,), uid))
+    return helping or (
+        Remedy(summary="See what systemd says of both units (systemctl status), and read the log of the service."),
+    )
+
+
 def _why_not(snapshot: Snapshot, attempt: Attempt) -> str:
     served = _served(snapshot, attempt)
     if served:
@@ -380,7 +430,14 @@ def _wake_up(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow, ...]) 
         again = Command(("netdiag", "run", snapshot.target.address), needs_root=True)
         return (Remedy(summary="As root, netdiag names the program and shows its state", commands=(again,)),)
     suspects = _suspects(snapshot, attempt, holders)
-    restarts = restart_remedies(suspects[0], snapshot.vantage.reader_uid)
+    if all(is_service_manager(one) for one in suspects):
+        return (
+            Remedy(
+                summary="systemd holds the port for a socket unit, and leaves accepting to a service: systemctl "
+                "list-sockets names both, and systemctl status says what keeps the service."
+            ),
+        )
+    restarts = restart_remedies(suspects[0], snapshot.vantage.reader_uid, snapshot.units)
     or_else = "" if restarts else " Then restart the program in the way it was started."
     return (
         *_free(snapshot, attempt),
@@ -563,6 +620,9 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     holding = reached(rows, attempt.address, attempt.port) if attempt.local else ()
     became = succession(snapshot, attempt) if attempt.local else None
+    activated = opened(snapshot.units, attempt.endpoint, attempt.source) if attempt.local else None
+    if activated and (blamed := _closed_by_service(snapshot, attempt, activated)):
+        return blamed
     left = isinstance(became, Gone | Replaced)  # which a forwarder does not do
     return Finding(
         code=CLOSES_AT_ONCE.code,
@@ -577,6 +637,43 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
             *((succession_evidence(became),) if became else ()),
         ),
         remedies=(_FIND_WHY_IT_ENDS,) if left else (_READ_THE_LOG,),
+        explains=_ON_OTHER_ADDRESSES,
+    )
+
+
+def _closed_by_service(snapshot: Snapshot, attempt: Attempt, found: Activation) -> Finding | None:
+    """A socket unit took the connection, and the service that it starts failed; None: systemd says of no failure."""
+    socket, service = found.socket, found.service
+    full = socket.accept and 0 < socket.most_connections <= socket.connections
+    if not (full or socket.active == "failed" or (service is not None and fails(service))):
+        return None
+    how = "reset" if attempt.outcome is Outcome.RESET else "closed"
+    name = unit_words.name(service or socket)
+    short = unit_words.short_name(service or socket)
+    if full:
+        titled = f"{unit_words.name(socket)} has reached MaxConnections={socket.most_connections}"
+        text = f"{unit_words.name(socket)} runs {socket.connections} instances, and closes further connections at once."
+    else:
+        titled = f"{short} fails, and the connection to {attempt.endpoint} was {how}"
+        text = f"{name}, which should serve it, {unit_words.state(service or socket)}."
+    if service is not None and socket.active == "failed":
+        text += f" By that {unit_words.name(socket)} {unit_words.state(socket)}, and the port is closed now."
+    return Finding(
+        code=CLOSES_AT_ONCE.code,
+        title=title(titled),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN,
+        explanation=f"systemd took the connection for {unit_words.name(socket)}, and it was {how} before any byte. "
+        f"{text}",
+        evidence=(
+            Evidence(f"connect to {attempt.endpoint}: established, then {how} before any byte", "recv(2)"),
+            unit_words.evidence(socket),
+            *((unit_words.evidence(service),) if service else ()),
+        ),
+        remedies=(
+            tuple(unit_words.activation_remedies(found, attempt.port, (attempt.family,), snapshot.vantage.reader_uid))
+            or (_READ_THE_LOG,)
+        ),
         explains=_ON_OTHER_ADDRESSES,
     )
 

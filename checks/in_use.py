@@ -32,12 +32,13 @@ from diagnose.analysis.succession import gone_since
 from diagnose.analysis.wording import row_text, title
 from diagnose.model.attempt import BindAttempt, Outcome
 from diagnose.model.check import Check
-from diagnose.model.fact import Known, Missing, Reason, Unknown
+from diagnose.model.fact import Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Edit, Evidence, Finding, Remedy, Risk, Severity, Stage
 from diagnose.model.network import Endpoint, SocketRow, TcpState, family_of, is_wildcard
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
+from diagnose.model.unit import Units
 
 LISTENER = Cause("in-use/listener", Stage.SOCKET, "A process already listens on this address and port")
 OVERLAPPING_ADDRESS = Cause(
@@ -804,9 +805,9 @@ def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
     uid = snapshot.vantage.reader_uid
     match leaders:
         case (only,):
-            return stop_remedies(only, uid, tuple(one for one in holders if one != only))
+            return stop_remedies(only, uid, tuple(one for one in holders if one != only), snapshot.units)
         case (_, *_):
-            return (_stop_all(leaders, uid),)
+            return (_stop_all(leaders, uid, snapshot.units),)
     if not isinstance(owner(rows[0], snapshot.holders), Hidden):
         return ()
     return (
@@ -819,9 +820,9 @@ def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
     )
 
 
-def _stop_all(leaders: Sequence[Process], uid: int) -> Remedy:
+def _stop_all(leaders: Sequence[Process], uid: int, units: Fact[Units]) -> Remedy:
     """Several unrelated processes share the socket: all of them must let go."""
-    each = [stop_remedies(one, uid)[0] for one in leaders]
+    each = [stop_remedies(one, uid, (), units)[0] for one in leaders]
     undo = tuple(command for one in each for command in one.undo) if all(one.undo for one in each) else ()
     return Remedy(
         summary=f"Stop all {len(each)} that share it: " + "; ".join(one.summary.rstrip(".") for one in each),

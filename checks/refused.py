@@ -7,6 +7,8 @@ from enum import Enum, auto
 
 from msgspec import Struct
 
+from diagnose.analysis import unit_words
+from diagnose.analysis.activation import Activation, fails, opened, still_activating
 from diagnose.analysis.beyond import Unserved, beyond, deciding_walk, served_elsewhere
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
@@ -33,6 +35,7 @@ from diagnose.model.network import Endpoint, SocketRow, family_of, is_loopback, 
 from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot
 from diagnose.model.target import Intent
+from diagnose.model.unit import Tie, Unit
 
 NOTHING_LISTENING = Cause(
     "refused/nothing-listening", Stage.SOCKET, "The port is closed: no socket listens on it, and the kernel said so"
@@ -46,6 +49,7 @@ OTHER_DEVICE = Cause(
     "refused/other-device", Stage.SOCKET, "The listener is bound to a network interface that our packets do not use"
 )
 UDP_ONLY = Cause("refused/udp-only", Stage.SOCKET, "The port is a UDP port: nothing listens on it with TCP")
+STARTING_UP = Cause("refused/starting-up", Stage.SOCKET, "The server is still starting: systemd is activating its unit")
 
 
 def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
@@ -53,7 +57,10 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     if snapshot.intent is Intent.BIND:
         return
     for attempt in failing(snapshot):
-        if attempt.outcome is not Outcome.REFUSED:
+        activated = still_activating(snapshot, attempt)
+        if activated:
+            yield _still_activating(attempt, activated)
+        elif attempt.outcome is not Outcome.REFUSED:
             yield from _behind_a_rule(snapshot, attempt)
         elif attempt.local:
             yield from _refused_here(snapshot, attempt)
@@ -351,6 +358,8 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
     near = near_misses(rows, attempt.port)
     likely = _likely_one(snapshot, attempt, near)
     since = came_up(snapshot, attempt)
+    if not since:
+        yield from _starting_up(snapshot, attempt)
     if likely:
         yield _near_miss(snapshot, attempt, likely, root=True)
     for row in near[:5]:
@@ -358,20 +367,128 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
             yield _near_miss(snapshot, attempt, row, root=False)
     yield Finding(
         code=NOTHING_LISTENING.code,
-        title=title(f"Nothing listens on {attempt.endpoint}"),
+        title=title(f"Nothing listens on {attempt.endpoint}{_by_unit(snapshot, attempt) if not since else ''}"),
         severity=severity(snapshot, attempt),
         confidence=_how_sure(snapshot, attempt, whose),
-        explanation=_why_closed(snapshot, whose, since),
+        explanation=_why_closed(snapshot, whose, since) + _of_units(snapshot, attempt),
         evidence=(
             connect_evidence(attempt),
             *_refuser(attempt),
             Evidence(f"no TCP socket of this network namespace takes {attempt.endpoint}", "sock_diag"),
             *_bound_only(snapshot, attempt),
+            *(unit_words.evidence(one) for one in _units_that_should(snapshot, attempt)),
             *_looked_elsewhere(snapshot),
             *((succession_evidence(since),) if since else ()),
         ),
-        remedies=_start_it(snapshot, attempt, since),
+        remedies=(*(() if since else _start_units(snapshot, attempt)), *_start_it(snapshot, attempt, since)),
         explains=explains if not udp else (),
+    )
+
+
+# ------ units of systemd
+
+
+def _units_that_should(snapshot: Snapshot, attempt: Attempt) -> tuple[Unit, ...]:
+    """The socket unit with this address and its service; where there is none, those that may be the server's."""
+    should = opened(snapshot.units, attempt.endpoint)
+    if should is not None:
+        return (should.socket, *((should.service,) if should.service else ()))
+    found = snapshot.units.value.found if isinstance(snapshot.units, Known) else ()
+    return tuple(one for one in found if one.tie not in unit_words.CERTAIN)[:_SHOWN]
+
+
+def _candidate(snapshot: Snapshot, attempt: Attempt) -> Unit | None:
+    """The one unit that may be the server's, by its own words; None: there are several, or none, or one by guess."""
+    found = [one for one in _units_that_should(snapshot, attempt) if one.tie is not Tie.USUAL]
+    return found[0] if len(found) == 1 and found[0].tie not in unit_words.CERTAIN else None
+
+
+def _starting_up(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
+    """Refused while systemd starts the unit: one that says so itself, or the only one whose words have the port."""
+    should = opened(snapshot.units, attempt.endpoint)
+    unit = should.socket if should else _candidate(snapshot, attempt)
+    if unit is None or unit.load != "loaded" or fails(unit):
+        return
+    if not (unit.active == "activating" or (unit.active == "inactive" and unit.job == "start")) or unit.restarts > 1:
+        return
+    certain = unit.tie in unit_words.CERTAIN
+    uid = snapshot.vantage.reader_uid
+    yield Finding(
+        code=STARTING_UP.code,
+        title=title(f"{unit_words.name(unit)} is still starting, and does not listen on {attempt.endpoint} yet"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.PROVEN if certain and refusal(attempt) is Refusal.KERNEL else Confidence.LIKELY,
+        explanation=f"{unit_words.name(unit)} {unit_words.state(unit)}. Until it listens, the kernel refuses every "
+        f"connection to this port.{'' if certain else f' It is taken for the server because {unit_words.tied(unit)}.'}",
+        evidence=(connect_evidence(attempt), *_refuser(attempt), unit_words.evidence(unit)),
+        remedies=(
+            *unit_words.unit_remedies(unit, attempt.port, (attempt.family,), uid),
+            _again_at(snapshot.target.address, "Then try again"),
+        ),
+        explains=(NOTHING_LISTENING.code, OTHER_PORT.code),
+    )
+
+
+def _still_activating(attempt: Attempt, found: Activation) -> Finding:
+    """The socket unit has our connection, and its service is on its way: nothing is known to be wrong."""
+    assert found.service is not None
+    service, socket = unit_words.name(found.service), unit_words.name(found.socket)
+    return Finding(
+        code=STARTING_UP.code,
+        title=title(f"{service} was still starting after {attempt.ms / 1000:.1f} s"),
+        severity=Severity.INFO,
+        confidence=Confidence.PROVEN,
+        explanation=f"systemd listens on {attempt.endpoint} for {socket}, and starts {service} at the first connection."
+        f" {service} {unit_words.state(found.service)}: the connection is pending, and whether it will be served "
+        "is not known yet.",
+        evidence=(
+            Evidence(f"our connection to {attempt.endpoint} has no inode on the server's side", "sock_diag"),
+            unit_words.evidence(found.socket),
+            unit_words.evidence(found.service),
+        ),
+        remedies=tuple(unit_words.unit_remedies(found.service, attempt.port, (attempt.family,), -1)),
+    )
+
+
+def _by_unit(snapshot: Snapshot, attempt: Attempt) -> str:
+    """What a title can add, where systemd itself names the unit that should listen there."""
+    should = opened(snapshot.units, attempt.endpoint)
+    if should is None or not unit_words.is_down(should.socket):
+        return ""
+    short = {"failed": "has failed", "inactive": "is not running"}.get(should.socket.active)
+    return f": {unit_words.name(should.socket)} {short}" if short else ""
+
+
+def _of_units(snapshot: Snapshot, attempt: Attempt) -> str:
+    """A sentence about the units that should listen there, or may."""
+    should = opened(snapshot.units, attempt.endpoint)
+    if should is not None:
+        service = should.service
+        text = f" {unit_words.name(should.socket)}, which should listen there, {unit_words.state(should.socket)}."
+        if service is not None and (fails(service) or unit_words.denials(service)):
+            text += f" {unit_words.name(service)}, which it starts, {unit_words.state(service)}."
+        return text
+    found = _units_that_should(snapshot, attempt)
+    if not found:
+        return ""
+    first = found[0]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    denied = "".join(f", and {one}" for one in unit_words.denials(first))
+    return (
+        f" A unit that may be the server's{more}: {unit_words.name(first)} {unit_words.state(first)}{denied}; "
+        f"{unit_words.tied(first)}."
+    )
+
+
+def _start_units(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
+    uid, families = snapshot.vantage.reader_uid, (attempt.family,)
+    should = opened(snapshot.units, attempt.endpoint)
+    if should is not None:
+        return tuple(unit_words.activation_remedies(should, attempt.port, families, uid))
+    return tuple(
+        remedy
+        for one in _units_that_should(snapshot, attempt)
+        for remedy in unit_words.unit_remedies(one, attempt.port, families, uid)
     )
 
 
@@ -648,7 +765,7 @@ def _owner_evidence(snapshot: Snapshot, row: SocketRow) -> tuple[Evidence, ...]:
 
 CHECK = Check(
     "refused",
-    (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY),
+    (NOTHING_LISTENING, OTHER_PORT, OTHER_ADDRESS, OTHER_FAMILY, OTHER_DEVICE, UDP_ONLY, STARTING_UP),
     judge,
     premises=("names", "links"),
 )

@@ -8,6 +8,7 @@ from typing import cast
 
 from msgspec.structs import replace
 
+from diagnose.analysis.activation import still_activating
 from diagnose.analysis.argument import without_objection
 from diagnose.analysis.reach import fails_at_once
 from diagnose.analysis.side_commands import NETDIAG_RUN, there
@@ -146,7 +147,9 @@ def _verdict(snapshot: Snapshot, found: Sequence[Finding], stages: dict[str, Sta
     if any(one.errno in _OUR_OWN_LIMIT and not one.outcome.works for one in tried):
         return Verdict.INCONCLUSIVE
     if snapshot.attempts:
-        return _connect_verdict(snapshot.attempts)
+        verdict = _connect_verdict(snapshot.attempts)
+        waits = any(still_activating(snapshot, one) for one in snapshot.attempts)
+        return Verdict.INCONCLUSIVE if waits and verdict is Verdict.UNREACHABLE else verdict
     if snapshot.binds:
         return _bind_verdict(snapshot.binds)
     if not binding and _is_closed(snapshot):

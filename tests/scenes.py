@@ -42,6 +42,7 @@ from diagnose.model.network import (
 from diagnose.model.process import Holder, Holders, Process
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope
+from diagnose.model.unit import Units
 from diagnose.parse.target import parse_target
 
 ROOT = Vantage(
@@ -107,6 +108,7 @@ class Facts(TypedDict, total=False):
     containers: Fact[Containers]
     ufw: Fact[bool]
     later: Fact[Later]
+    units: Fact[Units]
 
 
 def dialled(

@@ -28,9 +28,14 @@ def acceptors(holders: Iterable[Process]) -> Acceptors:
     socket by accident, or be the server that its parent has started: then both are likely.
     """
     processes = tuple(sorted(dict.fromkeys(holders), key=lambda one: one.pid))
-    kept = tuple(one for one in processes if one.program not in _SOCKET_KEEPERS) or processes
+    kept = tuple(one for one in processes if not _keeps_sockets(one)) or processes
     masters = tuple(one for one in kept if any(_is_worker(other, one) for other in kept))
     return Acceptors(tuple(one for one in kept if one not in masters), masters)
+
+
+def _keeps_sockets(process: Process) -> bool:
+    """Whether it is a service manager, or a child of it that is about to execute a service's program."""
+    return process.program in _SOCKET_KEEPERS or (process.executable or "").endswith("/systemd-executor")
 
 
 def _is_worker(process: Process, master: Process) -> bool:

@@ -351,9 +351,17 @@ def _systemctl(words: list[str]) -> str | None:
             pass
         case rest:
             pass
+    if rest == ["daemon-reload"]:
+        return None
     if rest[:1] == ["show"]:
         return _first(rest, "show", is_unit, "-p", _PROPERTIES)
-    return _first(rest, frozenset({"start", "stop", "restart"}), is_unit)
+    return _first(rest, frozenset({"start", "stop", "restart", "reset-failed", "mask", "unmask"}), is_unit)
+
+
+def _journalctl(words: list[str]) -> str | None:
+    """`[--user] -u UNIT -n NUMBER --no-pager`."""
+    rest = words[1:] if words[:1] == ["--user"] else words
+    return _first(rest, "-u", is_unit, "-n", _NUMBER, "--no-pager")
 
 
 _MACHINE = _Form(r"--machine=[0-9]+@\.host")
@@ -446,6 +454,7 @@ _GRAMMARS: dict[str, _Grammar] = {
     "firewall-cmd": _firewall_cmd,
     "fail2ban-client": _fail2ban,
     "systemctl": _systemctl,
+    "journalctl": _journalctl,
     "docker": _engine,
     "podman": _engine,
     "docker-compose": _compose,

@@ -6,8 +6,12 @@ from typing import assert_never
 
 from diagnose.analysis.argument import is_container, is_unit
 from diagnose.analysis.owner import Hidden, Owned, Owner, OwnerUnknown, Unheld
+from diagnose.analysis.tenancy import Tenancy, tenancy
+from diagnose.analysis.unit_control import systemctl
+from diagnose.model.fact import NOT_NEEDED, Fact, Known
 from diagnose.model.finding import Command, Remedy, Risk
 from diagnose.model.process import Container, Process
+from diagnose.model.unit import Tie, Units
 
 _LAUNCHERS = frozenset(
     ("atd", "containerd", "cron", "crond", "dbus", "docker", "gdm", "getty", "podman", "serial-getty", "snapd", "ssh")
@@ -78,13 +82,15 @@ def state_sentence(process: Process) -> str:
             return ""
 
 
-def stop_remedies(process: Process, uid: int, sharers: tuple[Process, ...] = ()) -> tuple[Remedy, ...]:
+def stop_remedies(
+    process: Process, uid: int, sharers: tuple[Process, ...] = (), units: Fact[Units] = NOT_NEEDED
+) -> tuple[Remedy, ...]:
     """How `uid` stops the process, by the tool that owns it; SIGTERM where nobody else does.
 
-    `sharers` hold the port with it, as its workers do.
+    `sharers` hold the port with it, as its workers do. `units`: what systemd says of the unit that it runs in.
     """
-    if process.pid == 1 and process.program in _SERVICE_MANAGERS:
-        return (Remedy(summary="Pid 1 holds it for a socket unit: systemctl list-sockets names the unit to stop."),)
+    if is_service_manager(process):
+        return _stop_sockets(process, uid, units)
     if process.pid == 1:
         return (
             Remedy(summary=f"{process.program} is pid 1 here: it ends with the container (docker stop, from outside)."),
@@ -96,18 +102,55 @@ def stop_remedies(process: Process, uid: int, sharers: tuple[Process, ...] = ())
                 "(docker ps or podman ps, column PORTS) and stop that; the engine looks after this process."
             ),
         )
-    stopped = _stop_container(process, uid) or _stop_unit(process, uid)
+    stopped = _stop_container(process, uid) or _stop_unit(process, uid, units)
     asleep = tuple(one for one in (process, *sharers) if one.state == "T")
     return (
         *([stopped] if stopped else []),
-        _terminate(process, uid, asleep, instead=stopped is not None),
+        _terminate(process, uid, asleep, instead=stopped is not None, lodges=_lodging(process, units)),
         *([_resume(asleep, uid)] if asleep else []),
     )
 
 
-def restart_remedies(process: Process, uid: int) -> tuple[Remedy, ...]:
+def is_service_manager(process: Process) -> bool:
+    """Whether it is systemd, which opens sockets for units and serves none of them itself."""
+    executor = (process.executable or "").endswith("/systemd-executor")  # on its way to be a service
+    return executor or (process.program in _SERVICE_MANAGERS and (process.pid == 1 or process.parent == 1))
+
+
+def _stop_sockets(process: Process, uid: int, units: Fact[Units]) -> tuple[Remedy, ...]:
+    """The socket units that a service manager holds the port for, and the services that have it as well."""
+    found = units.value.found if isinstance(units, Known) else ()
+    owner = None if process.pid == 1 else process.uid
+    sockets = [one for one in found if one.tie is Tie.LISTENS and one.active == "active" and one.owner == owner]
+    if not sockets or not all(is_unit(one.name) for one in sockets):
+        user = "" if owner is None else " --user"
+        return (
+            Remedy(
+                summary=f"{process.program} (pid {process.pid}) holds it for a socket unit: systemctl{user} "
+                "list-sockets names the unit to stop."
+            ),
+        )
+    served = [
+        one
+        for one in found
+        if one.tie is Tie.TRIGGERED and one.active in ("active", "activating") and one.owner == owner
+        if is_unit(one.name) and not _is_ours(one.name, one.owner, units)
+    ]
+    names = [*(one.name for one in sockets), *(one.name for one in served)]
+    return (
+        Remedy(
+            summary=f"Stop {' and '.join(names)}: systemd opened the port for {sockets[0].name}",
+            commands=tuple(systemctl(owner, uid, "stop", one) for one in names),
+            undo=tuple(systemctl(owner, uid, "start", one.name) for one in sockets),
+            risk=Risk.DISRUPTIVE,
+            survives_reboot=False,
+        ),
+    )
+
+
+def restart_remedies(process: Process, uid: int, units: Fact[Units] = NOT_NEEDED) -> tuple[Remedy, ...]:
     """How `uid` restarts the process by the tool that owns it; nothing where a person started it by hand."""
-    stop = _stop_container(process, uid) or _stop_unit(process, uid)
+    stop = _stop_container(process, uid) or _stop_unit(process, uid, units)
     if stop is None:
         return ()
     return (
@@ -139,24 +182,51 @@ def _stop_container(process: Process, uid: int) -> Remedy | None:
     )
 
 
-def _stop_unit(process: Process, uid: int) -> Remedy | None:
+def _stop_unit(process: Process, uid: int, units: Fact[Units]) -> Remedy | None:
+    """By its unit, where the unit is there for this process: stopping one ends everything that was started in it."""
     unit = process.unit
-    if unit is None or not is_unit(unit) or _base(unit) in _LAUNCHERS:
+    if unit is None or not is_unit(unit) or tenancy(process, units) is not Tenancy.OWNER:
         return None
-    control: tuple[str, ...] = ("systemctl",)
-    if process.unit_owner is not None:
-        control += ("--user",) if process.unit_owner == uid else (f"--machine={process.unit_owner}@.host", "--user")
-    needs_root = process.unit_owner != uid
+    if _base(unit) in _LAUNCHERS and not _is_main(process, units):
+        return None
     return Remedy(
         summary=f"Stop the unit {unit} that it belongs to",
-        commands=(Command((*control, "stop", unit), needs_root),),
-        undo=(Command((*control, "start", unit), needs_root),),
+        commands=(systemctl(process.unit_owner, uid, "stop", unit),),
+        undo=() if _is_transient(process, units) else (systemctl(process.unit_owner, uid, "start", unit),),
         risk=Risk.DISRUPTIVE,
         survives_reboot=False,
     )
 
 
-def _terminate(process: Process, uid: int, asleep: tuple[Process, ...], *, instead: bool) -> Remedy:
+def _is_main(process: Process, units: Fact[Units]) -> bool:
+    lodgers = units.value.lodgers if isinstance(units, Known) else ()
+    return any(one.process == process.pid == one.main for one in lodgers)
+
+
+def _is_transient(process: Process, units: Fact[Units]) -> bool:
+    """Whether the unit was made by a command, and is gone when it is stopped."""
+    lodgers = units.value.lodgers if isinstance(units, Known) else ()
+    return any(one.process == process.pid and one.transient for one in lodgers)
+
+
+def _is_ours(unit: str, owner: int | None, units: Fact[Units]) -> bool:
+    return isinstance(units, Known) and (units.value.ours, units.value.ours_owner) == (unit, owner)
+
+
+def _lodging(process: Process, units: Fact[Units]) -> str:
+    """Why its unit is not what to stop; empty where it has none, or is what the unit is there for."""
+    if process.unit is None:
+        return ""
+    match tenancy(process, units):
+        case Tenancy.GUEST:
+            return f" It was started inside {process.unit}, and is not what that unit is there for."
+        case Tenancy.WITH_US:
+            return f" netdiag itself runs inside {process.unit}: stopping that unit would end this session as well."
+        case Tenancy.OWNER | Tenancy.UNKNOWN:
+            return ""
+
+
+def _terminate(process: Process, uid: int, asleep: tuple[Process, ...], *, instead: bool, lodges: str) -> Remedy:
     """A signal waits for a stopped process until SIGCONT, and for a traced one until its tracer lets it go."""
     ask = f"Ask {process.program} to end (SIGTERM)"
     ask += ", and resume it so that it can" if asleep else ""
@@ -169,7 +239,7 @@ def _terminate(process: Process, uid: int, asleep: tuple[Process, ...], *, inste
         commands = (_kill("-TERM", every, needs_root), _kill("-CONT", asleep, needs_root))
     if _is_held(process):  # often root's, as an ordinary user may not attach to a running process (ptrace_scope)
         commands += (Command(("kill", str(process.tracer)), needs_root=True),)
-    return Remedy(summary=f"{why}. {_NO_UNDO}", commands=commands, risk=Risk.DISRUPTIVE, survives_reboot=None)
+    return Remedy(summary=f"{why}.{lodges} {_NO_UNDO}", commands=commands, risk=Risk.DISRUPTIVE, survives_reboot=None)
 
 
 def _is_held(process: Process) -> bool:

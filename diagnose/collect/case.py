@@ -21,6 +21,7 @@ from diagnose.model.network import Endpoint, Links, PortPolicy, Routing
 from diagnose.model.process import Holders
 from diagnose.model.snapshot import Program, Vantage
 from diagnose.model.target import Intent, Target
+from diagnose.model.unit import Units
 
 if TYPE_CHECKING:
     from diagnose.probes.connect import Dial
@@ -68,6 +69,7 @@ class Case:
         self.binds: tuple[BindAttempt, ...] = ()
         self.candidates: tuple[Attempt, ...] = ()
         self.later: Fact[Later] = NOT_NEEDED
+        self.units: Fact[Units] = NOT_NEEDED
         self.cgroup_filters: Fact[CgroupFilters] = NOT_NEEDED
         self.ufw: Fact[bool] = NOT_NEEDED
         self.behind: dict[Endpoint, Fact[Behind]] = {}

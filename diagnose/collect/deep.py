@@ -17,6 +17,7 @@ from diagnose.collect.case import PROBE_SECONDS, REMOTE_TIMEOUT, SILENCE, Case, 
 from diagnose.collect.compose import ProjectLook
 from diagnose.collect.containers import ContainerLook, with_names
 from diagnose.collect.hostward import Hostward
+from diagnose.collect.units import UnitLook
 from diagnose.model.attempt import Acceptance, Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknown
@@ -73,6 +74,7 @@ class DeepLook:
         looks = _Looks(troubled, machine, self.order, self._side)
         if self._side is not None and self._side.side.entered and not self.order.passive and IS_LINUX:
             self._hostward = Hostward(self._side, [dial for case in troubled for dial in case.dials])
+        units = UnitLook(cases if self.order.deep else troubled, machine, self.order, self._side)
         self._ask_who_reset(cases)
         suspects = self._suspects(cases, machine)
         firewall = self._ask_firewall(suspects, _near_ports(cases), count=_rules_matter(cases, machine))
@@ -81,6 +83,7 @@ class DeepLook:
         for case in cases:
             self._break_silence(case)
         self._end_half_open(cases, firewall)
+        units.await_activation(troubled)
         connect.wait([dial for case in cases for dial in case.dials], monotonic() + self._longest())
         for case in cases:
             self._finish(case)
@@ -90,6 +93,7 @@ class DeepLook:
             case.cgroup_filters = cgroups.look(case, machine, always=self.order.deep)
         machine = with_names(looks.added_to(machine, firewall))
         later.look(cases, machine)
+        units.finish(troubled)
         if self._hostward is not None:
             machine = replace(machine, host_firewall=self._hostward.rules())
         for case in cases:

@@ -20,6 +20,7 @@ from diagnose.model.fact import NOT_NEEDED, PASSIVE, Fact, Known, Reason, Unknow
 from diagnose.model.firewall import Shadow
 from diagnose.model.names import HostsFile, Resolution
 from diagnose.model.network import Endpoint, Links, Routing, SocketRow, is_loopback, is_wildcard
+from diagnose.model.process import Process
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope
 from diagnose.parse.hosts import about
@@ -39,6 +40,8 @@ DOCKER_SOCKETS = ("/run/docker.sock", "/var/run/docker.sock")
 """Where one of these is, a hidden process of root may be docker-proxy."""
 RESOLVER_SECONDS = 15.0
 """glibc gives up by itself after 10 s with one silent server (resolv.conf(5): timeout 5, attempts 2)."""
+_INSTANCE_GRACE = 0.35
+"""Seconds that systemd and an instance have, from the connection on, before one that is not closed works."""
 _FEW = 100
 """Attempts at once for which the usual limits of open files do."""
 _NEAR_MISS_PORTS = 64
@@ -134,7 +137,8 @@ class Collection:
         machine = Machine(vantage=seen, program=program.look(), links=link_fact, tables=tables, holders=held.fact())
         for case in cases:
             _settle_stopped(case, machine)
-        connect.wait([dial for case in cases for dial in case.dials], monotonic() + SILENCE)
+        longer = [_INSTANCE_GRACE for case in cases if _leave_to_instances(case, machine)]
+        connect.wait([dial for case in cases for dial in case.dials], monotonic() + max([SILENCE, *longer]))
         for case in cases:
             case.attempts = [dial.attempt() for dial in case.dials]
             self._look_behind(case, machine)
@@ -226,6 +230,7 @@ class Collection:
             binds=case.binds,
             candidates=case.candidates,
             later=case.later,
+            units=case.units,
             links=machine.links,
             sockets=_on_port(machine.tables.tcp, port),
             listeners=machine.tables.listeners,
@@ -304,6 +309,30 @@ def _inodes(tables: sockets.SocketTables, ports: frozenset[int]) -> frozenset[in
         if len(ports) <= _NEAR_MISS_PORTS:
             rows.extend(row for port in ports for row in near_misses(listening, port))
     return frozenset(row.inode for row in rows if row.inode)
+
+
+def _leave_to_instances(case: Case, machine: Machine) -> bool:
+    """Gives an instance of a service time to fail: a service manager that has the port alone may accept for one.
+
+    (Accept=yes, systemd.socket(5).) Another user's holders are hidden, and nothing is known of them.
+    """
+    if not (isinstance(machine.tables.listeners, Known) and isinstance(machine.holders, Known)):
+        return False
+    found = False
+    for dial in case.dials:
+        rows = reached(machine.tables.listeners.value, dial.endpoint.address, dial.endpoint.port)
+        inodes = {row.inode for row in rows}
+        holders = [one.process for one in machine.holders.value.found if one.inode in inodes]
+        if dial.local and holders and all(map(_is_systemd, holders)):
+            dial.grace = _INSTANCE_GRACE - SILENCE
+            found = True
+    return found
+
+
+def _is_systemd(process: Process) -> bool:
+    """Whether it is the system's manager, or a child of it that is about to execute a service's program."""
+    executor = (process.executable or "").endswith("/systemd-executor")
+    return executor or (process.pid == 1 and process.program == "systemd")
 
 
 def _settle_stopped(case: Case, machine: Machine) -> None:

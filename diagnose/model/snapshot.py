@@ -20,6 +20,7 @@ from diagnose.model.network import Links, PortPolicy, Routing, SocketRow
 from diagnose.model.process import Container, Holders
 from diagnose.model.side import Side
 from diagnose.model.target import Intent, Scope, Target
+from diagnose.model.unit import Units
 
 SCHEMA: Literal["netdiag.snapshot/1"] = "netdiag.snapshot/1"
 
@@ -111,6 +112,9 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     later: Fact[Later] = NOT_NEEDED
     """Asked for where a local server refused, ended or did not accept a connection: is it still the same one?"""
 
+    units: Fact[Units] = NOT_NEEDED
+    """What systemd says of the units that have to do with the port; asked for where it did not work."""
+
     @property
     def question(self) -> str:
         """What was typed behind `netdiag run`, for prose that says to ask it again."""
@@ -149,6 +153,7 @@ FACTS = {
     "cgroup_filters": "cgroup filters",
     "ufw": "ufw",
     "later": "the listeners a moment later",
+    "units": "systemd units",
 }
 """The fields of a snapshot that are facts, each with its name for people."""
 ATTEMPTS = ("attempts", "binds", "candidates")

@@ -145,6 +145,8 @@ class Dial:
         self.endpoint = endpoint
         self.local = local
         self.timeout = timeout
+        self.grace = CLOSE_GRACE
+        """Seconds after it was taken in which a close would show."""
         self.phase = _Phase.CONNECTING
         self._server_side = server_side
         self._held_back = held_back
@@ -263,7 +265,7 @@ class Dial:
             self._look_for_close()
         if self.phase is _Phase.QUEUED:
             self._look_for_acceptance(now)
-        if self.phase is _Phase.TAKEN and now - self._taken_at >= CLOSE_GRACE:
+        if self.phase is _Phase.TAKEN and now - self._taken_at >= self.grace:
             self._end(Outcome.CONNECTED)
         if self.phase is not _Phase.DONE and now - self._started >= self.timeout:
             self._give_up()
@@ -376,7 +378,7 @@ class Dial:
     def _taken(self, now: float) -> None:
         self.phase = _Phase.TAKEN
         self._taken_at = now
-        self.next_look = now + CLOSE_GRACE
+        self.next_look = now + self.grace
 
     def _look_for_close(self) -> None:
         assert self._sock is not None

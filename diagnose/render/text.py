@@ -116,6 +116,8 @@ class _Page:
 
     def _unknown(self) -> str:
         if self.report.verdict is Verdict.INCONCLUSIVE:
+            if any(one.outcome == Outcome.NOT_ACCEPTED for one in self.report.attempts):
+                return "the server is still starting, so it is not known yet whether it works"
             return "nothing was tried, so it is not known whether it works"
         return "it does not work, and no cause could be proven"
 

@@ -15,6 +15,7 @@ from diagnose.model.network import Endpoint, Interface, Links, PortPolicy, Socke
 from diagnose.model.process import Container, Holder, Holders, Process
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope, Target
+from diagnose.model.unit import Lodger, Units
 
 PORT = 8080
 POLICY = PortPolicy(
@@ -585,16 +586,21 @@ def test_a_kill_says_that_it_cannot_be_undone() -> None:
     assert "cannot be undone" in remedy.summary
 
 
+def main_of(unit: str, owner: int | None = None) -> Known[Units]:
+    """What systemd says where the process is the unit's main one."""
+    return Known(Units((), (Lodger(PYTHON.pid, unit, owner, PYTHON.pid),)))
+
+
 def test_a_unit_is_stopped_by_systemctl_first() -> None:
-    first, second = stop_remedies(replace(PYTHON, unit="web.service"), BOB)
+    first, second = stop_remedies(replace(PYTHON, unit="web.service"), BOB, units=main_of("web.service"))
     assert (first.commands[0].argv, first.commands[0].needs_root) == (("systemctl", "stop", "web.service"), True)
     assert first.undo[0].argv == ("systemctl", "start", "web.service")
     assert second.commands[0].argv == ("kill", "123")
 
 
 def test_a_users_own_unit_is_stopped_by_that_user() -> None:
-    process = replace(PYTHON, unit="web.service", unit_owner=BOB)
-    mine, others = stop_remedies(process, BOB)[0], stop_remedies(process, ROOT)[0]
+    process, units = replace(PYTHON, unit="web.service", unit_owner=BOB), main_of("web.service", BOB)
+    mine, others = (stop_remedies(process, uid, units=units)[0] for uid in (BOB, ROOT))
     assert mine.commands[0].argv == ("systemctl", "--user", "stop", "web.service")
     assert not mine.commands[0].needs_root
     assert others.commands[0].argv == ("systemctl", "--machine=1000@.host", "--user", "stop", "web.service")
