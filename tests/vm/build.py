@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -240,6 +241,7 @@ def without_urls(text: str) -> str:
 
 def main(suite: str, cache: str, place: str) -> None:
     """Build into a scratch folder in the cache, and move it into its place when it is whole."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))  # the scratch folder goes with us
     with tempfile.TemporaryDirectory(prefix=f"build-{suite}-", dir=cache) as scratch:
         builder = Builder(recipe_of(suite), Path(cache), Path(scratch))
         builder.build()
