@@ -13,16 +13,15 @@ import errno
 import sys
 from collections.abc import Callable
 
-_SOCKET = ("setsockopt", "getsockopt", "getsockname", "getpeername", "recvfrom", "recvmsg", "poll")
+_SOCKET = ("setsockopt", "getsockopt", "getsockname", "getpeername", "recvfrom", "recvmsg", "poll", "sendto")
 """What every socket of a probe needs."""
-INTERFACES = (*_SOCKET, "socket 16", "bind", "sendto")
+INTERFACES = (*_SOCKET, "socket 16", "bind")
 """What the C library needs to list the interfaces over netlink, as getaddrinfo(3) does too (getifaddrs(3))."""
 _CHILD = ("wait4", "kill", "dup2", "setitimer", "poll")
 _NEEDS = {
     "socket.bind": ("bind",),
     "socket.getaddrinfo": INTERFACES,
     "socket.connect": ("connect",),
-    "socket.sendto": ("sendto",),
     "socket.sendmsg": ("sendmsg",),
     "os.fork": _CHILD,
     "subprocess.Popen": (*_CHILD, "pipe2"),
