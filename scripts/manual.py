@@ -72,12 +72,12 @@ def _page(root: Command, context: typer.Context) -> Iterator[str]:
 
 def _leaves(command: Command, context: typer.Context) -> Iterator[tuple[str, Command]]:
     """The commands that can be run, by their whole names."""
-    children: dict[str, Command] | None = getattr(command, "commands", None)
-    if not children:
+    if not isinstance(command, TyperGroup):
         yield context.command_path.strip(), command
         return
-    for name, child in children.items():
-        if not child.hidden:
+    for name in command.list_commands(context):
+        child = command.get_command(context, name)
+        if child is not None and not child.hidden:
             yield from _leaves(child, typer.Context(child, info_name=name, parent=context))
 
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
-from checks import CHECKS
+from checks import CAUSES, CHECKS
 from diagnose import __version__
 from diagnose.bundle import archive
 from diagnose.bundle.manifest import CAPTURE, LIMITS, MANIFEST, MOST_VALUES, REPORTS, SNAPSHOT, Manifest, Member
-from diagnose.bundle.page import render_page
 from diagnose.engine import diagnose
 from diagnose.model.report import SCHEMA as REPORT_SCHEMA
 from diagnose.model.report import Report
@@ -22,6 +21,7 @@ from diagnose.model.snapshot import Snapshot
 from diagnose.recording import BadRecordingError, decode_foreign, encode
 from diagnose.redact.kinds import Group
 from diagnose.redact.snapshots import redact
+from diagnose.render.html import render_html
 from diagnose.render.json import render_json
 from diagnose.render.markdown import render_markdown
 from diagnose.render.text import Style, render_text
@@ -66,7 +66,7 @@ def pack(
         render_json(reports),
         render_text(reports, Style(width=80)),
         render_markdown(reports),
-        render_page(reports),
+        render_html(reports, {cause.code: cause for cause in CAUSES}),
     )
     members = {SNAPSHOT: recorded} | {
         name: text.encode("utf-8", errors="backslashreplace") for name, text in zip(REPORTS, texts, strict=True)

@@ -9,11 +9,13 @@ from types import MappingProxyType
 from diagnose.model.attempt import Attempt, Behind, BindAttempt, Drop, WireReply
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram
 from diagnose.model.compose import ComposeProject, Listening, PortEntry, Reference, Service, Spot, Unread
+from diagnose.model.confinement import Confinement
 from diagnose.model.container import Attachment, ComposeService, Engine, EngineContainer, Forwarder
-from diagnose.model.elsewhere import OtherListener
+from diagnose.model.elsewhere import OtherListener, Residence
 from diagnose.model.fact import Unknown
 from diagnose.model.finding import Command, Edit, Rehearsal, Remedy
-from diagnose.model.firewall import Approach, Obstacle, Rehearsed, Shadow, Walk
+from diagnose.model.firewall import Approach, NetfilterProgram, Obstacle, Rehearsed, Shadow, Walk
+from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.names import HostsEntry, HostsFile, Resolution, ResolverConfig
 from diagnose.model.network import Gateway, Interface, LocalRoute, RouteLookup, RoutingRule, SocketRow
 from diagnose.model.process import Container, Holders, Process
@@ -21,6 +23,7 @@ from diagnose.model.rule import RuleRef, Step
 from diagnose.model.side import Side
 from diagnose.model.snapshot import Program, Snapshot, Vantage
 from diagnose.model.target import Scope, ServicePort, Target
+from diagnose.model.unit import Ancestor, Lodger, Unit, Units
 
 
 class Kind(StrEnum):
@@ -197,6 +200,7 @@ KINDS: Mapping[type, Mapping[str, Kind]] = MappingProxyType(
             "reader": Kind.PROSE,
             "beside": Kind.PROSE,
         },
+        NetfilterProgram: {"name": Kind.PROGRAM, "family": _C, "hook": _C},
         Obstacle: {"hook": Kind.RULE, "reader": Kind.PROSE},
         Approach: {"interface": Kind.INTERFACE},
         Rehearsed: {"opens": Kind.PROSE},
@@ -205,6 +209,19 @@ KINDS: Mapping[type, Mapping[str, Kind]] = MappingProxyType(
         Remedy: {"summary": Kind.PROSE, "url": Kind.PROSE},
         Edit: {"file": _P, "text": Kind.PROSE},
         Cgroup: {"directory": _P},
+        FrozenCgroup: {"directory": _P, "files": _P},
+        Residence: {"unit": Kind.UNIT, "shared_with": Kind.UNIT, "launcher": Kind.PROGRAM},
+        Confinement: {"profile": Kind.PROSE, "unit": Kind.UNIT},
+        Unit: {
+            **dict.fromkeys(("load", "active", "sub", "result", "since", "job", "exited", "kind"), _C),
+            "name": Kind.UNIT,
+            "tied_by": Kind.PROSE,
+            "invocation": Kind.ID,
+            "listens_on": Kind.PROSE,
+        },
+        Units: {"ours": Kind.UNIT},
+        Lodger: {"unit": Kind.UNIT},
+        Ancestor: {"program": Kind.PROGRAM, "command": Kind.COMMAND, "executable": _P},
         CgroupProgram: {"name": Kind.PROGRAM, "attached": _P},
         CgroupFilters: {"rivals": Kind.PROSE},
     }

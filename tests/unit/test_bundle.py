@@ -118,7 +118,8 @@ def test_the_page_loads_nothing_and_runs_nothing() -> None:
             assert not {name for name, _ in attrs} & {"src", "href", "onload", "onclick"}
 
     Reader().feed(page)
-    assert set(found) == {"html", "head", "meta", "title", "style", "body", "main", "pre"}
+    assert "main" in found
+    assert not set(found) & {"script", "link", "img", "iframe", "object", "embed", "base", "form"}
     assert "default-src 'none'" in page
 
 

@@ -15,6 +15,7 @@ from diagnose.model.freezer import FrozenCgroup
 from diagnose.model.process import Container, Holders, Process
 from diagnose.model.report import Report
 from diagnose.model.snapshot import Snapshot
+from diagnose.model.unit import Lodger, Units
 from tests.scenes import (
     ALICE,
     dialled,
@@ -166,7 +167,14 @@ def test_the_rootless_container_of_another_user_is_not_unpaused_by_root_s_own_en
 
 def test_a_port_that_a_frozen_process_has_is_thawed_before_anything_else() -> None:
     mine: Process = replace(WEB, unit="web.service")
-    snapshot = wanted(HERE, taken(HERE), listeners=SERVER, holders=held((1, mine)), freezers=Known((frozen(UNIT),)))
+    snapshot = wanted(
+        HERE,
+        taken(HERE),
+        listeners=SERVER,
+        holders=held((1, mine)),
+        freezers=Known((frozen(UNIT),)),
+        units=Known(Units((), lodgers=(Lodger(mine.pid, "web.service", None, mine.pid),))),
+    )
     found = cause(snapshot)
     assert found.code == "in-use/listener"
     assert argvs(found)[0] == [("systemctl", "thaw", "web.service"), ("systemctl", "stop", "web.service")]
