@@ -155,7 +155,7 @@ def _at_a_fifo(names: Resolution, resolver: Unknown) -> Finding:
         evidence=(
             Evidence(f"getaddrinfo({names.host}) was stopped after {names.ms / 1000:.1f} s", "getaddrinfo(3)"),
             _AT_FIFO,
-            Evidence(resolver.detail, "open(2)"),
+            *([Evidence(resolver.detail, "open(2)")] if resolver.detail.strip() else ()),
         ),
         remedies=(Remedy(summary="Put a regular file in its place, and look for what made the FIFO."),),
     )

@@ -293,6 +293,12 @@ def test_a_fifo_that_the_resolver_does_not_wait_for_is_only_possible() -> None:
     assert (finding.code, finding.confidence) == (resolution.HOSTS_FILE_BROKEN.code, Confidence.POSSIBLE)
 
 
+def test_a_fifo_among_files_of_which_nothing_else_is_known_is_still_proven_by_something() -> None:
+    nothing = Unknown(Reason.FAILED, "")
+    (finding,) = said(stopped(at_fifo=True, file=nothing, resolver=nothing))
+    assert all(one.text.strip() for one in finding.evidence)
+
+
 def test_two_fifos_leave_open_for_which_one_the_resolver_waits() -> None:
     other = Unknown(Reason.FAILED, "/etc/resolv.conf: it is a FIFO and no regular file: never opened")
     (finding,) = said(stopped(at_fifo=True, file=no_file("a FIFO"), resolver=other))
