@@ -44,6 +44,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, metavar="N", help=f"stop after N (default {MINUTES:.0f})"
     )
+    parser.add_argument("--page", action="store_true", help=f"write {PAGE.name} though not everything has run")
     parser.add_argument("--list", action="store_true", help="print the faults and stop")
     return parser.parse_args(words)
 
@@ -75,7 +76,7 @@ def main(words: Sequence[str]) -> int:
             print(f"kernel {name}", flush=True)
             run = run_kernel(image_for(kernel_named(name), cache), cache, wish)
             runs.append(run)
-            if whole:
+            if not options.faults:
                 remember(run, cache)
     except UnavailableError as missing:
         print(f"make vm: {missing}", file=sys.stderr)
@@ -85,8 +86,8 @@ def main(words: Sequence[str]) -> int:
         return 1
     print("\n".join(["", *fault_table(faults, runs), "", *machine_table(runs)]))
     verdicts = [report(faults, run, wish) for run in runs]
-    if whole:
-        write_page(faults, cache)
+    if whole or options.page:
+        write_page(faults, cache, unfinished=options.page)
     return 0 if all(verdicts) else 1
 
 
@@ -120,22 +121,26 @@ def remember(run: Run, cache: Path) -> None:
     (folder / f"{run.kernel}.json").write_bytes(msgspec.json.encode(Kept(checkout_digest(), run)))
 
 
-def write_page(faults: Sequence[Fault], cache: Path) -> None:
-    """docs/kernels.md, once every kernel has run the whole list of this very checkout."""
-    kept = []
-    for name in NAMES:
-        path = cache / "results" / f"{name}.json"
-        if not path.exists():
-            break
-        one = msgspec.json.decode(path.read_bytes(), type=Kept)
-        if one.checkout == checkout_digest():
-            kept.append(one.run)
-    if len(kept) < len(NAMES):
+def write_page(faults: Sequence[Fault], cache: Path, *, unfinished: bool) -> None:
+    """docs/kernels.md, once every kernel has run the whole list of this very checkout.
+
+    `unfinished`: from what has run; the page says of the rest that it has not.
+    """
+    kept = [msgspec.json.decode(path.read_bytes(), type=Kept) for path in (cache / "results").glob("*.json")]
+    runs = {one.run.kernel: one.run for one in kept if one.checkout == checkout_digest()}
+    whole = [name for name in NAMES if name in runs and is_whole(faults, runs[name])]
+    if len(whole) < len(NAMES) and not unfinished:
         print(f"{PAGE.relative_to(REPOSITORY)} is written once all kernels have run this checkout's whole list")
         return
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page(faults, kept))
+    PAGE.write_text(page(faults, [runs.get(name, Run(name)) for name in NAMES]))
     print(f"{PAGE.relative_to(REPOSITORY)} is written")
+
+
+def is_whole(faults: Sequence[Fault], run: Run) -> bool:
+    """Whether every fault that this kernel can have was tried, and the probes' tests were."""
+    seen = {one.fault for one in run.seen}
+    return run.probes is not None and all(fault.name in seen for fault in faults if run.kernel in fault.kernels)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ named cause is, as root / as the user, and whether the first remedy, executed as
 - **proven**, **likely**: the root cause and its confidence; another cause than root's is named with it.
 - **works**: nothing stands in the way, and netdiag says so. **no cause**: none can be named with certainty.
 - **✓** the first remedy's commands fixed the connection, or led to where it works, or a person did what it says.
+- **not run** the run ended before, or it was not asked for.
 - **n/a** this fault cannot be made with this kernel or this release of Debian.
 """
 
@@ -64,7 +65,7 @@ def said(seen: Seen, code_of_root: str | None) -> str:
 def machine_table(runs: Sequence[Run]) -> list[str]:
     """What each guest was, and how its probes' own tests went."""
     rows = [["", *(run.kernel for run in runs)]]
-    rows.append(["kernel", *(run.release for run in runs)])
+    rows.append(["kernel", *(run.release or NOT_RUN for run in runs)])
     rows.append(["tests/lab_probes", *(probe_line(run) for run in runs)])
     return markdown(rows)
 
