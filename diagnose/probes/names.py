@@ -39,11 +39,11 @@ HOST_CONF = "/etc/host.conf"
 _AT_ONCE = 32
 """Names that are asked for at the same time; one that hangs holds up no other until this many hang."""
 
-_SECONDS_WITH_ODD_FILES = patient(3.0)
+_SECONDS_WITH_ODD_FILES = patient(3.0, 5.0)
 """Seconds for the resolver where one of its files is no regular file: it may wait for such a file for good."""
 _MOST_MEMORY = 48 << 20
 """Bytes more than at its start for a resolver whose files are odd or large: it holds a whole line of them."""
-_SECONDS_TO_READ = patient(2.0)
+_SECONDS_TO_READ = patient(2.0, 4.0)
 _STACK = 1 << 20
 """Bytes of a thread's stack where memory is limited: all of them count, although few are touched."""
 _THE_REST = -1
