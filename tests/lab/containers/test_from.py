@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.lab.docker import DockerMachine
-from tests.lab.machine import NOBODY, Answer, nothing_left_behind
+from tests.lab.machine import NOBODY, Answer, nothing_left_behind, wait_for
 from tests.lab.protocol import Scenario
 
 SECRET = "netdiag-lab-secret"
@@ -273,9 +273,10 @@ def test_a_container_that_dies_during_the_run_is_told_of(machine: DockerMachine)
     machine.run("ip", "link", "set", "out", "up")
     machine.run("ip", "route", "add", "203.0.113.0/24", "dev", "out")
     machine.chain("forward", "ip daddr 203.0.113.9 drop", priority=-10)  # the run waits for an answer from there
-    argv = machine.inside(["/run/bin/netdiag", "run", "--json", "--timeout", "2", "--from", "container:web"])
+    argv = machine.inside(["/run/bin/netdiag", "run", "--json", "--timeout", "4", "--from", "container:web"])
     with subprocess.Popen([*argv, "203.0.113.9:80"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        time.sleep(1)
+        inside = Path(f"/proc/{machine.pid('web')}/net/tcp")
+        wait_for(lambda: " 097100CB:0050 02 " in inside.read_text(), "a connection attempt from the container", 20)
         machine.docker("kill", "web")
         out, err = process.communicate(timeout=20)
     assert err == b""
