@@ -36,7 +36,7 @@ PROGRAMS = frozenset(
     (
         *("chmod", "docker", "docker-compose", "fail2ban-client", "firewall-cmd", "ip", "ip6tables-legacy"),
         *("ip6tables-nft", "ipset", "iptables-legacy", "iptables-nft", "kill", "netdiag", "nft", "nsenter", "podman"),
-        *("mv", "sh", "ss", "sysctl", "systemctl", "ufw", "umount"),
+        *("journalctl", "mv", "sh", "ss", "sysctl", "systemctl", "systemd-run", "ufw", "umount"),
     )
 )
 """Everything that a remedy ever runs."""
