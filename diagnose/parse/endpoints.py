@@ -83,8 +83,8 @@ _NOISE = (
     rf"\blocal(?:_?address| address)?[=: ]{{1,3}}{_ANY}:\d{{1,5}}",
     rf"\bfrom /?{_ANY}:\d{{1,5}}",
     r"\b(?:[Ss]ee|[Vv]isit|[Rr]ead):? https?://[^\s)]{1,500}",
-    r"\b(?:[Ss]ee(?: also)?|[Cc]onsult|[Rr]efer to|[Bb]ackground on|[Hh]elp|[Dd]ocs|[Dd]ocumentation|[Ii]nfo(?:rmation)?"
-    r"|[Dd]etails|[Ll]earn more|[Tt]roubleshoot(?:ing)?)[\w ]{0,30}:?\s{1,2}<?https?://[^\s)]{1,500}",
+    r"\b(?:[Ss]ee(?: also)?|[Cc]onsult|[Rr]efer to|[Bb]ackground on|[Hh]elp|[Dd]ocs|[Dd]ocumentation|[Dd]etails"
+    r"|[Ii]nfo(?:rmation)?|[Ll]earn more|[Tt]roubleshoot(?:ing)?)[\w ]{0,30}:?\s{1,2}<?https?://[^\s)]{1,500}",
     r"\(https?://nodejs\.org/[^\s)]{1,500}\)",
     r"\bproxying request [^\s]{1,500}(?= to )",  # the proxy's own address
     rf"(?<=\s)on {_ANY}:53\b",  # the resolver that a lookup asked

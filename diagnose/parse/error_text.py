@@ -61,8 +61,8 @@ _CONNECT = _any_of(
     "getaddrinfo|not known|no such host|name resolution|UnknownHost",
     r"empty (?:reply|response)|unexpected (?:eof|end)|: EOF\b|wrong version number|handshake",
     r"deadline exceeded|refusing connections|lost connection|network-related|not (?:found or not )?accessible",
-    r"(?:problem with|verify|invalid|bad|expired|untrusted|self.signed|\w{0,8}) certificate|\bx509\b|\b(?:SSL|TLS)Error",
-    "certificate (?:problem|verif|has expired|is not|signed|validation)|HTTP response to HTTPS|HTTP request to an? HTTPS",
+    r"(?:verify|invalid|bad|expired|untrusted|self.signed) certificate|\bx509\b|\b(?:SSL|TLS)Error",
+    "certificate (?:problem|verif|has expired|is not|signed|validation)|HTTP (?:response|request) to (?:an )?HTTPS",
     "bad gateway|no live upstreams|no servers? available|server selection|NoBrokersAvailable",
     "dial tcp|is not running|is the server running",
 )
