@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from diagnose.analysis import unit_words
 from diagnose.analysis.acceptors import acceptors
-from diagnose.analysis.activation import Activation, activation, fails, opened, still_activating
+from diagnose.analysis.activation import Activation, ended, fails, serving, still_activating
 from diagnose.analysis.argument import is_unit
 from diagnose.analysis.beyond import Overfull, Suspended, beyond, deciding_walk
 from diagnose.analysis.describe import describe_process, is_service_manager, restart_remedies
@@ -136,7 +136,7 @@ def _hung(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | Missing]:
             rows = reached(listening, attempt.address, attempt.port)
     if still_activating(snapshot, attempt):
         return  # nothing hangs: the service is on its way
-    activated = activation(snapshot.units, attempt.endpoint)
+    activated = serving(snapshot, attempt)
     hidden = _hidden(snapshot, rows)
     if hidden and not activated:
         yield Missing("socket owners", hidden)
@@ -662,7 +662,7 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
     rows = snapshot.listeners.value if isinstance(snapshot.listeners, Known) else ()
     holding = reached(rows, attempt.address, attempt.port) if attempt.local else ()
     became = succession(snapshot, attempt) if attempt.local else None
-    activated = opened(snapshot.units, attempt.endpoint, attempt.source) if attempt.local else None
+    activated = ended(snapshot, attempt) if attempt.local else None
     if activated and (blamed := _closed_by_service(snapshot, attempt, activated)):
         return blamed
     left = isinstance(became, Gone | Replaced)  # which a forwarder does not do
@@ -686,7 +686,7 @@ def _closed(snapshot: Snapshot, attempt: Attempt) -> Finding:
 def _closed_by_service(snapshot: Snapshot, attempt: Attempt, found: Activation) -> Finding | None:
     """A socket unit took the connection, and the service that it starts failed; None: systemd says of no failure."""
     socket, service = found.socket, found.service
-    full = socket.accept and 0 < socket.most_connections <= socket.connections
+    full = socket.accept and service is None and 0 < socket.most_connections <= socket.connections
     if not (full or socket.active == "failed" or (service is not None and fails(service))):
         return None
     how = "reset" if attempt.outcome is Outcome.RESET else "closed"

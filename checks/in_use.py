@@ -7,6 +7,7 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from diagnose.analysis.activation import units_that_hold
 from diagnose.analysis.bind_conflict import Conflict, conflict
 from diagnose.analysis.describe import (
     describe_owner,
@@ -805,12 +806,13 @@ def _stop(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[Remedy, ...]:
     holders = _holders(snapshot, rows)
     leaders = _leaders(holders)
     uid = snapshot.vantage.reader_uid
+    units = units_that_hold(snapshot.units, rows)
     match leaders:
         case (only,):
-            stop = stop_remedies(only, uid, tuple(one for one in holders if one != only), snapshot.units)
+            stop = stop_remedies(only, uid, tuple(one for one in holders if one != only), units)
             return thawed_first(snapshot, freezer_of_rows(snapshot, rows), stop)
         case (_, *_):
-            return thawed_first(snapshot, freezer_of_rows(snapshot, rows), (_stop_all(leaders, uid, snapshot.units),))
+            return thawed_first(snapshot, freezer_of_rows(snapshot, rows), (_stop_all(leaders, uid, units),))
     if not isinstance(owner(rows[0], snapshot.holders), Hidden):
         return ()
     return (

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from msgspec import Struct
 
 from diagnose.analysis import unit_words
-from diagnose.analysis.activation import Activation, fails, opened, still_activating
+from diagnose.analysis.activation import Activation, fails, is_activating, opened, still_activating
 from diagnose.analysis.beyond import Unserved, beyond, deciding_walk, served_elsewhere
 from diagnose.analysis.describe import describe_owner, describe_process
 from diagnose.analysis.owner import Owned, owner
@@ -388,13 +388,36 @@ def _nothing_listens(snapshot: Snapshot, attempt: Attempt, rows: tuple[SocketRow
 # ------ units of systemd
 
 
+def _should_listen(snapshot: Snapshot, attempt: Attempt) -> Activation | None:
+    """The socket unit that should, and does not; one that is active listens, if not where we asked.
+
+    Packages bring socket units that nobody enables beside the service that is used (ssh.socket): a stopped one is
+    not what should listen where another unit that may be the server's fails or is being started.
+    """
+    should = opened(snapshot.units, attempt.endpoint)
+    if should is None or not unit_words.is_down(should.socket):
+        return None
+    if should.socket.active in ("failed", "activating"):
+        return should
+    rival = any(fails(one) or is_activating(one) for one in _candidates(snapshot, attempt))
+    return should if unit_words.is_certain(should.socket) and not rival else None
+
+
+def _candidates(snapshot: Snapshot, attempt: Attempt) -> tuple[Unit, ...]:
+    """The units that may be the server's: those that fail first, and a socket unit that does not run last."""
+    found = snapshot.units.value.found if isinstance(snapshot.units, Known) else ()
+    able = [one for one in found if one.tie not in unit_words.CERTAIN]
+    opener = opened(snapshot.units, attempt.endpoint)
+    stopped = (opener.socket,) if opener is not None and opener.socket.active == "inactive" else ()
+    return (*sorted(able, key=lambda one: not fails(one)), *stopped)
+
+
 def _units_that_should(snapshot: Snapshot, attempt: Attempt) -> tuple[Unit, ...]:
     """The socket unit with this address and its service; where there is none, those that may be the server's."""
-    should = opened(snapshot.units, attempt.endpoint)
+    should = _should_listen(snapshot, attempt)
     if should is not None:
         return (should.socket, *((should.service,) if should.service else ()))
-    found = snapshot.units.value.found if isinstance(snapshot.units, Known) else ()
-    return tuple(one for one in found if one.tie not in unit_words.CERTAIN)[:_SHOWN]
+    return _candidates(snapshot, attempt)[:_SHOWN]
 
 
 def _candidate(snapshot: Snapshot, attempt: Attempt) -> Unit | None:
@@ -405,7 +428,7 @@ def _candidate(snapshot: Snapshot, attempt: Attempt) -> Unit | None:
 
 def _starting_up(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
     """Refused while systemd starts the unit: one that says so itself, or the only one whose words have the port."""
-    should = opened(snapshot.units, attempt.endpoint)
+    should = _should_listen(snapshot, attempt)
     unit = should.socket if should else _candidate(snapshot, attempt)
     if unit is None or unit.load != "loaded" or fails(unit):
         return
@@ -452,8 +475,8 @@ def _still_activating(attempt: Attempt, found: Activation) -> Finding:
 
 def _by_unit(snapshot: Snapshot, attempt: Attempt) -> str:
     """What a title can add, where systemd itself names the unit that should listen there."""
-    should = opened(snapshot.units, attempt.endpoint)
-    if should is None or not unit_words.is_down(should.socket):
+    should = _should_listen(snapshot, attempt)
+    if should is None:
         return ""
     short = {"failed": "has failed", "inactive": "is not running"}.get(should.socket.active)
     return f": {unit_words.name(should.socket)} {short}" if short else ""
@@ -461,7 +484,7 @@ def _by_unit(snapshot: Snapshot, attempt: Attempt) -> str:
 
 def _of_units(snapshot: Snapshot, attempt: Attempt) -> str:
     """A sentence about the units that should listen there, or may."""
-    should = opened(snapshot.units, attempt.endpoint)
+    should = _should_listen(snapshot, attempt)
     if should is not None:
         service = should.service
         text = f" {unit_words.name(should.socket)}, which should listen there, {unit_words.state(should.socket)}."
@@ -482,7 +505,7 @@ def _of_units(snapshot: Snapshot, attempt: Attempt) -> str:
 
 def _start_units(snapshot: Snapshot, attempt: Attempt) -> tuple[Remedy, ...]:
     uid, families = snapshot.vantage.reader_uid, (attempt.family,)
-    should = opened(snapshot.units, attempt.endpoint)
+    should = _should_listen(snapshot, attempt)
     if should is not None:
         return tuple(unit_words.activation_remedies(should, attempt.port, families, uid))
     return tuple(

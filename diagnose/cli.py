@@ -145,7 +145,7 @@ def run(
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the report there.")
     ] = None,
     check: Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")] = None,
     skip: Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")] = None,
@@ -224,7 +224,7 @@ def replay(
     json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
     format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", metavar="FILE", readable=False, help="Write the report there.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the report there.")
     ] = None,
     no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
 ) -> None:
@@ -291,7 +291,7 @@ def bundle(
         return
     from diagnose.collect import Collection, Order
 
-    parsed = _parsed(targets)
+    parsed, bind = _asked(targets, None, bind=bind)
     groups = _kept_groups(keep or (), pcap=pcap)
     _validate(check or (), skip or (), timeout)
     _validate_means(bind=bind, passive=passive, pcap=pcap, trace=trace)

@@ -42,6 +42,12 @@ CERTAIN = (Tie.LISTENS, Tie.TRIGGERED)
 """What systemd itself says of the port; all else is a candidate."""
 
 
+def is_certain(unit: Unit) -> bool:
+    """Whether it is what should have the port: a socket unit that was never started is a candidate like others."""
+    never_started = unit.tie is Tie.LISTENS and unit.active == "inactive" and unit.since is None
+    return unit.tie in CERTAIN and not never_started
+
+
 def name(unit: Unit) -> str:
     """The unit as a sentence can have it."""
     return quoted(unit.name)
@@ -143,7 +149,7 @@ def unit_remedies(unit: Unit, port: int, families: Sequence[Family], uid: int) -
     """How `uid` gets it to run and stay up, in the order in which it helps."""
     if not is_unit(unit.name):
         return
-    who = unit.name if unit.tie in CERTAIN else f"{unit.name}, if that is the server ({tied(unit)})"
+    who = unit.name if is_certain(unit) else f"{unit.name}, if that is the server ({tied(unit)})"
     if unit.load == "masked":
         yield _unmask(unit, uid, who)
     elif denials(unit):

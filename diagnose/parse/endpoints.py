@@ -82,7 +82,11 @@ _NOISE = (
     r"- Local \([^()\s]{1,60}\)",  # Node's own end of the connection
     rf"\blocal(?:_?address| address)?[=: ]{{1,3}}{_ANY}:\d{{1,5}}",
     rf"\bfrom /?{_ANY}:\d{{1,5}}",
-    r"\b(?:[Ss]ee|[Vv]isit|[Rr]ead|more (?:info|information|details)(?: at)?):? https?://[^\s)]{1,500}",
+    r"\b(?:[Ss]ee|[Vv]isit|[Rr]ead):? https?://[^\s)]{1,500}",
+    r"\b(?:[Ss]ee(?: also)?|[Cc]onsult|[Rr]efer to|[Bb]ackground on|[Hh]elp|[Dd]ocs|[Dd]ocumentation|[Dd]etails"
+    r"|[Ii]nfo(?:rmation)?|[Ll]earn more|[Tt]roubleshoot(?:ing)?)[\w ]{0,30}:?\s{1,2}<?https?://[^\s)]{1,500}",
+    r"\(https?://nodejs\.org/[^\s)]{1,500}\)",
+    r"\bproxying request [^\s]{1,500}(?= to )",  # the proxy's own address
     rf"(?<=\s)on {_ANY}:53\b",  # the resolver that a lookup asked
     rf"(?<=tcp ){_ANY}:\d{{1,5}}(?=->)",
     r"\b(?:client|server): [^,\s]{1,255},",  # nginx: who asked it, and under which name
@@ -256,6 +260,12 @@ _SPELLINGS: tuple[_Spelling, ...] = (
         rf"(?P<near>Connect call failed |on address )?\(\\?['\"](?P<host>{_V6}|{_NAME})?\\?['\"], ?(?P<port>{_PORT})"
         r"(?:, ?\d+, ?\d+)?\)",
         lambda match: _pair(match) or _any_host(match),
+    ),
+    # SQL Server: tcp:localhost,1433, Data Source=localhost,1433
+    _spelling(
+        rf"\b(?:tcp:|(?:Data Source|Server|Address)=(?:tcp:)?)(?P<host>{_V4}|{_NAME}),(?P<port>{_PORT})",
+        _pair,
+        re.IGNORECASE,
     ),
     # host='localhost', port=8080; address: '::1', port: 5432; host=db port=5432
     _spelling(

@@ -50,16 +50,19 @@ def _any_of(*patterns: str) -> re.Pattern[str]:
 _NOT = r"(?:could ?n[o']t|can(?:no|['\u2019])t|unable to|failed to|error(?: while)?|trouble)"
 _CONNECT = _any_of(
     r"\bE(?:CONNREFUSED|CONNRESET|CONNABORTED|HOSTUNREACH|NETUNREACH|TIMEDOUT|PIPE|PROTO|NOTFOUND)\b",
-    r"\bEAI_\w+|ERR_(?:CONNECTION|EMPTY|SSL|NAME)\w+",
+    r"\bEAI_\w+|ERR_(?:CONNECTION|EMPTY|SSL|CERT|NAME|PROXY|TUNNEL)\w+",
     r"(?:errno|os error|error|winerror)[ =:]{0,3}(?:111|110|113|101|104|61|60|54|65|10060|10061)\b",
     "refused|timed? ?out|unreachable|no route to host|hang up|broken pipe",
     r"reset by (?:peer|remote)|connection (?:was )?reset|closed (?:the )?connection",
     rf"{_NOT} (?:open(?: tcp)? connection|contact|connect|establish|reach|access|resolve|read response|translate)",
-    r"connect(?:ion|ing)?(?:\(\)| call| attempt)? (?:failed|error)|ConnectionError|ConnectException|connect: ",
+    r"connect(?:ion|ing)?(?:\(\)| call| attempts?)? (?:failed|error)|ConnectionError|ConnectException|connect: ",
     "connect(?:ion)? (?:was |is )?(?:closed|lost|aborted|terminated)",
     r"error \d+ connecting|fetch failed|possible to connect|could not be established|be reached|max retries exceeded",
-    "getaddrinfo|not known|no such host|name resolution",
-    "empty (?:reply|response)|unexpected (?:eof|end)|wrong version number|handshake",
+    "getaddrinfo|not known|no such host|name resolution|UnknownHost",
+    r"empty (?:reply|response)|unexpected (?:eof|end)|: EOF\b|wrong version number|handshake",
+    r"deadline exceeded|refusing connections|lost connection|network-related|not (?:found or not )?accessible",
+    r"(?:verify|invalid|bad|expired|untrusted|self.signed) certificate|\bx509\b|\b(?:SSL|TLS)Error",
+    "certificate (?:problem|verif|has expired|is not|signed|validation)|HTTP (?:response|request) to (?:an )?HTTPS",
     "bad gateway|no live upstreams|no servers? available|server selection|NoBrokersAvailable",
     "dial tcp|is not running|is the server running",
 )
@@ -76,6 +79,7 @@ _BIND = _any_of(
 _CLIENTS_BIND = re.compile(r"\bconnect E(?:ADDRINUSE|ADDRNOTAVAIL)|dial tcp .{0,80}assign requested", re.IGNORECASE)
 """A client that found no local port: it is about a connection."""
 _LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_WILDCARD = frozenset({"0.0.0.0", "::"})
 
 
 def read_error(text: str) -> Reading:
@@ -118,9 +122,16 @@ def _of_port(port: int, endpoints: list[Endpoint], failed: list[Endpoint], hosts
     if names:
         return tuple(address("", name, port) for name in names)
     addresses = dict.fromkeys(one.host for one in [one for one in failed if one.port == port] or own if one.host)
-    if len(addresses) > 1 and set(addresses) <= _LOOPBACK:
-        return (address("", "localhost", port),)
-    if addresses:
-        return tuple(address("", host, port) for host in addresses if host)
     alone = {host for host in hosts if not is_address(host)} or hosts
-    return tuple(address("", host, port) for host in sorted(alone)) or (str(port),)
+    return _of_hosts([host for host in addresses if host] or sorted(alone), port)
+
+
+def _of_hosts(hosts: list[str], port: int) -> tuple[str, ...]:
+    """The targets with this port; where both families of one place failed, one target stands for both."""
+    if not hosts:
+        return (str(port),)
+    if set(hosts) == _WILDCARD:
+        return (address("", hosts[0], port),)
+    if set(hosts) == _LOOPBACK:
+        return (address("", "localhost", port),)
+    return tuple(address("", host, port) for host in hosts)

@@ -274,10 +274,11 @@ def test_markdown_begins_with_a_heading(tmp_path: Path) -> None:
     assert netdiag("replay", "--format", "markdown", recorded(tmp_path, NAMED)).stdout.startswith("## `127.0.0.1:8080`")
 
 
-def test_a_report_can_be_written_to_a_file_instead(tmp_path: Path) -> None:
+@pytest.mark.parametrize("option", ["--output", "-o"])
+def test_a_report_can_be_written_to_a_file_instead(tmp_path: Path, option: str) -> None:
     file = tmp_path / "report.txt"
     printed = netdiag("replay", recorded(tmp_path, NAMED))
-    written = netdiag("replay", "--output", str(file), recorded(tmp_path, NAMED))
+    written = netdiag("replay", option, str(file), recorded(tmp_path, NAMED))
     assert (written.stdout, written.exit_code) == ("", 1)
     assert file.read_text() == printed.stdout
 
@@ -437,6 +438,15 @@ def test_an_error_message_about_a_server_that_cannot_start_asks_whether_it_could
     done = netdiag("run", "--json", f"listen EADDRINUSE: address already in use 127.0.0.1:{server}")
     assert done.exit_code == 1, done.output
     assert json.loads(done.stdout)["intent"] == "bind"
+
+
+def test_a_bundle_is_made_from_an_error_message_in_quotes(closed_port: int, tmp_path: Path) -> None:
+    bundle = tmp_path / "case.netdiag.zip"
+    result = netdiag("bundle", f"listen EADDRINUSE 127.0.0.1:{closed_port} for hunter2", "-o", str(bundle))
+    assert result.exit_code == 0, result.output
+    replayed = json.loads(netdiag("replay", "--json", str(bundle)).stdout)
+    assert "hunter2" not in json.dumps(replayed)
+    assert (replayed["target"]["input"], replayed["intent"]) == (f"127.0.0.1:{closed_port}", "bind")
 
 
 def test_an_error_message_is_read_from_standard_input(server: int) -> None:

@@ -11,12 +11,13 @@ from msgspec.structs import replace
 
 from checks import CHECKS, hung
 from checks.refused import CHECK as REFUSED
-from diagnose.analysis.activation import is_activating
+from diagnose.analysis.activation import activation, is_activating
 from diagnose.analysis.describe import restart_remedies, stop_remedies
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.fact import NOT_NEEDED, Fact, Known
 from diagnose.model.finding import Confidence, Finding, Severity
+from diagnose.model.network import Endpoint
 from diagnose.model.process import Process
 from diagnose.model.report import Report, Verdict
 from diagnose.model.unit import Ancestor, Lodger, Tie, Unit, Units, stream_address
@@ -37,6 +38,8 @@ from tests.scenes import ALICE, dialled, ended, held, listening, not_accepted, p
 
 ANSWERS = Path(__file__).with_name("answers")
 HERE = "127.0.0.1:8080"
+YESTERDAY, TOMORROW = "2000-01-01T10:00:00Z", "2100-01-01T10:00:00Z"
+STRANGER = process(pid=77)
 SYSTEMD = Process(1, "systemd", "/sbin/init", 0, "root", "S", "2026-11-23T10:00:00Z")
 
 
@@ -315,6 +318,57 @@ def test_an_instance_for_our_own_connection_is_the_one_that_failed() -> None:
     assert strangers.root_cause is None or "fails" not in strangers.root_cause.title
 
 
+IN_THE_WAY = socket_unit("failed", "resources")
+"""Its port was taken by another program when it was to be started."""
+
+
+@pytest.mark.parametrize("holders", [held((1, STRANGER)), held(hidden=5)])
+@pytest.mark.parametrize(
+    "seen",
+    [
+        units(IN_THE_WAY, service("inactive", "dead")),
+        units(socket_unit("inactive"), service("failed", "failed", "exit-code", exited="exited", status=1)),
+    ],
+)
+@pytest.mark.parametrize("ends", [ended(HERE, Outcome.CLOSED), not_accepted(HERE)])
+def test_another_programs_listener_is_not_blamed_on_a_unit(holders: Any, seen: Fact[Units], ends: Attempt) -> None:
+    root = said(ends, seen, holders=holders).root_cause
+    assert root is not None
+    assert "web." not in root.title + root.explanation
+    assert not any("web." in one.text for one in root.evidence)
+
+
+def test_a_service_that_is_activating_is_no_excuse_for_another_program() -> None:
+    seen = units(socket_unit(), service("activating", "start"))
+    report = said(not_accepted(HERE), seen, holders=held((1, STRANGER)))
+    assert report.root_cause is not None
+    assert report.root_cause.code == "hung/not-accepting"
+
+
+def test_an_ipv4_wildcard_of_a_socket_unit_takes_no_ipv6() -> None:
+    everywhere = replace(socket_unit(), listens_on=("0.0.0.0:8080",))
+    assert activation(units(everywhere), Endpoint("127.0.0.1", 8080)) is not None
+    assert activation(units(everywhere), Endpoint("::1", 8080)) is None
+
+
+def test_a_limit_that_closed_the_socket_while_we_tried_is_told_by_its_time() -> None:
+    broken = service("failed", "failed", "exit-code", exited="exited", status=1)
+    for since, blamed in ((YESTERDAY, False), (TOMORROW, True)):
+        gone = replace(socket_unit("failed", "trigger-limit-hit"), since=since)
+        root = said(ended(HERE, Outcome.RESET), units(gone, broken), listeners=rows(), holders=held()).root_cause
+        assert root is not None
+        assert ("web.service" in root.title) is blamed
+
+
+def test_a_slot_that_our_own_connection_took_is_no_limit() -> None:
+    attempt = replace(ended(HERE, Outcome.CLOSED), source=listening("127.0.0.1:4711").local)
+    full = replace(socket_unit(accept=True), connections=1, most_connections=1)
+    ours = service("active", "running", name="web@7-127.0.0.1:8080-127.0.0.1:4711.service")
+    root = said(attempt, units(full, ours)).root_cause
+    assert root is not None
+    assert "MaxConnections" not in root.title
+
+
 def test_a_simple_service_is_ready_only_after_a_while() -> None:
     assert is_activating(service("active", "running", kind="simple"), young=True)
     assert not is_activating(service("active", "running", kind="simple"))
@@ -359,10 +413,34 @@ def test_a_unit_that_may_be_the_server_is_named_with_its_state(unit: Unit, words
 
 
 def test_a_socket_unit_that_is_down_is_named_in_the_title() -> None:
-    root = closed(units(socket_unit("inactive"))).root_cause
+    root = closed(units(replace(socket_unit("inactive"), since=YESTERDAY))).root_cause
     assert root is not None
     assert root.title == "Nothing listens on 127.0.0.1:8080: web.socket is not running"
     assert root.remedies[0].commands[0].argv == ("systemctl", "start", "web.socket")
+
+
+def test_a_socket_unit_that_nobody_starts_does_not_hide_the_service_that_failed() -> None:
+    broken = candidate("failed", "failed", "exit-code", exited="exited", status=1, since=YESTERDAY)
+    for since in (None, YESTERDAY):  # as a package brings it, or stopped for good
+        root = closed(units(replace(socket_unit("inactive"), since=since), broken)).root_cause
+        assert root is not None
+        assert root.title == "Nothing listens on 127.0.0.1:8080"
+        assert "should listen there" not in root.explanation
+        assert root.remedies[0].commands[-1].argv == ("systemctl", "start", "app.service")
+
+
+def test_a_socket_unit_that_was_never_started_only_may_be_the_servers() -> None:
+    root = closed(units(socket_unit("inactive"))).root_cause
+    assert root is not None
+    assert "may be the server's: web.socket" in root.explanation
+    assert "if that is the server" in root.remedies[0].summary
+
+
+def test_a_socket_unit_that_listens_is_not_what_should_listen_where_it_does_not() -> None:
+    root = closed(units(socket_unit(), service("inactive", "dead"))).root_cause
+    assert root is not None
+    assert "web.socket" not in root.explanation
+    assert not root.remedies[0].commands
 
 
 def test_a_unit_whose_execstartpre_waits_is_starting_up() -> None:
@@ -450,6 +528,23 @@ def test_a_port_that_pid_1_holds_is_freed_by_its_socket_unit() -> None:
     )
     commands = every_command(diagnose(snapshot, CHECKS))
     assert commands[:2] == [("systemctl", "stop", "web.socket"), ("systemctl", "stop", "web.service")]
+
+
+def test_a_socket_unit_of_another_address_is_not_stopped() -> None:
+    other = replace(socket_unit(), name="other.socket", listens_on=("127.0.0.9:8080",))
+    theirs = service("active", "running", name="other.service", tied_by="other.socket")
+    report = diagnose(
+        wanted(
+            HERE,
+            taken(HERE),
+            listeners=rows(listening(HERE)),
+            holders=held((1, SYSTEMD)),
+            units=units(socket_unit(), other, theirs),
+        ),
+        CHECKS,
+    )
+    assert every_command(report)[0] == ("systemctl", "stop", "web.socket")
+    assert not any("other." in word for argv in every_command(report) for word in argv)
 
 
 def test_a_user_s_own_manager_is_asked_by_that_user() -> None:
