@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import assert_never
 
-from msgspec.structs import replace
-
 from diagnose.analysis.activation import units_that_hold
 from diagnose.analysis.bind_conflict import Conflict, conflict
 from diagnose.analysis.describe import (
@@ -140,7 +138,7 @@ def _listens_now(snapshot: Snapshot, gone: Sequence[SocketRow]) -> str:
     new = [row for row in later.listeners if row.local == gone[0].local]
     if not new:
         return ""
-    seen = replace(snapshot, holders=later.holders)
+    seen = snapshot.with_holders(later.holders)
     if not _holders(seen, new):
         return " Now another socket listens there."
     return f" Now {_who(seen, new)} {_verb(seen, new, 'listens', 'listen')} there."
@@ -151,7 +149,7 @@ def _bind_side(snapshot: Snapshot) -> Iterator[Finding | Missing]:
         match tried.outcome:
             case Outcome.ADDRESS_IN_USE:
                 yield from _in_use(snapshot, tried.address, Severity.PROBLEM)
-            case Outcome.DENIED:
+            case Outcome.DENIED if tried.call == "bind":
                 yield from _denied(snapshot, tried)
             case Outcome.ADDRESS_UNAVAILABLE:
                 yield from _unavailable(snapshot, tried)

@@ -15,7 +15,7 @@ from diagnose.model.attempt import Attempt, BindAttempt, Drop, Outcome
 from diagnose.model.cgroup import Cgroup, CgroupFilters, CgroupProgram, Hook
 from diagnose.model.check import Check
 from diagnose.model.confinement import Confinement
-from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Unknown
+from diagnose.model.fact import NOT_NEEDED, Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Severity, Stage
 from diagnose.model.firewall import Shadow, Walk
 from diagnose.model.network import TcpState
@@ -73,18 +73,25 @@ def judge(snapshot: Snapshot) -> Iterator[Finding | Missing]:
     """Which program on a cgroup stands in the way."""
     if snapshot.intent is Intent.BIND:
         for bind in snapshot.binds:
-            if _no_socket(snapshot, bind):
+            if bind.call == "other":
+                yield _NOT_MADE
+            elif _no_socket(snapshot, bind):
                 yield from _denied_a_socket(snapshot, bind)
             elif bind.outcome is Outcome.DENIED and bind.errno == _FORBIDDEN:
                 yield from _forbidden(snapshot, bind)
         return
     for attempt in failing(snapshot):
-        if _no_socket(snapshot, attempt):
+        if attempt.call == "other":
+            yield _NOT_MADE
+        elif _no_socket(snapshot, attempt):
             yield from _denied_a_socket(snapshot, attempt)
         elif attempt.outcome is Outcome.DENIED and attempt.errno == _FORBIDDEN:
             yield from _forbidden(snapshot, attempt)
         elif attempt.local and (attempt.outcome is Outcome.UNANSWERED or attempt.half_open):
             yield from _silence(snapshot, attempt)
+
+
+_NOT_MADE = Missing("attempts", Unknown(Reason.FAILED, "a seccomp filter forbids a system call that they need"))
 
 
 # silence

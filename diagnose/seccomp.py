@@ -35,6 +35,16 @@ _ESSENTIAL = ("getpid", "getuid", "geteuid", "clock_nanosleep", "pselect6", "rt_
 BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 """Number of bpf(2), for 64-bit programs (asm/unistd.h)."""
 
+
+class ForbiddenError(PermissionError):
+    """netdiag itself refuses a call, because a filter forbids one that goes with it."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__(errno.EPERM, f"a seccomp filter forbids {call}(2)")
+        self.call = call
+        """The forbidden call."""
+
+
 _forbidden: set[str] = set()
 _active = False
 
@@ -55,10 +65,15 @@ def heed() -> str | None:
 
 
 def require(*calls: str) -> None:
-    """Raises PermissionError where one of the calls is forbidden."""
+    """Raises ForbiddenError where one of the calls is forbidden."""
     for name in calls:
         if name in _forbidden:
-            raise PermissionError(errno.EPERM, f"a seccomp filter forbids {name.partition(' ')[0]}(2)")
+            raise ForbiddenError(name.partition(" ")[0])
+
+
+def is_about(error: OSError, call: str) -> bool:
+    """Whether this very call gave the error, and not one that netdiag needs as well and may not make."""
+    return not isinstance(error, ForbiddenError) or error.call == call
 
 
 def start_thread(work: Callable[[], object]) -> None:
@@ -76,7 +91,7 @@ def is_active() -> bool:
 def _refuse(event: str, arguments: tuple[object, ...]) -> None:
     """Stands before the calls that Python itself makes; the probes that go past it ask by `require`."""
     if event == "socket.__new__":
-        require("socket", *_SOCKET, _family(arguments))
+        require("socket", _family(arguments), *_SOCKET)
     elif event in _NEEDS:
         require(*_NEEDS[event])
 

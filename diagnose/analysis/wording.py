@@ -16,13 +16,16 @@ def title(text: str) -> str:
     """At most 80 characters: first the long names lose their middle, then the sentence its end, at a word."""
     words = text.split(" ")
     for word in sorted({word for word in words if len(word) > _NAME_LENGTH}, key=len, reverse=True):
-        excess = len(" ".join(words)) - TITLE_LENGTH
+        excess = sum(map(len, words)) + len(words) - 1 - TITLE_LENGTH
         if excess > 0:
             short = _without_middle(word, max(_NAME_LENGTH, len(word) - excess))
             words = [short if one == word else one for one in words]
-    while len(" ".join(words)) > TITLE_LENGTH:
-        words = [*words[: -2 if words[-1] == ELLIPSIS else -1], ELLIPSIS]
-    return " ".join(words)
+    shown = " ".join(words)
+    if len(shown) <= TITLE_LENGTH:
+        return shown
+    while words and len(" ".join(words[:TITLE_LENGTH])) + len(f" {ELLIPSIS}") > TITLE_LENGTH:
+        words = words[: min(len(words), TITLE_LENGTH) - 1]
+    return " ".join([*words, ELLIPSIS])
 
 
 def _without_middle(word: str, length: int) -> str:

@@ -69,6 +69,9 @@ def look(order: Order, side: Arrived) -> tuple[Snapshot, ...]:
             firewall=rules if connecting else NOT_NEEDED,
             host_firewall=_HIDDEN if trying and _may_lead_to_the_host(target) else NOT_NEEDED,
             cgroup_filters=_HIDDEN,
+            confinement=_HIDDEN,
+            freezers=_HIDDEN if trying else NOT_NEEDED,
+            units=_HIDDEN if trying else NOT_NEEDED,
             ufw=_HIDDEN if connecting and _open_to_all(listeners, target.port) else NOT_NEEDED,
             later=_UNASKED if trying else NOT_NEEDED,
         )

@@ -197,8 +197,8 @@ class Attempt(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     ms: Milliseconds
     errno: str | None = None
-    call: Literal["socket", "connect"] = "connect"
-    """The system call that gave the errno."""
+    call: Literal["socket", "connect", "other"] = "connect"
+    """The system call that gave the errno; other: one that netdiag needs as well, and a seccomp filter forbids."""
     source: Endpoint | None = None
     """Our side, as the kernel chose it."""
     local: bool = True
@@ -248,8 +248,8 @@ class BindAttempt(Struct, frozen=True, kw_only=True):
     outcome: Outcome
     """With SO_REUSEADDR: what decides."""
     errno: str | None
-    call: Literal["socket", "bind"] = "bind"
-    """The system call that gave the errno."""
+    call: Literal["socket", "bind", "other"] = "bind"
+    """The system call that gave the errno; other: one that netdiag needs as well, and a seccomp filter forbids."""
     plain_outcome: Outcome
     """Without SO_REUSEADDR."""
     plain_errno: str | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from diagnose.model.attempt import Attempt, BindAttempt
 from diagnose.model.bounds import Few, Handle, Milliseconds, Some, Uid
@@ -120,6 +121,10 @@ class Snapshot(Struct, frozen=True, kw_only=True):
 
     units: Fact[Units] = NOT_NEEDED
     """What systemd says of the units that have to do with the port; asked for where it did not work."""
+
+    def with_holders(self, holders: Fact[Holders]) -> Snapshot:
+        """The same with what was seen of the holders at another time."""
+        return replace(self, holders=holders)
 
     @property
     def question(self) -> str:

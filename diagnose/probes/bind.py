@@ -8,6 +8,7 @@ import socket
 import time
 from typing import Literal
 
+from diagnose import seccomp
 from diagnose.model.attempt import BindAttempt, Outcome
 from diagnose.model.network import family_of
 from diagnose.probes.connect import errno_name, outcome_of
@@ -34,9 +35,9 @@ def attempt(address: str, port: int) -> BindAttempt:
     )
 
 
-def _bind(address: str, port: int, *, reuse: bool) -> tuple[Outcome, str | None, Literal["socket", "bind"]]:
+def _bind(address: str, port: int, *, reuse: bool) -> tuple[Outcome, str | None, Literal["socket", "bind", "other"]]:
     """How one bind ended, its errno by name, and the system call that gave it."""
-    call: Literal["socket", "bind"] = "socket"
+    call: Literal["socket", "bind", "other"] = "socket"
     family = socket.AF_INET6 if family_of(address) == "ipv6" else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -46,7 +47,7 @@ def _bind(address: str, port: int, *, reuse: bool) -> tuple[Outcome, str | None,
             sock.bind(_socket_address(address, port))
     except OSError as error:
         number = error.errno or errno.ENODEV  # if_nametoindex gives none
-        return outcome_of(number), errno_name(number), call
+        return outcome_of(number), errno_name(number), call if seccomp.is_about(error, call) else "other"
     return Outcome.BOUND, None, call
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from typing import Literal
 
+from diagnose import seccomp
 from diagnose.model.attempt import Acceptance, AckWitness, Attempt, IcmpError, Outcome
 from diagnose.model.fact import NOT_LINUX, NOT_NEEDED, Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, family_of
@@ -155,7 +156,7 @@ class Dial:
         self._source: Endpoint | None = None
         self._outcome = Outcome.UNANSWERED
         self._errno: int | None = None
-        self._call: Literal["socket", "connect"] = "connect"
+        self._call: Literal["socket", "connect", "other"] = "connect"
         self._icmp: Fact[tuple[IcmpError, ...]] = NOT_NEEDED
         self._acceptance: Fact[Acceptance] = NOT_NEEDED
         self._ack: Fact[AckWitness] = NOT_NEEDED
@@ -283,6 +284,7 @@ class Dial:
             report_icmp_errors(self._sock)
             number = self._sock.connect_ex(sockaddr(family, self.endpoint))
         except OSError as error:
+            self._call = self._call if seccomp.is_about(error, self._call) else "other"
             self._fail(error.errno or errno.EIO)
             return
         if number in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):

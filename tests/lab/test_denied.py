@@ -45,13 +45,19 @@ def summary(cause: dict[str, Any] | None) -> tuple[str, str] | None:
     return (cause["code"], cause["confidence"]) if cause else None
 
 
-def fault_in(done: subprocess.CompletedProcess[bytes], well: Answer) -> str:
-    """What is wrong with this run, beside which the same run without a denial stands; empty: nothing."""
+ITS_OWN = {"connect": "sandbox/seccomp", "socket": "sandbox/address-family"}
+"""Calls without which no client connects: that they are forbidden is the cause."""
+
+
+def fault_in(done: subprocess.CompletedProcess[bytes], well: Answer, call: str = "") -> str:
+    """What is wrong with this run, as opposed to the same run without a denial; empty: nothing."""
     if done.returncode not in (1, 3):
         said = done.returncode == 70 and done.stderr.startswith(CANNOT_START) and done.stderr.count(b"\n") == 1
         return "" if said else f"exit {done.returncode}: {done.stderr.decode()!r}"
     report = json.loads(done.stdout)
     cause = report["root_cause"]
+    if cause and cause["code"] == ITS_OWN.get(call):
+        return ""
     if (cause and cause["code"]) not in TRUE:
         return f"a false cause: {cause['code']}: {cause['title']}"
     crashed = [one for one in report["checks"] if one["outcome"] == "crashed"]
@@ -78,7 +84,7 @@ def test_a_seccomp_filter_that_forbids_any_one_call_costs_a_fact_and_not_the_run
     faults = {}
     for name, number in CALLS.items():
         done = run(machine, sys.executable, FILTERED, action, str(number), "--", INSTALLED)
-        if fault := fault_in(done, well):
+        if fault := fault_in(done, well, name):
             faults[name] = fault
     assert not faults
 

@@ -200,6 +200,8 @@ def client(machine: Machine) -> str:
     """A namespace named client, cabled to the machine; the address that it connects to."""
     machine.run("mkdir", "-p", "/run/netns")
     machine.run("ip", "netns", "add", "client")
+    # an address that is tentative for a second would look like a change that netdiag made
+    machine.run("sysctl", "-wq", "net.ipv6.conf.default.accept_dad=0")
     machine.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", "client")
     machine.run("ip", "addr", "add", "10.1.0.1/24", "dev", "v0")
     machine.run("ip", "link", "set", "v0", "up")

@@ -269,8 +269,10 @@ def test_no_foreign_drop_is_blamed_on_a_healthy_connect_under_load() -> None:
 
 def test_every_drop_found_under_load_is_ours() -> None:
     said = in_namespace("", under_load(IN_DROP, 50))
-    assert set(said) <= {str(by_nft("input")), "unknown"}, said
-    assert said[str(by_nft("input"))] >= 45
+    # a stack that is lost under load costs the hook, and nothing else
+    ours = {str(by_nft("input")), str(by_nft(""))}
+    assert set(said) <= {*ours, "unknown"}, said
+    assert sum(said[one] for one in ours) >= 45
 
 
 def test_drops_in_other_namespaces_are_not_ours() -> None:

@@ -6,13 +6,16 @@ import pytest
 from msgspec.structs import replace
 
 import checks.in_use as in_use
+from checks import CHECKS
 from diagnose.analysis.describe import describe_process, stop_remedies
+from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, BindAttempt, Outcome
 from diagnose.model.fact import Fact, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Risk, Severity
 from diagnose.model.later import Later
 from diagnose.model.network import Endpoint, Interface, Links, PortPolicy, SocketRow, TcpState, family_of
 from diagnose.model.process import Container, Holder, Holders, Process
+from diagnose.model.report import CheckOutcome
 from diagnose.model.snapshot import Snapshot, Vantage
 from diagnose.model.target import Intent, Scope, Target
 from diagnose.model.unit import Lodger, Units
@@ -557,6 +560,8 @@ def test_the_new_listener_in_the_place_of_one_that_is_gone_is_named() -> None:
     named = only(gone(facts, row(inode=8), holders=held_by(new, inode=8)))
     assert named.explanation.endswith("Now python3 (pid 124) listens there.")
     assert only(gone(facts, row(inode=8))).explanation.endswith("Now another socket listens there.")
+    whole = diagnose(gone(facts, row(inode=8), holders=held_by(new, inode=8)), CHECKS)
+    assert not [one for one in whole.checks if one.outcome is CheckOutcome.CRASHED]
 
 
 def test_a_hidden_owner_whose_listener_is_still_there_stays_hidden() -> None:
