@@ -1,6 +1,6 @@
 """Recordings of real machines, changed by chance: each is refused in one line or diagnosed like any other.
 
-10,000 of them, the same at each run, are part of the lab; NETDIAG_MUTANTS=N makes N others (`make fuzz`: 200,000),
+6,000 of them, the same at each run, are part of the lab; NETDIAG_MUTANTS=N makes N others (`make fuzz`: 200,000),
 from the number in NETDIAG_SEED on.
 """
 
@@ -27,7 +27,7 @@ from tests.mutation.mutants import CANARY, mutant
 
 pytestmark = [pytest.mark.lab, pytest.mark.fuzz]
 
-COUNT = int(os.environ.get("NETDIAG_MUTANTS", "10000"))
+COUNT = int(os.environ.get("NETDIAG_MUTANTS", "6000"))
 FIRST = int(os.environ.get("NETDIAG_SEED", "0"))
 TOGETHER = 250
 LONGEST = 5.0
