@@ -222,7 +222,7 @@ FAULTS = (
     Fault(
         "an nft rule drops the port, and no namespace can be made for a copy of the rules",
         no_more_namespaces,
-        root=(*likely("firewall/rule-drops"), *likely("firewall/silent", Remedy.PERSON)),
+        root=(*likely("firewall/rule-drops"), *likely("firewall/silent", Remedy.NONE)),
         user=likely("firewall/silent", Remedy.AGAIN),
         machine=True,
     ),
