@@ -222,8 +222,9 @@ FAULTS = (
     Fault(
         "an nft rule drops the port, and no namespace can be made for a copy of the rules",
         no_more_namespaces,
-        root=(*likely("firewall/rule-drops"), *likely("firewall/silent", Remedy.NONE)),
+        root=(*likely("firewall/rule-drops"), *likely("firewall/silent", Remedy.PERSON)),
         user=likely("firewall/silent", Remedy.AGAIN),
+        by_person=lambda place: place.run("nft", "flush", "ruleset"),
         machine=True,
     ),
     Fault(
@@ -323,6 +324,7 @@ FAULTS = (
         user=(*proven(CLOSED, Remedy.PERSON), *likely(CLOSED, Remedy.PERSON)),
         by_person=without_its_settings,
         machine=True,
+        kernels=("6.12",),  # systemd 252 does not enforce it here
     ),
     Fault(
         "a service may not open IPv4 sockets because of RestrictAddressFamilies",
