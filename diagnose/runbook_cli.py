@@ -318,7 +318,7 @@ class _Session:
 
     def _answer(self, step: AskStep, ask: str) -> str:
         names = [choice.name for choice in step.choices]
-        asked = f"{ask} ({', '.join(names)})"
+        asked = f"{' '.join(ask.split())} ({', '.join(names)})"
         if not _on_terminal():
             example = shlex.quote(f"{step.id}={names[0]}")
             cli._refuse(f"the step {step.id} asks: {asked}; for example: --answer {example}")
