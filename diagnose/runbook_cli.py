@@ -106,7 +106,12 @@ def check(
     """Say what is wrong with runbooks, as FILE:LINE:COLUMN: what, and what was expected; then exit 2."""
     wrong = False
     for file in files:
-        _, problems = _checked(file)
+        try:
+            _, problems = _checked(file)
+        except _UnreadableError as error:  # the other files are checked nevertheless
+            cli._line(str(error))
+            wrong = True
+            continue
         wrong |= bool(problems)
         cli._print("".join(f"{_problem_line(problem, file)}\n" for problem in problems))
     raise typer.Exit(cli.USAGE if wrong else 0)
@@ -130,7 +135,10 @@ def new(
         text = START.read_text(encoding="utf-8")
     else:
         _runbook(start)
-        text = _bytes(_path(start)).decode("utf-8-sig")
+        try:
+            text = _bytes(_path(start)).decode("utf-8-sig")
+        except _UnreadableError as error:  # it was removed in this moment
+            cli._refuse(str(error))
     if name is not None:
         text = re.sub(r"(?m)^(name:[ \t]*)[^\s#]+", lambda found: found[1] + name, text, count=1)
     _deliver(text, output)
@@ -194,13 +202,17 @@ def _catalogue() -> Catalogue:
     return Catalogue(tuple(cause.code for cause in checks.CAUSES), tuple(one.name for one in checks.CHECKS))
 
 
+class _UnreadableError(Exception):
+    """A file that cannot be read; the message is one line for the user."""
+
+
 def _bytes(path: str) -> bytes:
     try:
         return library.read(path)
     except OSError as error:
-        cli._refuse(f"cannot read {path!r}: {error.strerror}")
+        raise _UnreadableError(f"cannot read {path!r}: {error.strerror}") from None
     except ValueError as error:  # a NUL in the name
-        cli._refuse(f"cannot read {path!r}: {error}")
+        raise _UnreadableError(f"cannot read {path!r}: {error}") from None
 
 
 def _checked(path: str) -> tuple[Runbook | None, tuple[Problem, ...]]:
@@ -239,7 +251,10 @@ def _path(which: str) -> str:
 
 def _runbook(which: str) -> Runbook:
     path = _path(which)
-    runbook, problems = _checked(path)
+    try:
+        runbook, problems = _checked(path)
+    except _UnreadableError as error:
+        cli._refuse(str(error))
     if runbook is None:
         for problem in problems:
             typer.echo(_problem_line(problem, path), err=True)
@@ -318,7 +333,7 @@ class _Session:
 
     def _answer(self, step: AskStep, ask: str) -> str:
         names = [choice.name for choice in step.choices]
-        asked = f"{ask} ({', '.join(names)})"
+        asked = f"{' '.join(ask.split())} ({', '.join(names)})"
         if not _on_terminal():
             example = shlex.quote(f"{step.id}={names[0]}")
             cli._refuse(f"the step {step.id} asks: {asked}; for example: --answer {example}")

@@ -246,9 +246,7 @@ class Texts:
     # ------ paths and commands
 
     def path(self, text: str) -> str:
-        """A path or file:/// URL, component by component."""
-        if self._tokens.kept(Kind.PATH):
-            return text
+        """A path or file:/// URL, component by component; a user's name in one that is kept stays with --keep users."""
         scheme, colon, rest = text.partition("://")
         if colon:
             return f"{scheme}://{self.path(rest)}"
@@ -264,6 +262,8 @@ class Texts:
             return text
         if before in ("home", "Users", "run-user"):
             return self._user(text)
+        if self._tokens.kept(Kind.PATH):
+            return text
         found = self._tokens.known(text)
         if found is not None and text not in known.GRAMMAR:
             return found

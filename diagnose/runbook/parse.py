@@ -346,7 +346,7 @@ class _Reader:
         text = self.prose(node, path)
         if text is None or not isinstance(node, Scalar):
             return None
-        template, slots, braces = read_template(text)
+        template, slots, braces = read_template(text.rstrip())  # a block of YAML ends in a line break
         for number, (name, offset) in enumerate(slots):
             written = f"{{{name}}}"
             self.places[(*path, number)] = self.text.find(node, written, text[:offset].count(written))

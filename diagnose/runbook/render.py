@@ -110,7 +110,7 @@ def _text(filled: Filled, style: Style) -> Iterator[str]:
     for number, entry in enumerate(ended.entries, 1):
         yield ""
         label = f"{number}. Asked" if isinstance(entry, Asked) else f"{number}. Ran"
-        asked = quoted(entry.ask) if isinstance(entry, Asked) else command(entry.question)
+        asked = _flowing(quoted(entry.ask)) if isinstance(entry, Asked) else command(entry.question)
         yield from field_lines(style, label, asked)
         if isinstance(entry, Asked):
             yield from field_lines(style, "   Answer", entry.choice.name)

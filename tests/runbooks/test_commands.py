@@ -139,6 +139,15 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
     assert "no runbook is called 'port-in-us'; there are accepts-but-hangs, connection-refused" in result.stderr
 
 
+def test_check_goes_on_behind_a_file_that_cannot_be_read(tmp_path: Path, small: str) -> None:
+    wrong = tmp_path / "wrong.runbook.yaml"
+    wrong.write_text(SMALL.replace("then: fix", "then: fixx"))
+    result = runbook("check", "/nonexistent", small, str(wrong))
+    assert result.exit_code == 2
+    assert "cannot read '/nonexistent'" in result.stderr
+    assert "no step is called 'fixx'" in result.stdout
+
+
 def test_check_prints_a_line_an_error_and_exits_2(tmp_path: Path, small: str) -> None:
     wrong = tmp_path / "wrong.yaml"
     wrong.write_text(SMALL.replace("title:", "titel:").replace("refused/*", "refuse/*"))

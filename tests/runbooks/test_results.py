@@ -51,6 +51,15 @@ def test_a_result_with_a_fix_is_as_reviewed(matches_golden: Callable[[str, str],
     matches_golden("runbook-fix.html", render_html(filled))
 
 
+def test_a_question_of_several_lines_reads_well_in_every_format() -> None:
+    question = "ask: |\n      Does it\n      still fail?\n    choices"
+    filled = carried_out(machine(WELL), text=SAYS.replace("ask: Does it still fail?\n    choices", question), ask="yes")
+    for page in (render_text(filled, Style(80)), render_markdown(filled), render_html(filled)):
+        assert "Does it still fail?" in page
+        assert "\\n" not in page
+    assert json.loads(render_json(filled))["path"][1]["question"]["ask"] == "Does it\nstill fail?"
+
+
 def test_a_result_that_escalates_is_as_reviewed(matches_golden: Callable[[str, str], None]) -> None:
     filled = carried_out(machine(WELL), ask="yes")
     matches_golden("runbook-escalate.txt", render_text(filled, Style(80)))

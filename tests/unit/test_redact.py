@@ -351,7 +351,7 @@ def test_a_kind_that_is_kept_stays_and_no_other(group: Group, stays: str) -> Non
 
 def _belongs(canary: str, group: Group) -> bool:
     of = {
-        "a user": (Group.USERS, Group.PATHS),
+        "a user": (Group.USERS,),
         "the name of the machine": (Group.HOSTS,),
         "a public IPv6 address": (Group.ADDRESSES,),
         "a container network": (Group.CONTAINERS,),
