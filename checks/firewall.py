@@ -19,6 +19,7 @@ from diagnose.analysis.beyond import (
     served_elsewhere,
 )
 from diagnose.analysis.mending import NO_COMMAND, mending, tried_remedies
+from diagnose.analysis.neighbour import listener_there
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     RESERVES,
@@ -49,6 +50,7 @@ from diagnose.analysis.wire import (
     HostItself,
     Meaning,
     ThisMachine,
+    Undetermined,
     dropped_here,
     held_back,
     sender,
@@ -57,6 +59,7 @@ from diagnose.analysis.wire import meaning as icmp_meaning
 from diagnose.analysis.wording import connect_evidence, dial_instead, row_text, title
 from diagnose.model.attempt import AckWitness, Attempt, DatagramWitness, Drop, Outcome
 from diagnose.model.check import Check
+from diagnose.model.elsewhere import OtherListener
 from diagnose.model.fact import NOT_NEEDED, Known, Missing, Reason, Unknown
 from diagnose.model.finding import Cause, Command, Confidence, Evidence, Finding, Remedy, Stage
 from diagnose.model.firewall import Backend, RuleRef, Shadow, Step, Walk
@@ -1144,8 +1147,38 @@ def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
             yield _rejected_far_away(snapshot, attempt, own, why, _look_with_root(snapshot)[0])
         case HostItself(why=why, meaning=meaning) if meaning is not None and _is_a_rule(meaning):
             yield _rejected_far_away(snapshot, attempt, f"The firewall of {attempt.address}", why, _ASK)
+        case HostItself(why=why, meaning=None) | Undetermined(why=why) if attempt.outcome is Outcome.REFUSED and (
+            there := listener_there(snapshot, attempt)
+        ):
+            yield _rejected_beside(snapshot, attempt, there, why)
         case _:
             return
+
+
+def _rejected_beside(snapshot: Snapshot, attempt: Attempt, there: OtherListener, why: str) -> Finding:
+    """The target is another network namespace of this machine: its listeners are known, its rules are not."""
+    who = f"{there.process.program} (pid {there.process.pid})" if there.process else "A program"
+    named = there.name if there.name and "/" not in there.name else None
+    where = f"network namespace {named}" if named else f"the network namespace of process {there.init}"
+    place = f"/run/netns/{named}" if named else f"/proc/{there.init}/ns/net"
+    inside = Command(("nsenter", f"--net={place}", "netdiag", "run", str(attempt.endpoint)), needs_root=True)
+    return Finding(
+        code=RULE_REJECTS.code,
+        title=title(f"A reset answers for {attempt.endpoint}, where a server listens in another namespace"),
+        severity=severity(snapshot, attempt),
+        confidence=Confidence.LIKELY,
+        explanation=f"{who} listens on {there.local} in {where} of this machine, which has the address "
+        f"{attempt.address}, so its kernel would take the connection. A firewall rule there or on the way answered "
+        "instead, unless another machine has the same address or the server has only just started.",
+        evidence=(
+            connect_evidence(attempt),
+            Evidence(why, "raw reply"),
+            Evidence(f"LISTEN {there.local} in {where}", "/proc/PID/net/tcp"),
+        ),
+        remedies=(
+            Remedy(summary="Ask inside that namespace: as root, netdiag names the rule there", commands=(inside,)),
+        ),
+    )
 
 
 def _is_a_rule(meaning: Meaning | None) -> bool:

@@ -244,6 +244,8 @@ def _states(snapshot: Snapshot, rows: Sequence[SocketRow]) -> tuple[str, ...]:
     leader = _leaders(holders)[:1]
     said = [one for one in holders if halted(one)] or [one for one in leader if state_sentence(one)]
     frozen = frozen_sentence(snapshot, rows)
+    # the old freezer shows what it holds in state D: that it waits for a disk would be false
+    said = [one for one in said if not (frozen and one.state == "D")]
     return (*((frozen,) if frozen else ()), *(state_sentence(one) for one in said[:1]))
 
 

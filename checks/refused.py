@@ -11,6 +11,7 @@ from diagnose.analysis import unit_words
 from diagnose.analysis.activation import Activation, fails, is_activating, opened, still_activating
 from diagnose.analysis.beyond import Unserved, beyond, deciding_walk, served_elsewhere
 from diagnose.analysis.describe import describe_owner, describe_process
+from diagnose.analysis.neighbour import listener_there
 from diagnose.analysis.owner import Owned, owner
 from diagnose.analysis.ports import expected_programs, near_misses, port_note
 from diagnose.analysis.reach import (
@@ -697,6 +698,8 @@ def _refused_there(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding | M
     """Another machine's answer: what a client alone can know of it."""
     if isinstance(attempt.wire, Unknown) and attempt.wire != NOT_NEEDED:
         yield Missing("raw reply", attempt.wire)
+    if listener_there(snapshot, attempt):
+        return  # a server is known to listen there: the firewall check says so
     match sender(attempt, snapshot.routing, snapshot.links):
         case HostItself(why=why, confidence=confidence, meaning=None):
             yield _closed_there(snapshot, attempt, why, confidence)

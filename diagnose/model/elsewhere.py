@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from diagnose.model.bounds import Count, Few, Handle, Pid, Some
+from diagnose.model.bounds import Address, Count, Few, Handle, Pid, Some
 from diagnose.model.network import Endpoint
 from diagnose.model.process import Container, Process
 
@@ -41,6 +41,8 @@ class OtherListener(Struct, frozen=True, order=True):
     """What runs as that pid (comm): any user may read it, the listener's holder not."""
     residence: Residence = Residence()
     """Of the holder; where it is hidden, of the namespace as far as all its processes agree."""
+    addresses: Few[Address] = ()
+    """Of a wildcard: its namespace's own, without those of loopback and of one link; as many as were read."""
 
 
 class Elsewhere(Struct, frozen=True):

@@ -124,9 +124,99 @@ _OF_CLIENTS = (
 _LOCAL = r"(?:127(?:\.\d+){3}|0\.0\.0\.0|localhost|\[?::1?\]?|\[::ffff:127(?:\.\d+){3}\]|\*|)"
 
 
+_CLIENTS = frozenset(
+    (
+        "netdiag",
+        "curl",
+        "wget",
+        "http",
+        "https",
+        "xh",
+        "telnet",
+        "nmap",
+        "httping",
+        "tcping",
+        "wait-for-it",
+        "wait-for-it.sh",
+        "wait-for",
+        "wait4ports",
+        "dockerize",
+        "goss",
+        "check_http",
+        "check_tcp",
+        "pg_isready",
+        "psql",
+        "pg_dump",
+        "mysql",
+        "mariadb",
+        "mysqladmin",
+        "mysqldump",
+        "redis-cli",
+        "valkey-cli",
+        "mongo",
+        "mongosh",
+        "mongodump",
+        "ab",
+        "wrk",
+        "hey",
+        "siege",
+        "grpcurl",
+        "grpc_health_probe",
+        "websocat",
+        "mosquitto_pub",
+        "mosquitto_sub",
+        "nats",
+        "amqp-publish",
+        "kcat",
+        "kafkacat",
+    )
+)
+_EITHER = frozenset(["nc", "ncat", "netcat", "nc.openbsd", "nc.traditional", "socat"])
+"""They listen with an option or an address that says so."""
+_WRAPPERS = frozenset(
+    (
+        "sh",
+        "bash",
+        "dash",
+        "ash",
+        "zsh",
+        "ksh",
+        "busybox",
+        "env",
+        "timeout",
+        "nice",
+        "ionice",
+        "chrt",
+        "taskset",
+        "flock",
+        "stdbuf",
+        "sudo",
+        "runuser",
+        "su",
+        "setpriv",
+        "chronic",
+        "strace",
+    )
+)
+"""They run the program that follows."""
+_LISTENS = re.compile(r"(?:-\w*l\w*|--listen|(?:TCP[46]?|OPENSSL|SSL)-L(?:ISTEN)?:.*)", re.IGNORECASE)
+
+
+def is_of_a_client(argv: Sequence[str]) -> bool:
+    """Whether a command line starts, directly or by a shell, a program that connects to a port and serves none."""
+    words = [word for one in argv for word in re.split(r"[\s;|&()'\"`]+", one) if word]
+    first = [word.rpartition("/")[2] for word in words[:1]]
+    runs_others = bool(_WRAPPERS.intersection(first))
+    programs = {word.rpartition("/")[2] for word in words if "=" not in word and "://" not in word}
+    started = programs if runs_others else frozenset(first)
+    if started & _EITHER and not any(_LISTENS.fullmatch(word) for word in words):
+        return True
+    return bool(started & _CLIENTS) or (runs_others and any("/dev/tcp/" in one for one in argv))
+
+
 def port_in_command(argv: Sequence[str], port: int) -> bool:
     """Whether a command line has the port in a place where a server's own port stands, and not that of another one."""
-    return _has_port("\0".join(argv[1:]), port)
+    return not is_of_a_client(argv) and _has_port("\0".join(argv[1:]), port)
 
 
 def port_in_environment(assignments: Iterable[str], port: int) -> bool:
@@ -145,7 +235,7 @@ def port_in_file(text: str, port: int) -> bool:
 
 
 def _has_port(text: str, port: int) -> bool:
-    for found in re.finditer(rf"(?<![\d.]){port}(?![\d.]*\d)", text):
+    for found in re.finditer(rf"(?<![\d.]){port}(?!\w|\.\d)", text):
         before = text[max(0, found.start() - 60) : found.start()]
         word = re.split(r"[\s,;(){}\0]", before)[-1]
         host = re.search(r"(?:^|[/@='\"])([^/@='\"]*):$", word)

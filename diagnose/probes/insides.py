@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from diagnose.model.container import Inside
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.process import Container
-from diagnose.parse import addresses, unified
+from diagnose.parse import unified
 from diagnose.parse.cgroup import membership
 from diagnose.probes.containers import in_first_pid_namespace
-from diagnose.probes.namespaces import Namespace
+from diagnose.probes.namespaces import Namespace, addresses_of
 from diagnose.probes.netlink import ROUTE, Netlink, attribute, attributes
 
 _TEXT_LIMIT = 1 << 20
@@ -45,7 +45,7 @@ class Wanted(NamedTuple):
         found = container_of(namespace.pids[0])
         if found is None or found.id in self.ids:
             return found is not None
-        return bool(self.addresses.intersection(_addresses(namespace.pids))) and _is_cabled(namespace.pids[0])
+        return bool(self.addresses.intersection(addresses_of(namespace.pids))) and _is_cabled(namespace.pids[0])
 
 
 def look(namespaces: Iterable[Namespace], wanted: Wanted) -> tuple[Inside, ...]:
@@ -61,8 +61,8 @@ def host(namespaces: Iterable[Namespace], home: int | None) -> Inside | None:
     first = next(wanted, None)
     if first is None or (home is None and not in_first_pid_namespace()):
         return None
-    addresses = _addresses(first.pids)
-    return Inside(Container("host", ""), first.inode, first.pids[0], addresses, Known(first.listeners))
+    own = addresses_of(first.pids)
+    return Inside(Container("host", ""), first.inode, first.pids[0], own, Known(first.listeners))
 
 
 def container_of(pid: int) -> Container | None:
@@ -72,7 +72,7 @@ def container_of(pid: int) -> Container | None:
 
 def has_address(namespace: Namespace, address: str) -> bool:
     """Whether the address belongs to the namespace."""
-    return address in _addresses(namespace.pids)
+    return address in addresses_of(namespace.pids)
 
 
 def frozen(pid: int) -> Fact[bool]:
@@ -87,7 +87,7 @@ def _inside(namespace: Namespace, mounted: str) -> Iterator[Inside]:
             container=replace(container, name=container.name or monitor.container_name),
             namespace=namespace.inode,
             pid=pid,
-            addresses=_addresses(namespace.pids),
+            addresses=addresses_of(namespace.pids),
             listeners=Known(namespace.listeners),
             frozen=_frozen(pid, mounted),
             owner=monitor.user,
@@ -124,14 +124,6 @@ def _containers(pids: Iterable[int]) -> dict[Container, int]:
         if container := container_of(pid):
             found.setdefault(container, pid)
     return found
-
-
-def _addresses(pids: Iterable[int]) -> tuple[str, ...]:
-    """Through the first process that is still there."""
-    for pid in pids:
-        if table := _text(f"/proc/{pid}/net/fib_trie"):
-            return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
-    return ()
 
 
 def cabled() -> Fact[bool]:

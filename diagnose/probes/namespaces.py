@@ -10,10 +10,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
 
 from diagnose import seccomp
+from diagnose.model.bounds import FEW
 from diagnose.model.elsewhere import Elsewhere, OtherListener, Residence
 from diagnose.model.fact import NOT_LINUX, Fact, Known, Reason, Unknown
-from diagnose.model.network import Family, SocketRow, TcpState
-from diagnose.parse import proc_net
+from diagnose.model.network import Family, SocketRow, TcpState, is_wildcard
+from diagnose.parse import addresses, proc_net
 from diagnose.parse.cgroup import Membership, membership
 from diagnose.probes import residence
 from diagnose.probes.processes import describe
@@ -244,7 +245,24 @@ def _described(namespace: Namespace, rows: list[SocketRow], survey: _Survey) -> 
             init=namespace.pids[0],
             init_program=_program(namespace.pids[0]),
             residence=residence.of_process(holder, namespace.pids),
+            addresses=addresses_of(namespace.pids)[:FEW] if is_wildcard(row.local.address) else (),
         )
+
+
+def addresses_of(pids: Iterable[int]) -> tuple[str, ...]:
+    """A namespace's own, without those of loopback and of one link, through the first process that is still there."""
+    for pid in pids:
+        if table := _text(f"/proc/{pid}/net/fib_trie"):
+            return (*addresses.ipv4(table), *addresses.ipv6(_text(f"/proc/{pid}/net/if_inet6")))
+    return ()
+
+
+def _text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="backslashreplace") as file:
+            return file.read()
+    except OSError:
+        return ""
 
 
 def _holders(pids: Iterable[int], inodes: Collection[int], survey: _Survey) -> dict[int, int]:

@@ -21,6 +21,7 @@ from diagnose.parse.unit import (
     described,
     environment_paths,
     instance_port,
+    is_of_a_client,
     listens,
     paths_in_command,
     port_in_command,
@@ -64,8 +65,9 @@ def look(port: int, families: Sequence[int], holders: Sequence[Process], reader:
         except NoAnswerError as error:
             if owner is None:
                 return Unknown(Reason.DEADLINE, str(error)) if error.late else NOT_NEEDED
-    found.sort(key=lambda one: (_TIES.index(one.tie), one.active == "active", one.name))
     own = _membership("self")
+    found = [one for one in found if (one.name, one.owner) != own or one.tie in (Tie.LISTENS, Tie.TRIGGERED)]
+    found.sort(key=lambda one: (_TIES.index(one.tie), one.active == "active", one.name))
     return Known(Units(tuple(found[:_UNITS]), tuple(lodgers[:_LODGERS]), own[0], own[1]))
 
 
@@ -145,6 +147,8 @@ def _by_words(manager: Manager, services: Sequence[str], port: int) -> dict[str,
 
 def _tie_of_words(said: Mapping[str, Any], port: int) -> tuple[Tie, str] | None:
     commands: list[tuple[str, ...]] = [one[1] for one in said.get("ExecStart", ())]
+    if any(map(is_of_a_client, commands)):
+        return None
     if any(port_in_command(argv, port) for argv in commands):
         return Tie.COMMAND, ""
     if port_in_environment(said.get("Environment", ()), port):

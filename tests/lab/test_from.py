@@ -124,6 +124,26 @@ def test_a_rule_of_the_named_namespace_is_deleted_from_here_as_printed(blue: Mac
         assert again.cause["code"] == "firewall/rule-drops", again
 
 
+@pytest.mark.parametrize("bound", ["10.77.0.2", "0.0.0.0"])
+@pytest.mark.parametrize("uid", [ROOT, NOBODY])
+def test_a_reset_by_a_rule_of_the_neighbouring_namespace_is_no_closed_port(blue: Machine, uid: int, bound: str) -> None:
+    blue.run("ip", "link", "add", "to-blue", "type", "veth", "peer", "name", "from-blue", "netns", "blue")
+    for place, device, address in (("", "to-blue", "10.77.0.1/24"), ("blue", "from-blue", "10.77.0.2/24")):
+        ip = ("ip", *(("-n", place) if place else ()))
+        blue.run(*ip, "addr", "add", address, "dev", device)
+        blue.run(*ip, "link", "set", device, "addrgenmode", "none", "up")
+    rule = f"tcp dport {blue.port} reject with tcp reset"
+    rules = f"table inet guard {{ chain input {{ type filter hook input priority 0; {rule}\n}}\n}}"
+    blue.run("nsenter", "--net=/run/netns/blue", "nft", "-f", "-", stdin=rules)
+    with serving_in(blue, "blue", bound, blue.port):
+        answer = blue.netdiag("run", "--json", f"10.77.0.2:{blue.port}", uid=uid)
+    assert answer.cause, answer
+    assert (answer.cause["code"], answer.cause["confidence"]) == ("firewall/rule-rejects", "likely"), answer
+    closed = blue.netdiag("run", "--json", f"10.77.0.2:{blue.port + 1}", uid=uid)
+    assert closed.cause, closed
+    assert closed.cause["code"] == "refused/nothing-listening", closed
+
+
 def test_lo_that_is_down_in_the_named_namespace_is_set_up_there_as_printed(machine: Machine) -> None:
     machine.run("ip", "netns", "add", "red")
     answer = from_(machine, "netns:red", f"127.0.0.1:{machine.port}")

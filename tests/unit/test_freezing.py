@@ -180,3 +180,13 @@ def test_a_port_that_a_frozen_process_has_is_thawed_before_anything_else() -> No
     assert argvs(found)[0] == [("systemctl", "thaw", "web.service"), ("systemctl", "stop", "web.service")]
     assert argvs(found)[1] == [("systemctl", "thaw", "web.service"), ("kill", "77")]
     assert "web.service is frozen" in found.explanation
+
+
+def test_what_is_frozen_is_not_said_to_wait_for_a_disk() -> None:
+    held_still = held((1, replace(WEB, state="D")))  # as the freezer of cgroup v1 shows it
+    directory = "/sys/fs/cgroup/freezer/web"
+    cgroups: tuple[FrozenCgroup, ...] = (frozen(directory, f"{directory}/freezer.state"),)
+    busy = report(wanted(HERE, taken(HERE), listeners=SERVER, holders=held_still, freezers=Known(cgroups))).root_cause
+    assert busy is not None
+    assert "is frozen and keeps the port" in busy.explanation
+    assert "disk" not in busy.explanation

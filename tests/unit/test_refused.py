@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from checks.firewall import CHECK as FIREWALL
 from checks.refused import CHECK
 from diagnose.engine import diagnose
 from diagnose.model.attempt import Attempt, Outcome, ResetWitness
-from diagnose.model.elsewhere import Elsewhere
+from diagnose.model.elsewhere import Elsewhere, OtherListener
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.finding import Confidence, Finding, Severity
 from diagnose.model.later import Later
@@ -21,6 +22,7 @@ from tests.scenes import (
     KERNEL_RESET,
     NEEDS_ROOT,
     RULE_RESET,
+    at,
     connected,
     dialled,
     ended,
@@ -380,6 +382,30 @@ def test_a_listener_bound_to_a_device_is_named_where_the_kernel_refused() -> Non
 def test_a_reset_from_another_machine_is_likely_a_closed_port() -> None:
     there = "198.51.100.7:80"
     assert said(dialled(there, refused(there, local=False))) == [("refused/nothing-listening", *LIKELY)]
+
+
+@pytest.mark.parametrize(
+    ("where", "own", "known"),
+    [
+        ("198.51.100.7:80", (), True),
+        ("0.0.0.0:80", ("198.51.100.7",), True),
+        ("[::]:80", ("198.51.100.7",), True),
+        ("0.0.0.0:80", ("198.51.100.8",), False),
+        ("[2001:db8::7]:80", (), False),
+        ("198.51.100.8:80", (), False),
+    ],
+)
+def test_a_server_known_to_listen_in_another_namespace_is_no_closed_port(
+    where: str, own: tuple[str, ...], known: bool
+) -> None:
+    there = "198.51.100.7:80"
+    other = OtherListener(4026532500, at(where), init=70, init_program="nginx", addresses=own)
+    seen = dialled(there, refused(there, local=False), elsewhere=Known(Elsewhere((other,), 1)))
+    (root,) = [one for one in diagnose(seen, [CHECK, FIREWALL]).findings if one.severity is Severity.PROBLEM]
+    assert root.code == ("firewall/rule-rejects" if known else "refused/nothing-listening")
+    assert root.confidence is Confidence.LIKELY
+    if known:
+        assert root.remedies[0].commands[0].argv[:2] == ("nsenter", "--net=/proc/70/ns/net")
 
 
 def test_another_machine_behind_the_first_working_address_is_information() -> None:

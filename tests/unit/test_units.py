@@ -144,6 +144,9 @@ def test_only_streams_listen() -> None:
         ["/srv/app", "--http", "tcp://127.0.0.1:8080"],
         ["/bin/sh", "-c", "exec app --port 8080"],
         ["/usr/bin/python3", "-c", "s.bind(('127.0.0.1', 8080))"],
+        ["/usr/sbin/mysqld", "--datadir", "/var/lib/mysql", "--port", "8080"],
+        ["/usr/bin/nc", "-lk", "8080"],
+        ["/usr/bin/redis-server", "/etc/redis/8080.conf"],
     ],
 )
 def test_a_command_that_has_the_port_as_its_own(argv: list[str]) -> None:
@@ -160,6 +163,14 @@ def test_a_command_that_has_the_port_as_its_own(argv: list[str]) -> None:
         ["/srv/app", "--connect", "8080"],
         ["/srv/app", "db.example.org:8080"],
         ["/srv/app", "--version", "1.8080"],
+        ["/usr/bin/java", "-Xmx8080m"],
+        ["/bin/sleep", "8080s"],
+        ["/opt/netdiag/bin/netdiag", "run", "127.0.0.1:8080"],
+        ["/usr/bin/curl", "-fsS", "http://127.0.0.1:8080/health"],
+        ["/bin/bash", "-c", "until nc -z localhost 8080; do sleep 1; done"],
+        ["/bin/bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8080"],
+        ["/usr/bin/env", "A=1", "/usr/bin/wget", "-q", "127.0.0.1:8080"],
+        ["/usr/bin/nc", "-z", "127.0.0.1", "8080"],
     ],
 )
 def test_a_command_that_has_the_port_of_another_server(argv: list[str]) -> None:
