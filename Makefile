@@ -28,8 +28,8 @@ check: $(VENV)/.tested  ## all that needs neither root nor real faults
 browser: $(VENV)/.schemas  ## the HTML report in a real browser (Chromium), the other formats against their published schemas
 	$(PYTEST) -m browser
 
-lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root); most of them wait, so one more than processors
-	$(PYTEST) -m lab -n $$(($$(nproc) + 1)) --dist worksteal
+lab: $(VENV)/.tested  ## real faults on this machine, in namespaces of their own (root), on all of its processors
+	$(PYTEST) -m lab -n auto --dist worksteal
 
 fuzz: $(VENV)/.tested  ## 2,000 random rule sets (NETDIAG_FUZZ=N) and 200,000 damaged recordings (NETDIAG_MUTANTS=N), all new (root)
 	NETDIAG_FUZZ=$${NETDIAG_FUZZ:-2000} $(PYTEST) -m fuzz --ignore tests/mutation
