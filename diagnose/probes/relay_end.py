@@ -63,7 +63,8 @@ class Watch:
         seen: _Row | None = None
         while True:
             hung_up = _hung_up(sock)  # asked before the far end is, which may end in between
-            seen = self._far_end() or seen
+            last = self._far_end()
+            seen = last or seen
             waited = time.monotonic() - began
             if seen is not None and (seen.row.inode or insides.frozen(seen.namespace.pids[0]) == Known(True)):
                 break
@@ -71,6 +72,8 @@ class Watch:
                 break
             time.sleep(_PAUSE)
         ms = round(waited * 1000, 3)
+        if last is None and seen is not None and not seen.row.inode:
+            seen = None  # what was there for a moment only waits no longer
         if seen is not None:
             return Known(self._found(seen, ms))
         target = Endpoint(dialled.address, self._port or dialled.port)
