@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from diagnose.model.attempt import Acceptance, Behind
 from diagnose.model.fact import Fact, Known, Reason, Unknown
 from diagnose.model.network import Endpoint, SocketRow, TcpState
+from diagnose.pace import patient
 from diagnose.parse import proc_net
 from diagnose.parse.docker_proxy import ends
 from diagnose.probes import forwarders, insides
@@ -27,6 +28,10 @@ from diagnose.probes.namespaces import Namespace
 _PAUSE = 0.004
 _COMPLETED = (TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
 _HALF = (TcpState.SYN_RECV, TcpState.NEW_SYN_RECV)
+
+
+_SETTLES = patient(0.2)
+"""Seconds in which a relay that is late would have gone on."""
 
 
 class _Row(NamedTuple):
@@ -58,7 +63,8 @@ class Watch:
         seen: _Row | None = None
         while True:
             hung_up = _hung_up(sock)  # asked before the far end is, which may end in between
-            seen = self._far_end() or seen
+            last = self._far_end()
+            seen = last or seen
             waited = time.monotonic() - began
             if seen is not None and (seen.row.inode or insides.frozen(seen.namespace.pids[0]) == Known(True)):
                 break
@@ -66,6 +72,8 @@ class Watch:
                 break
             time.sleep(_PAUSE)
         ms = round(waited * 1000, 3)
+        if last is None and seen is not None and not seen.row.inode:
+            seen = None  # what was there for a moment only waits no longer
         if seen is not None:
             return Known(self._found(seen, ms))
         target = Endpoint(dialled.address, self._port or dialled.port)
@@ -79,14 +87,25 @@ class Watch:
         return Behind(_plain(seen.row.local), at.pids[0], acceptance, ms, self._program, namespace=at.inode)
 
     def _nothing_seen(self, target: Endpoint, ms: float) -> Fact[Behind]:
-        """The relay keeps our connection, and no server's end of its own is there."""
+        """The relay keeps our connection, and no server's end of its own is there.
+
+        Looked at twice: a relay that is late has only begun, and a first packet inside a machine is answered at once.
+        """
+        first = self._waiting(target)
+        time.sleep(_SETTLES)
+        if first is not None and first == self._waiting(target) and self._far_end() is None:
+            return Known(Behind(first[0], 0, Acceptance.PENDING, ms, self._program))
+        return Unknown(Reason.NOT_VISIBLE, f"{self._program} accepts in the server's place; its own end was not seen")
+
+    def _waiting(self, target: Endpoint) -> tuple[Endpoint, frozenset[object]] | None:
+        """What the relay waits for an answer from, and by which connections; None: it may be served."""
         later = [one for one in self._rows(self._wanted, half=True) if one.key not in self._earlier]
         unanswered = next((one.row.peer for one in later if one.row.state is TcpState.SYN_SENT), None)
-        half = any(one.row.state in _HALF for one in later)  # a server may want data first (TCP_DEFER_ACCEPT)
-        if unanswered is not None or (self._linked and not half):
-            where = _plain(unanswered) if unanswered is not None else target
-            return Known(Behind(where, 0, Acceptance.PENDING, ms, self._program))
-        return Unknown(Reason.NOT_VISIBLE, f"{self._program} accepts in the server's place; its own end was not seen")
+        if any(one.row.state in _HALF for one in later):
+            return None  # a server may want data first (TCP_DEFER_ACCEPT)
+        if unanswered is None and not self._linked:
+            return None
+        return (_plain(unanswered) if unanswered is not None else target), frozenset(one.key for one in later)
 
     @property
     def _program(self) -> str:

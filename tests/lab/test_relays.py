@@ -77,7 +77,8 @@ def test_a_server_behind_a_relay_that_wants_data_first_is_no_failure(
     machine: Machine, another: Machine, uid: int
 ) -> None:
     relayed(machine, another.serve("defers", "127.0.0.1", INSIDE), "pasta")
-    assert works().is_said_by(asked(machine, uid)), asked(machine, uid)
+    answer = asked(machine, uid)
+    assert works().is_said_by(answer), str(answer)
 
 
 def test_a_program_of_another_kind_that_forwards_is_judged_by_its_own_accept(
