@@ -19,7 +19,7 @@ from diagnose.analysis.beyond import (
     served_elsewhere,
 )
 from diagnose.analysis.mending import NO_COMMAND, mending, tried_remedies
-from diagnose.analysis.neighbour import listener_there
+from diagnose.analysis.neighbour import listener_there, run_inside
 from diagnose.analysis.publication import (
     DIALS_INSIDE,
     RESERVES,
@@ -1150,18 +1150,17 @@ def _on_the_way(snapshot: Snapshot, attempt: Attempt) -> Iterator[Finding]:
         case HostItself(why=why, meaning=None) | Undetermined(why=why) if attempt.outcome is Outcome.REFUSED and (
             there := listener_there(snapshot, attempt)
         ):
-            yield _rejected_beside(snapshot, attempt, there, why)
+            yield _rejected_in_another_namespace(snapshot, attempt, there, why)
         case _:
             return
 
 
-def _rejected_beside(snapshot: Snapshot, attempt: Attempt, there: OtherListener, why: str) -> Finding:
+def _rejected_in_another_namespace(snapshot: Snapshot, attempt: Attempt, there: OtherListener, why: str) -> Finding:
     """The target is another network namespace of this machine: its listeners are known, its rules are not."""
     who = f"{there.process.program} (pid {there.process.pid})" if there.process else "A program"
     named = there.name if there.name and "/" not in there.name else None
     where = f"network namespace {named}" if named else f"the network namespace of process {there.init}"
-    place = f"/run/netns/{named}" if named else f"/proc/{there.init}/ns/net"
-    inside = Command(("nsenter", f"--net={place}", "netdiag", "run", str(attempt.endpoint)), needs_root=True)
+    inside = run_inside(there, there.init, str(attempt.endpoint))
     return Finding(
         code=RULE_REJECTS.code,
         title=title(f"A reset answers for {attempt.endpoint}, where a server listens in another namespace"),

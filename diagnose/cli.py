@@ -131,6 +131,29 @@ def root(
         raise typer.Exit
 
 
+_Bind = Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")]
+_Json = Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")]
+_Form = Annotated[Format | None, typer.Option("--format", help="How the report is written.")]
+_Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the report there.")
+]
+_Check = Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")]
+_Skip = Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")]
+_Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="S", help="Seconds one unanswered attempt may take (1 for local targets, else 3)."),
+]
+_Passive = Annotated[bool, typer.Option("--passive", help="Look only: no connect, no bind, no packet, no DNS.")]
+_Trace = Annotated[
+    bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
+]
+_From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
+]
+_NoColor = Annotated[bool, typer.Option("--no-color", help="No colours.")]
+
+
 @app.command()
 def run(
     targets: Annotated[
@@ -141,62 +164,46 @@ def run(
             "or an error message in quotes",
         ),
     ] = None,
-    bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
-    format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the report there.")
-    ] = None,
-    check: Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="Seconds one unanswered attempt may take (1 for local targets, else 3)."),
-    ] = None,
-    passive: Annotated[
-        bool, typer.Option("--passive", help="Look only: no connect, no bind, no packet, no DNS.")
-    ] = False,
+    bind: _Bind = False,
+    json: _Json = False,
+    format_: _Form = None,
+    output: _Output = None,
+    check: _Check = None,
+    skip: _Skip = None,
+    timeout: _Timeout = None,
+    passive: _Passive = False,
     record: Annotated[
         Path | None, typer.Option(metavar="FILE", readable=False, help="Keep the snapshot, for replay elsewhere.")
     ] = None,
     pcap: Annotated[
         Path | None, typer.Option(metavar="FILE", readable=False, help="Keep the packets of our own probe (root).")
     ] = None,
-    trace: Annotated[
-        bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
-    ] = False,
-    origin: Annotated[
-        str | None,
-        typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
-    ] = None,
+    trace: _Trace = False,
+    origin: _From = None,
     from_error: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="Take the target from an error message; - reads it from standard input."),
     ] = None,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
+    no_color: _NoColor = False,
 ) -> None:
     """Diagnose; exit 0: it works, 1: it does not and the cause is named, 3: no cause could be named, 2: usage."""
-    from diagnose.collect import Collection, Order
-
     parsed, bind = _asked(targets or (), from_error, bind=bind)
     form = _form(json, format_)
     _validate(check or (), skip or (), timeout)
     _validate_means(bind=bind, passive=passive, pcap=pcap is not None, trace=trace)
-    intent = Intent.BIND if bind else Intent.CONNECT
     report_file, record_file, pcap_file = _destinations(output, record, pcap)
-    side = _arrived(origin)
-    order = Order(
-        targets=_with_addresses(parsed, intent, side, ask=not passive),
-        intent=intent,
+    collection = _collection(
+        parsed,
+        origin,
+        intent=Intent.BIND if bind else Intent.CONNECT,
         timeout=timeout,
         passive=passive,
-        only=tuple(check or ()),
-        skip=tuple(skip or ()),
+        only=check or (),
+        skip=skip or (),
         deep=record is not None,
         capture=pcap is not None,
         trace=trace,
     )
-    collection = Collection(order, side)
     try:
         with _spinner():
             snapshots = collection.snapshots()
@@ -221,12 +228,10 @@ def replay(
             metavar="FILE...", readable=False, help="Recordings or bundles, plain or .gz; -: standard input."
         ),
     ],
-    json: Annotated[bool, typer.Option("--json", help="The report as JSON (short for --format json).")] = False,
-    format_: Annotated[Format | None, typer.Option("--format", help="How the report is written.")] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the report there.")
-    ] = None,
-    no_color: Annotated[bool, typer.Option("--no-color", help="No colours.")] = False,
+    json: _Json = False,
+    format_: _Form = None,
+    output: _Output = None,
+    no_color: _NoColor = False,
 ) -> None:
     """The same diagnosis from recordings or bundles, without touching this machine."""
     form = _form(json, format_)
@@ -247,26 +252,16 @@ def bundle(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", readable=False, help="Write the bundle there.")
     ] = None,
-    bind: Annotated[bool, typer.Option("--bind", help="Ask whether a server can be started there.")] = False,
-    check: Annotated[list[str] | None, typer.Option("--check", metavar="NAME", help="Only this check.")] = None,
-    skip: Annotated[list[str] | None, typer.Option("--skip", metavar="NAME", help="All but this check.")] = None,
-    timeout: Annotated[
-        float | None,
-        typer.Option(metavar="S", help="Seconds one unanswered attempt may take (1 for local targets, else 3)."),
-    ] = None,
-    passive: Annotated[
-        bool, typer.Option("--passive", help="Look only: no connect, no bind, no packet, no DNS.")
-    ] = False,
+    bind: _Bind = False,
+    check: _Check = None,
+    skip: _Skip = None,
+    timeout: _Timeout = None,
+    passive: _Passive = False,
     pcap: Annotated[
         bool, typer.Option("--pcap", help="Add the packets of our own probe (root; needs --keep packets).")
     ] = False,
-    trace: Annotated[
-        bool, typer.Option("--trace", help="Have our packets traced by the machine's own rules for a moment (root).")
-    ] = False,
-    origin: Annotated[
-        str | None,
-        typer.Option("--from", metavar="VANTAGE", help="Look from there: container:NAME, pid:N or netns:NAME (root)."),
-    ] = None,
+    trace: _Trace = False,
+    origin: _From = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(
@@ -289,8 +284,6 @@ def bundle(
     if targets[0] == "show":
         _show_bundle(targets[1:])
         return
-    from diagnose.collect import Collection, Order
-
     parsed, bind = _asked(targets, None, bind=bind)
     groups = _kept_groups(keep or (), pcap=pcap)
     _validate(check or (), skip or (), timeout)
@@ -298,32 +291,29 @@ def bundle(
     if output is None:
         _refuse("bundle needs the name of the file to write; for example: netdiag bundle :8080 -o case.netdiag.zip")
     _matched(redact_also or (), ())
-    intent = Intent.BIND if bind else Intent.CONNECT
     bundle_file, mapping_file = _private_destinations(("--output", output), ("--mapping", mapping))
-    side = _arrived(origin)
-    order = Order(
-        targets=_with_addresses(parsed, intent, side, ask=not passive),
-        intent=intent,
+    collection = _collection(
+        parsed,
+        origin,
+        intent=Intent.BIND if bind else Intent.CONNECT,
         timeout=timeout,
         passive=passive,
-        only=tuple(check or ()),
-        skip=tuple(skip or ()),
+        only=check or (),
+        skip=skip or (),
         deep=True,
         capture=pcap,
         trace=trace,
     )
-    collection = Collection(order, side)
     try:
         with _spinner():
             snapshots = collection.snapshots()
         packets, problem = collection.capture(str(output)) if pcap else (None, None)
     finally:
         collection.close()
-    problems = [problem] if problem else []
-    problems += _bundled(snapshots, groups, redact_also or (), packets, bundle_file, mapping_file)
-    for one in problems:
+    reports, problems = _bundled(snapshots, groups, redact_also or (), packets, bundle_file, mapping_file)
+    for one in [*([problem] if problem else []), *problems]:
         _line(one)
-    raise typer.Exit(USAGE if problems else _code(_diagnosed(snapshots)))
+    raise typer.Exit(USAGE if problem or problems else _code(reports))
 
 
 @app.command()
@@ -448,8 +438,8 @@ def _bundled(
     packets: bytes | None,
     bundle_file: Destination,
     mapping_file: Destination | None,
-) -> list[str]:
-    """Writes the bundle and says what is in it; each problem in one line."""
+) -> tuple[tuple[Report, ...], list[str]]:
+    """Writes the bundle and says what is in it; the reports without redaction, and each problem in one line."""
     from diagnose.bundle.showing import summarized
     from diagnose.bundle.writing import UnbundledError, pack
     from diagnose.redact.snapshots import texts_of
@@ -458,7 +448,7 @@ def _bundled(
     try:
         packed = pack(snapshots, keep=groups, also=_matched(patterns, texts), packets=packets)
     except UnbundledError as error:
-        return [f"no bundle is written: {error}"]
+        return (), [f"no bundle is written: {error}"]
     problems = _kept(bundle_file, packed.data)
     if mapping_file is not None:
         problems += _kept(mapping_file, packed.mapping)
@@ -466,7 +456,7 @@ def _bundled(
         _line("the redacted recording gives another answer than this machine does: tell so when you send it")
     if not problems and bundle_file.path != "-":
         _print(summarized(packed, bundle_file.path))
-    return problems
+    return packed.unredacted, problems
 
 
 def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
@@ -476,6 +466,37 @@ def _parsed(texts: Sequence[str]) -> tuple[Target, ...]:
         return tuple(parse_target(text) for text in texts)
     except BadTargetError as error:
         _refuse(str(error))
+
+
+def _collection(
+    targets: tuple[Target, ...],
+    origin: str | None,
+    *,
+    intent: Intent,
+    timeout: float | None,
+    passive: bool,
+    only: Sequence[str],
+    skip: Sequence[str],
+    deep: bool,
+    capture: bool,
+    trace: bool,
+) -> Collection:
+    """What looks at the targets, from the vantage point asked for; to be closed."""
+    from diagnose.collect import Collection, Order
+
+    side = _arrived(origin)
+    order = Order(
+        targets=_with_addresses(targets, intent, side, ask=not passive),
+        intent=intent,
+        timeout=timeout,
+        passive=passive,
+        only=tuple(only),
+        skip=tuple(skip),
+        deep=deep,
+        capture=capture,
+        trace=trace,
+    )
+    return Collection(order, side)
 
 
 def _arrived(origin: str | None) -> Arrived | None:

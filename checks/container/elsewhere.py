@@ -9,6 +9,7 @@ from checks.container.causes import OTHER_NAMESPACE, OWN_LOCALHOST
 from diagnose.analysis import compose
 from diagnose.analysis.argument import is_unit
 from diagnose.analysis.describe import describe_process
+from diagnose.analysis.neighbour import run_inside
 from diagnose.analysis.publication import callable_name, shares_host_network
 from diagnose.analysis.reach import failing, may_be_reached
 from diagnose.analysis.refusal import Refusal, refusal
@@ -16,7 +17,7 @@ from diagnose.analysis.wording import connect_evidence, title
 from diagnose.model.attempt import Attempt, Outcome
 from diagnose.model.elsewhere import Elsewhere, OtherListener, Residence
 from diagnose.model.fact import Known, Missing, Reason, Unknown
-from diagnose.model.finding import Command, Confidence, Evidence, Finding, Remedy, Severity
+from diagnose.model.finding import Confidence, Evidence, Finding, Remedy, Severity
 from diagnose.model.network import Endpoint, family_of, is_loopback, is_wildcard
 from diagnose.model.process import Container
 from diagnose.model.snapshot import Snapshot
@@ -214,14 +215,11 @@ def _looked(seen: Elsewhere, candidates: int) -> str:
 
 
 def _dial_inside(attempt: Attempt, listeners: Sequence[OtherListener]) -> Remedy:
-    """nsenter and not `ip netns exec`, which mounts another /sys and so hides tracefs."""
     first = listeners[0]
     pid = first.process.pid if first.process else first.init
-    place = f"/run/netns/{first.name}" if first.name and "/" not in first.name else f"/proc/{pid}/ns/net"
-    target = str(_inside(attempt, listeners))
     return Remedy(
         summary="Dial it from inside its namespace: this proves that it is the server you mean",
-        commands=(Command(("nsenter", f"--net={place}", "netdiag", "run", target), needs_root=True),),
+        commands=(run_inside(first, pid, str(_inside(attempt, listeners))),),
     )
 
 

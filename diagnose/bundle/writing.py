@@ -43,8 +43,13 @@ class Packed(Struct, frozen=True):
     """What each token stands for, as JSON: for the sender alone."""
     reports: tuple[Report, ...]
     """As they are in the bundle."""
-    faithful: bool
-    """Whether they name the same causes as the reports of the snapshots as they were."""
+    unredacted: tuple[Report, ...]
+    """Of the snapshots as they were."""
+
+    @property
+    def faithful(self) -> bool:
+        """Whether the bundle's reports name the same causes as those of the snapshots as they were."""
+        return list(map(_said, self.reports)) == list(map(_said, self.unredacted))
 
 
 def pack(
@@ -86,8 +91,7 @@ def pack(
     )
     first = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
     data = archive.write({MANIFEST: first} | members, _when(manifest.created_at))
-    faithful = [_said(report) for report in reports] == [_said(report) for report in original]
-    return Packed(data, manifest, _mapping(redacted.mapping), reports, faithful)
+    return Packed(data, manifest, _mapping(redacted.mapping), reports, original)
 
 
 def _check_sizes(members: dict[str, bytes]) -> None:
